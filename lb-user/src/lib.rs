@@ -1,0 +1,3 @@
+//! The agent and the command line of `lb`.
+
+pub mod model;
