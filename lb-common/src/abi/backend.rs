@@ -1,0 +1,140 @@
+//! Backends and how they are reached.
+
+use super::{Mac, Word, pod};
+use crate::family::Family;
+
+/// One backend of one service port: where requests are rewritten to.
+#[repr(C)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct BackendRow<F: Family> {
+    /// State and reach ([`BackendWord`]); the only part that changes while the row is in use.
+    pub word: Word,
+    /// Its address.
+    pub addr: F::Addr,
+    /// Its port, network byte order.
+    pub port: u16,
+    /// The zone its replies come from; [`super::ZONE_OF_CLIENT`] for a process of the host.
+    pub zone: u16,
+    /// The service row it belongs to, for counters and for the check of slots.
+    pub service: u32,
+}
+
+impl<F: Family> Default for BackendRow<F> {
+    fn default() -> Self {
+        bytemuck::Zeroable::zeroed()
+    }
+}
+
+/// The meaning of [`BackendRow::word`]: state in the low 8 bits, reach row above, generation in the
+/// high half.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct BackendWord(pub Word);
+
+/// Whether a backend takes flows.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum BackendState {
+    /// Nothing; the row is free.
+    Free = 0,
+    /// Takes new flows and keeps its own.
+    Active = 1,
+    /// Keeps its flows, takes no new ones.
+    Draining = 2,
+    /// No longer of its service: TCP flows stay while the address is reachable, UDP flows move.
+    Removed = 3,
+}
+
+impl BackendWord {
+    /// A word from its parts. `reach` has 24 bits.
+    #[inline(always)]
+    pub fn new(state: BackendState, reach: u32, generation: u32) -> Self {
+        BackendWord(Word { low: state as u32 | reach << 8, generation })
+    }
+
+    /// The state.
+    #[inline(always)]
+    pub fn state(self) -> BackendState {
+        match self.0.low & 0xff {
+            1 => BackendState::Active,
+            2 => BackendState::Draining,
+            3 => BackendState::Removed,
+            _ => BackendState::Free,
+        }
+    }
+
+    /// Index of the reach row.
+    #[inline(always)]
+    pub fn reach(self) -> u32 {
+        self.0.low >> 8
+    }
+}
+
+/// A backend's id together with the generation it was given out at: what slots' users and flows hold.
+pub type BackendRef = Word;
+
+/// The way to a backend. Immutable once published: learning a new port publishes a new row.
+#[repr(C)]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Hash, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct ReachRow {
+    /// The port of the bridge or the uplink, as interface index.
+    pub ifindex: u32,
+    /// The bridge, as interface index; 0 off the bridges.
+    pub bridge: u32,
+    /// The backend's MAC; zero while it is unknown.
+    pub mac: Mac,
+    /// The bridge's MAC.
+    pub bridge_mac: Mac,
+    /// A [`ReachKind`].
+    pub kind: u32,
+}
+
+/// How a packet travels to a backend.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ReachKind {
+    /// Nothing known yet and no bridge to ask: dropped.
+    None = 0,
+    /// Straight into the pod behind the port (`bpf_redirect_peer`).
+    Peer = 1,
+    /// By MAC, over the bridge.
+    Bridge = 2,
+    /// Over the bridge, whose neighbour table finds the MAC (`bpf_redirect_neigh`).
+    Neighbour = 3,
+    /// A process of the host itself: up the stack.
+    Host = 4,
+    /// Through an uplink's next hop.
+    Uplink = 5,
+    /// Rewritten and handed to the host's stack, so that netfilter sees it.
+    Stack = 6,
+}
+
+impl ReachKind {
+    /// The kind of a row's bits; what no version wrote is `None`.
+    #[inline(always)]
+    pub fn from_bits(bits: u32) -> ReachKind {
+        match bits {
+            1 => ReachKind::Peer,
+            2 => ReachKind::Bridge,
+            3 => ReachKind::Neighbour,
+            4 => ReachKind::Host,
+            5 => ReachKind::Uplink,
+            6 => ReachKind::Stack,
+            _ => ReachKind::None,
+        }
+    }
+}
+
+impl ReachRow {
+    /// Its kind.
+    #[inline(always)]
+    pub fn kind(&self) -> ReachKind {
+        ReachKind::from_bits(self.kind)
+    }
+}
+
+#[cfg(feature = "user")]
+// SAFETY: bytemuck's derive has checked it.
+unsafe impl aya::Pod for ReachRow {}
+
+pod! { BackendRow: 20, 32; }
+const _: () = assert!(size_of::<ReachRow>() == 24);

@@ -1,0 +1,70 @@
+//! Outcomes of packets, counted.
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident = $label:literal,)*) => {
+        /// One counter per outcome; the index into the map of counters.
+        #[derive(Copy, Clone, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum Counter {
+            $($(#[doc = $doc])+ $name,)*
+        }
+
+        impl Counter {
+            /// Every counter, in the order of the map.
+            pub const ALL: &[Counter] = &[$(Counter::$name,)*];
+
+            /// The name people see.
+            pub fn label(self) -> &'static str {
+                match self { $(Counter::$name => $label,)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// A request went on to its backend.
+    Request = "request",
+    /// A reply went back to its client.
+    Reply = "reply",
+    /// A new flow was recorded.
+    NewFlow = "new-flow",
+    /// A flow moved to another backend because its own no longer serves.
+    Moved = "flow-moved",
+    /// A row of a flow was gone and was made again from its twin.
+    Rebuilt = "flow-rebuilt",
+    /// Neither source nor destination is ours.
+    NotOurs = "not-ours",
+    /// Shorter than its headers say.
+    Truncated = "truncated",
+    /// A header that contradicts itself.
+    Malformed = "malformed",
+    /// A fragment; passed on.
+    Fragment = "fragment",
+    /// IPv4 options or IPv6 extension headers; passed on.
+    Options = "ip-options",
+    /// Neither TCP nor UDP; passed on.
+    Protocol = "protocol",
+    /// Looked like ours, but there is no such frontend and no such flow.
+    NoFrontend = "no-frontend",
+    /// The service has no usable backend; dropped.
+    NoBackend = "no-backend",
+    /// No way to the backend is known; dropped.
+    Unreachable = "backend-unreachable",
+    /// The flow could not be recorded; dropped.
+    TableFull = "flow-table-full",
+    /// Every backend tried has a live flow with this client's address and port; dropped.
+    Clash = "tuple-clash",
+    /// Traffic of a known address at a hook where it is not translated; passed on.
+    WrongHook = "wrong-hook",
+    /// Stack mode: translated later, at the client's port; passed on.
+    LeftToStack = "left-to-stack",
+    /// TTL or hop limit would reach zero; passed on, the stack answers.
+    TtlExceeded = "ttl-exceeded",
+    /// The kernel refused to change the packet; dropped.
+    RewriteFailed = "rewrite-failed",
+}
+
+impl Counter {
+    /// How many there are.
+    pub const COUNT: u32 = Counter::ALL.len() as u32;
+}

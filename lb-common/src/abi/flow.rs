@@ -1,0 +1,173 @@
+//! The flow table: one row per direction, keyed by what is seen on the wire.
+
+use core::cell::Cell;
+
+use super::{BackendRef, Mac, pod};
+use crate::{family::Family, wire::Protocol};
+
+/// A packet's addresses and ports as seen on the wire, in one zone.
+#[repr(C)]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FlowKey<F: Family> {
+    /// Source address.
+    pub src: F::Addr,
+    /// Destination address.
+    pub dst: F::Addr,
+    /// Source port, network byte order.
+    pub src_port: u16,
+    /// Destination port, network byte order.
+    pub dst_port: u16,
+    /// The zone (bridge) it is seen in.
+    pub zone: u16,
+    /// IP protocol number.
+    pub protocol: u16,
+}
+
+/// One direction of a flow.
+///
+/// A *request* row is keyed client -> frontend and holds the backend's address; its twin, the *reply*
+/// row, is keyed backend -> client and holds the frontend's. Each can rebuild the other.
+#[repr(C)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct FlowRow<F: Family> {
+    /// The backend.
+    pub backend: BackendRef,
+    /// When it was last used, in ticks.
+    pub seen: u32,
+    /// `flow_bits`; the twin's zone in the upper half.
+    pub bits: u32,
+    /// The address the packet gets: the backend's (request), the frontend's (reply).
+    pub addr: F::Addr,
+    /// The port the packet gets, network byte order.
+    pub port: u16,
+    /// Reply: the client's MAC. (SNAT of a remote backend needs none: the client is routed to.)
+    pub mac: Mac,
+    /// Reply: the interface the client is behind.
+    pub ifindex: u32,
+}
+
+impl<F: Family> Default for FlowRow<F> {
+    fn default() -> Self {
+        bytemuck::Zeroable::zeroed()
+    }
+}
+
+/// Bits of [`FlowRow::bits`].
+pub mod flow_bits {
+    /// The row of the reply direction.
+    pub const REPLY: u32 = 1;
+    /// The backend has answered.
+    pub const ANSWERED: u32 = 1 << 1;
+    /// The client has sent FIN.
+    pub const FIN_CLIENT: u32 = 1 << 2;
+    /// The backend has sent FIN.
+    pub const FIN_BACKEND: u32 = 1 << 3;
+    /// Either side has sent RST.
+    pub const RESET: u32 = 1 << 4;
+    /// Client and backend are one address: the client's address is the frontend's on the backend's side.
+    pub const HAIRPIN: u32 = 1 << 5;
+    /// Shift of the way back to the client, a `ReachKind`.
+    pub const WAY_SHIFT: u32 = 8;
+    /// Mask of the way back, after the shift.
+    pub const WAY_MASK: u32 = 0x7;
+    /// Shift of the twin's zone.
+    pub const ZONE_SHIFT: u32 = 16;
+    /// What belongs to the flow and not to one of its rows.
+    pub const SHARED: u32 = ANSWERED | FIN_CLIENT | FIN_BACKEND | RESET | HAIRPIN;
+}
+
+/// Where a flow is in its life; what `lb get flows` shows.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum FlowState {
+    /// No answer yet.
+    Unanswered,
+    /// Answered.
+    Established,
+    /// TCP: reset, or finished from both sides.
+    Closing,
+}
+
+impl<F: Family> FlowRow<F> {
+    /// Whether it is the row of the reply direction.
+    #[inline(always)]
+    pub fn is_reply(&self) -> bool {
+        self.bits & flow_bits::REPLY != 0
+    }
+
+    /// The zone of the twin's key.
+    #[inline(always)]
+    pub fn twin_zone(&self) -> u16 {
+        (self.bits >> flow_bits::ZONE_SHIFT) as u16
+    }
+
+    /// Where the flow is in its life.
+    #[inline(always)]
+    pub fn state(&self) -> FlowState {
+        const FINISHED: u32 = flow_bits::FIN_CLIENT | flow_bits::FIN_BACKEND;
+        if self.bits & flow_bits::RESET != 0 || self.bits & FINISHED == FINISHED {
+            FlowState::Closing
+        } else if self.bits & flow_bits::ANSWERED != 0 {
+            FlowState::Established
+        } else {
+            FlowState::Unanswered
+        }
+    }
+
+    /// Whether nobody has used the flow for its lifetime.
+    #[inline(always)]
+    pub fn expired(&self, protocol: Protocol, now: u32, lifetimes: &Lifetimes) -> bool {
+        let lifetime = match (protocol, self.state()) {
+            (Protocol::Tcp, FlowState::Unanswered) => lifetimes.tcp_unanswered,
+            (Protocol::Tcp, FlowState::Established) => lifetimes.tcp_established,
+            (Protocol::Tcp, FlowState::Closing) => lifetimes.tcp_closing,
+            (Protocol::Udp, FlowState::Unanswered) => lifetimes.udp_unanswered,
+            (Protocol::Udp, _) => lifetimes.udp_answered,
+        };
+        now.wrapping_sub(self.seen) > lifetime
+    }
+
+    /// Writes the time of use, in place.
+    #[inline(always)]
+    pub fn touch(row: &Cell<Self>, now: u32) {
+        // SAFETY: `row` is a live row; the field is aligned and written whole.
+        unsafe { (&raw mut (*row.as_ptr()).seen).write_volatile(now) }
+    }
+
+    /// Writes the bits, in place. Two writers may each miss the other's bit: it is set again by the
+    /// next packet that carries it, and a missed one costs a longer lifetime only.
+    #[inline(always)]
+    pub fn set_bits(row: &Cell<Self>, bits: u32) {
+        // SAFETY: as in `touch`.
+        unsafe { (&raw mut (*row.as_ptr()).bits).write_volatile(bits) }
+    }
+}
+
+/// How long a flow is kept without a packet, in ticks (about a second, see [`super::Settings`]).
+/// The defaults are those of the kernel's connection tracking.
+#[repr(C)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Lifetimes {
+    /// TCP, answered: 5 days.
+    pub tcp_established: u32,
+    /// TCP, finished or reset: 120 s.
+    pub tcp_closing: u32,
+    /// TCP, no answer: 60 s.
+    pub tcp_unanswered: u32,
+    /// UDP with replies: 180 s.
+    pub udp_answered: u32,
+    /// UDP without: 30 s.
+    pub udp_unanswered: u32,
+}
+
+impl Lifetimes {
+    /// The defaults, in seconds.
+    pub const SECONDS: Lifetimes = Lifetimes {
+        tcp_established: 5 * 24 * 3600,
+        tcp_closing: 120,
+        tcp_unanswered: 60,
+        udp_answered: 180,
+        udp_unanswered: 30,
+    };
+}
+
+pod! { FlowKey: 16, 40; FlowRow: 32, 44; }

@@ -1,0 +1,44 @@
+//! The rows of the BPF maps.
+//!
+//! Every row is `repr(C)`, made of scalars aligned to 4 bytes at most, without padding; addresses and
+//! layer-4 ports are in network byte order, everything else in the host's. What a packet reads is
+//! either immutable once published or one aligned 64-bit [`Word`].
+
+mod backend;
+mod counter;
+mod flow;
+mod service;
+mod settings;
+mod word;
+
+pub use backend::*;
+pub use counter::*;
+pub use flow::*;
+pub use service::*;
+pub use settings::*;
+pub use word::*;
+
+/// Zone of the uplinks and of frontends: not a bridge's.
+pub const ZONE_UPLINK: u16 = 0;
+/// Zone of a backend that answers in whatever zone its client is: a process of the host itself.
+pub const ZONE_OF_CLIENT: u16 = u16::MAX;
+
+/// A MAC address as three words, so that copying it needs no byte loop.
+pub type Mac = [u16; 3];
+
+/// Implements bytemuck's and, for user space, aya's `Pod` for rows of both families, given their sizes.
+macro_rules! pod {
+    ($($row:ident: $size4:literal, $size6:literal;)*) => {$(
+        const _: () = assert!(size_of::<$row<crate::family::V4>>() == $size4);
+        const _: () = assert!(size_of::<$row<crate::family::V6>>() == $size6);
+        // SAFETY: repr(C), every field is Pod, and the sizes asserted above are the sums of the fields'
+        // sizes, so there is no padding.
+        unsafe impl<F: crate::family::Family> bytemuck::Zeroable for $row<F> {}
+        // SAFETY: as above.
+        unsafe impl<F: crate::family::Family> bytemuck::Pod for $row<F> {}
+        #[cfg(feature = "user")]
+        // SAFETY: as above.
+        unsafe impl<F: crate::family::Family> aya::Pod for $row<F> {}
+    )*};
+}
+pub(crate) use pod;

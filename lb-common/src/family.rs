@@ -1,0 +1,120 @@
+//! The address family as a type parameter: everything that differs between IPv4 and IPv6.
+
+use core::{fmt::Debug, hash::Hash};
+
+use bytemuck::Pod;
+
+use crate::wire::{Ipv4, Ipv6, NetworkHeader, ethernet};
+
+/// IPv4 or IPv6. Chosen once, by the EtherType; the code behind it is written once for both.
+pub trait Family: Copy + Clone + Debug + Default + PartialEq + Eq + Hash + 'static {
+    /// An address, in network byte order.
+    type Addr: Address;
+    /// The fixed part of the network header.
+    type Header: NetworkHeader<Addr = Self::Addr>;
+    /// EtherType, in network byte order.
+    const ETHERTYPE: u16;
+}
+
+/// An address of one family, in network byte order, compared and hashed in whole words.
+pub trait Address: Pod + Copy + Eq + Hash + Debug + Default {
+    /// The address mixed into one word; equal addresses give equal words. Not a sum: parts do not commute.
+    fn mix(self) -> u32;
+    /// One's complement sum of the address as `__wsum`, unfolded, in memory byte order (RFC 1071).
+    fn sum(self) -> u64;
+}
+
+/// IPv4.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct V4;
+
+/// IPv6.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct V6;
+
+impl Family for V4 {
+    type Addr = Addr4;
+    type Header = Ipv4;
+    const ETHERTYPE: u16 = ethernet::IPV4;
+}
+
+impl Family for V6 {
+    type Addr = Addr6;
+    type Header = Ipv6;
+    const ETHERTYPE: u16 = ethernet::IPV6;
+}
+
+/// An IPv4 address in network byte order.
+#[repr(transparent)]
+#[derive(
+    Copy, Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, bytemuck::Pod, bytemuck::Zeroable,
+)]
+pub struct Addr4(pub u32);
+
+/// An IPv6 address in network byte order, as four words.
+#[repr(transparent)]
+#[derive(
+    Copy, Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, bytemuck::Pod, bytemuck::Zeroable,
+)]
+pub struct Addr6(pub [u32; 4]);
+
+impl Address for Addr4 {
+    #[inline(always)]
+    fn mix(self) -> u32 {
+        scramble(self.0)
+    }
+
+    #[inline(always)]
+    fn sum(self) -> u64 {
+        self.0 as u64
+    }
+}
+
+impl Address for Addr6 {
+    #[inline(always)]
+    fn mix(self) -> u32 {
+        let [a, b, c, d] = self.0;
+        scramble(scramble(scramble(scramble(a) ^ b) ^ c) ^ d)
+    }
+
+    #[inline(always)]
+    fn sum(self) -> u64 {
+        let [a, b, c, d] = self.0;
+        a as u64 + b as u64 + c as u64 + d as u64
+    }
+}
+
+impl From<core::net::Ipv4Addr> for Addr4 {
+    fn from(address: core::net::Ipv4Addr) -> Self {
+        Addr4(u32::from_ne_bytes(address.octets()))
+    }
+}
+
+impl From<Addr4> for core::net::Ipv4Addr {
+    fn from(address: Addr4) -> Self {
+        address.0.to_ne_bytes().into()
+    }
+}
+
+impl From<core::net::Ipv6Addr> for Addr6 {
+    fn from(address: core::net::Ipv6Addr) -> Self {
+        Addr6(bytemuck::cast(address.octets()))
+    }
+}
+
+impl From<Addr6> for core::net::Ipv6Addr {
+    fn from(address: Addr6) -> Self {
+        bytemuck::cast::<_, [u8; 16]>(address.0).into()
+    }
+}
+
+/// A 32-bit finalizer (the constants are those of MurmurHash3's `fmix32`): every input bit reaches
+/// every output bit.
+#[inline(always)]
+pub fn scramble(mut h: u32) -> u32 {
+    h ^= h >> 16;
+    h = h.wrapping_mul(0x85eb_ca6b);
+    h ^= h >> 13;
+    h = h.wrapping_mul(0xc2b2_ae35);
+    h ^ (h >> 16)
+}

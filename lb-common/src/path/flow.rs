@@ -1,0 +1,271 @@
+//! The flow table: established packets, new flows, and the two rows that live and die together.
+
+use core::cell::Cell;
+
+use super::{
+    Common, Hook, Insert, InsertError, Packet, Tables, Way, forward,
+    parse::Parsed,
+    rewrite::rewrite,
+    select::{self, Choice},
+    way_back,
+};
+use crate::{
+    abi::{BackendState, Counter, FlowKey, FlowRow, FlowState, ReachKind, ZONE_OF_CLIENT, flow_bits},
+    family::Family,
+    wire::Protocol,
+};
+
+/// Whether a request may go on by the row it found, or needs a new choice.
+#[inline(always)]
+pub fn usable<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, row: &FlowRow<F>) -> bool {
+    if row.expired(parsed.protocol, tables.now(), &tables.settings().lifetimes) {
+        return false;
+    }
+    let Some((word, _)) = tables.backend(row.backend.low) else { return false };
+    if word.0.generation != row.backend.generation {
+        return false;
+    }
+    let state = word.state();
+    if parsed.flags.opens() {
+        // The port is used again: what is over, or could not begin again, is no guide.
+        return row.state() != FlowState::Closing && state == BackendState::Active;
+    }
+    match state {
+        BackendState::Active | BackendState::Draining => true,
+        BackendState::Removed => parsed.protocol == Protocol::Tcp,
+        BackendState::Free => false,
+    }
+}
+
+/// A client's packet of a known flow.
+#[inline(always)]
+pub fn request<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    hook: Hook,
+    parsed: &mut Parsed<F>,
+    row: &Cell<FlowRow<F>>,
+    known: FlowRow<F>,
+) -> Result<Way, Counter> {
+    let (word, backend) = tables.backend(known.backend.low).ok_or(Counter::NoBackend)?;
+    let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
+    let to = translated(&parsed.key, &known);
+    let mut bits = known.bits;
+    if parsed.flags.finishes() {
+        bits |= flow_bits::FIN_CLIENT;
+    }
+    keep(tables, parsed, row, &known, bits, &to, || reply_row(tables, hook, packet, parsed, &known));
+    tables.account(backend.service, packet.len());
+    let way =
+        forward::to_backend(packet, tables, hook, parsed, &reach, known.bits & flow_bits::HAIRPIN != 0)?;
+    rewrite(packet, parsed, &to)?;
+    tables.count(Counter::Request);
+    Ok(way)
+}
+
+/// A backend's packet of a known flow.
+#[inline(always)]
+pub fn reply<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    hook: Hook,
+    parsed: &mut Parsed<F>,
+    row: &Cell<FlowRow<F>>,
+    known: FlowRow<F>,
+) -> Result<Way, Counter> {
+    if known.expired(parsed.protocol, tables.now(), &tables.settings().lifetimes) {
+        return Err(Counter::NotOurs);
+    }
+    let way = forward::to_client(packet, hook, parsed, &known)?;
+    let to = translated(&parsed.key, &known);
+    let mut bits = known.bits | flow_bits::ANSWERED;
+    if parsed.flags.finishes() {
+        bits |= flow_bits::FIN_BACKEND;
+    }
+    keep(tables, parsed, row, &known, bits, &to, || request_row(parsed, &known));
+    rewrite(packet, parsed, &to)?;
+    tables.count(Counter::Reply);
+    Ok(way)
+}
+
+/// The first packet of a flow, or of one that needs a new backend.
+#[inline(always)]
+pub fn open<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    hook: Hook,
+    parsed: &mut Parsed<F>,
+) -> Result<Way, Counter> {
+    let service = select::service(tables, parsed)?;
+    let mut stop = Counter::NoBackend;
+    for attempt in 0..select::TRIES {
+        let Some(choice) = select::backend(tables, parsed, service, attempt)? else { continue };
+        let reach = tables.reach(choice.word.reach()).ok_or(Counter::Unreachable)?;
+        let row = match record(packet, tables, hook, parsed, &choice) {
+            Ok(row) => row,
+            Err(Counter::Clash) => {
+                stop = Counter::Clash;
+                continue;
+            }
+            Err(other) => return Err(other),
+        };
+        let to = translated(&parsed.key, &row);
+        tables.count(Counter::NewFlow);
+        tables.account(service, packet.len());
+        let way =
+            forward::to_backend(packet, tables, hook, parsed, &reach, row.bits & flow_bits::HAIRPIN != 0)?;
+        rewrite(packet, parsed, &to)?;
+        return Ok(way);
+    }
+    Err(stop)
+}
+
+/// Records both rows of a new flow, the reply's first: the request's is what later packets go by.
+#[inline(always)]
+fn record<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &T,
+    hook: Hook,
+    parsed: &Parsed<F>,
+    choice: &Choice<'_, F>,
+) -> Result<FlowRow<F>, Counter> {
+    let backend = choice.row;
+    let zone = if backend.zone == ZONE_OF_CLIENT { parsed.key.zone } else { backend.zone };
+    let hairpin = if backend.addr == parsed.key.src { flow_bits::HAIRPIN } else { 0 };
+    let request = FlowRow {
+        backend: choice.backend,
+        seen: tables.now(),
+        bits: hairpin | (zone as u32) << flow_bits::ZONE_SHIFT,
+        addr: backend.addr,
+        port: backend.port,
+        ..FlowRow::default()
+    };
+    let reply = reply_row(tables, hook, packet, parsed, &request);
+    let reply_key = twin(&translated(&parsed.key, &request), zone);
+    match tables.insert_flow(&reply_key, &reply, Insert::New) {
+        Ok(()) => {}
+        Err(InsertError::Full) => return Err(Counter::TableFull),
+        Err(InsertError::Exists) => {
+            if !replaceable(tables, parsed.protocol, &reply_key, &reply) {
+                return Err(Counter::Clash);
+            }
+            tables.insert_flow(&reply_key, &reply, Insert::Replace).map_err(|_| Counter::TableFull)?;
+        }
+    }
+    if tables.insert_flow(&parsed.key, &request, Insert::Replace).is_err() {
+        tables.remove_flow(&reply_key);
+        return Err(Counter::TableFull);
+    }
+    Ok(request)
+}
+
+/// Whether the reply row that is in the way is this flow's own, or of a flow that is over.
+#[inline(always)]
+fn replaceable<F: Family, T: Tables<F>>(
+    tables: &T,
+    protocol: Protocol,
+    key: &FlowKey<F>,
+    ours: &FlowRow<F>,
+) -> bool {
+    let Some(found) = tables.flow(key) else { return true };
+    let found = found.get();
+    let own = found.is_reply() && found.addr == ours.addr && found.port == ours.port;
+    own || found.state() == FlowState::Closing
+        || found.expired(protocol, tables.now(), &tables.settings().lifetimes)
+}
+
+/// Keeps both rows of a flow: times once a tick, bits when they change, and a lost twin made again.
+#[inline(always)]
+fn keep<F: Family, T: Tables<F>>(
+    tables: &T,
+    parsed: &Parsed<F>,
+    row: &Cell<FlowRow<F>>,
+    known: &FlowRow<F>,
+    bits: u32,
+    to: &FlowKey<F>,
+    rebuilt: impl FnOnce() -> FlowRow<F>,
+) {
+    let now = tables.now();
+    let bits = if parsed.flags.resets() { bits | flow_bits::RESET } else { bits };
+    if known.seen == now && known.bits == bits {
+        return;
+    }
+    FlowRow::touch(row, now);
+    FlowRow::set_bits(row, bits);
+    let shared = bits & flow_bits::SHARED;
+    let twin_key = twin(to, known.twin_zone());
+    if let Some(other) = tables.flow(&twin_key) {
+        FlowRow::touch(other, now);
+        FlowRow::set_bits(other, other.get().bits | shared);
+        return;
+    }
+    let mut row = rebuilt();
+    row.bits |= shared;
+    // A tuple that belongs to another flow by now stays that flow's.
+    if tables.insert_flow(&twin_key, &row, Insert::New).is_ok() {
+        tables.count(Counter::Rebuilt);
+    }
+}
+
+/// The addresses and ports a packet gets from its row.
+#[inline(always)]
+fn translated<F: Family>(key: &FlowKey<F>, row: &FlowRow<F>) -> FlowKey<F> {
+    let hairpin = row.bits & flow_bits::HAIRPIN != 0;
+    if row.is_reply() {
+        let client = if hairpin { key.src } else { key.dst };
+        FlowKey { src: row.addr, src_port: row.port, dst: client, ..*key }
+    } else {
+        let client = if hairpin { key.dst } else { key.src };
+        FlowKey { dst: row.addr, dst_port: row.port, src: client, ..*key }
+    }
+}
+
+/// The key of the other direction of a translated packet.
+#[inline(always)]
+fn twin<F: Family>(to: &FlowKey<F>, zone: u16) -> FlowKey<F> {
+    FlowKey {
+        src: to.dst,
+        dst: to.src,
+        src_port: to.dst_port,
+        dst_port: to.src_port,
+        zone,
+        protocol: to.protocol,
+    }
+}
+
+/// The reply row of the flow whose request is `parsed`.
+#[inline(always)]
+fn reply_row<F: Family, P: Packet, T: Common>(
+    tables: &T,
+    hook: Hook,
+    packet: &P,
+    parsed: &Parsed<F>,
+    request: &FlowRow<F>,
+) -> FlowRow<F> {
+    let way: ReachKind = way_back(tables, hook);
+    FlowRow {
+        backend: request.backend,
+        seen: tables.now(),
+        bits: request.bits & flow_bits::SHARED
+            | flow_bits::REPLY
+            | (way as u32) << flow_bits::WAY_SHIFT
+            | (parsed.key.zone as u32) << flow_bits::ZONE_SHIFT,
+        addr: parsed.key.dst,
+        port: parsed.key.dst_port,
+        mac: parsed.frame.ethernet.source,
+        ifindex: packet.ifindex(),
+    }
+}
+
+/// The request row of the flow whose reply is `parsed`.
+#[inline(always)]
+fn request_row<F: Family>(parsed: &Parsed<F>, reply: &FlowRow<F>) -> FlowRow<F> {
+    FlowRow {
+        backend: reply.backend,
+        seen: reply.seen,
+        bits: reply.bits & flow_bits::SHARED | (parsed.key.zone as u32) << flow_bits::ZONE_SHIFT,
+        addr: parsed.key.src,
+        port: parsed.key.src_port,
+        ..FlowRow::default()
+    }
+}

@@ -1,0 +1,107 @@
+//! Parse: from bytes to a flow key. What is not TCP or UDP in a plain, whole IP packet ends here.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::Packet;
+use crate::{
+    abi::{Counter, FlowKey},
+    family::{Family, V4, V6},
+    wire::{Ethernet, NetworkHeader, Ports, Protocol, TcpFlags},
+};
+
+/// The headers the path reads and rewrites, in one piece: read once, written once.
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct Frame<F: Family> {
+    /// Link header.
+    pub ethernet: Ethernet,
+    /// Network header without options.
+    pub ip: F::Header,
+    /// The start of the transport header.
+    pub ports: Ports,
+}
+
+const _: () = assert!(size_of::<Frame<V4>>() == 14 + 20 + 4 && size_of::<Frame<V6>>() == 14 + 40 + 4);
+// SAFETY: repr(C), every field is Pod with alignment 2 at most, and the sizes asserted above are the
+// sums of the fields' sizes, so there is no padding.
+unsafe impl<F: Family> Zeroable for Frame<F> {}
+// SAFETY: as above.
+unsafe impl<F: Family> Pod for Frame<F> {}
+
+impl<F: Family> Frame<F> {
+    /// Offset of the transport header.
+    pub const TRANSPORT: usize = size_of::<Self>() - size_of::<Ports>();
+
+    /// The flow the packet belongs to.
+    #[inline(always)]
+    pub fn key(&self, zone: u16) -> FlowKey<F> {
+        FlowKey {
+            src: self.ip.source(),
+            dst: self.ip.destination(),
+            src_port: self.ports.source,
+            dst_port: self.ports.destination,
+            zone,
+            protocol: self.ip.protocol() as u16,
+        }
+    }
+}
+
+/// A packet of a protocol we balance.
+pub struct Parsed<F: Family> {
+    /// Its headers; rewritten here first.
+    pub frame: Frame<F>,
+    /// Its flow, as it arrived.
+    pub key: FlowKey<F>,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// TCP's flags, none for UDP.
+    pub flags: TcpFlags,
+}
+
+impl<F: Family> Parsed<F> {
+    /// Reads on to the transport header of a packet that may be ours.
+    #[inline(always)]
+    pub fn new<P: Packet>(packet: &mut P, frame: Frame<F>, key: FlowKey<F>) -> Result<Self, Counter> {
+        let protocol = Protocol::from_number(frame.ip.protocol()).ok_or(Counter::Protocol)?;
+        let flags = match protocol {
+            Protocol::Udp => TcpFlags::default(),
+            Protocol::Tcp => {
+                const DATA_OFFSET: usize = 12;
+                let [words, flags] = readable::<[u8; 2], P>(packet, Frame::<F>::TRANSPORT + DATA_OFFSET)?;
+                if words >> 4 < 5 {
+                    return Err(Counter::Malformed);
+                }
+                TcpFlags(flags)
+            }
+        };
+        if packet.len() < (Frame::<F>::TRANSPORT + protocol.header_len()) as u32 {
+            return Err(Counter::Truncated);
+        }
+        Ok(Parsed { frame, key, protocol, flags })
+    }
+}
+
+/// The headers of a whole packet of a protocol with ports.
+#[inline(always)]
+pub fn frame<F: Family, P: Packet>(packet: &mut P) -> Result<Frame<F>, Counter> {
+    let frame = readable::<Frame<F>, P>(packet, 0)?;
+    frame.ip.check(packet.len() - size_of::<Ethernet>() as u32)?;
+    match Protocol::from_number(frame.ip.protocol()) {
+        Some(_) => Ok(frame),
+        None => Err(Counter::Protocol),
+    }
+}
+
+/// Loads, after pulling it in where it lies outside the packet's linear part.
+#[inline(always)]
+fn readable<T: Pod, P: Packet>(packet: &mut P, offset: usize) -> Result<T, Counter> {
+    if let Some(value) = packet.load(offset) {
+        return Ok(value);
+    }
+    let end = (offset + size_of::<T>()) as u32;
+    if packet.len() < end {
+        return Err(Counter::Truncated);
+    }
+    packet.pull(end);
+    packet.load(offset).ok_or(Counter::Truncated)
+}

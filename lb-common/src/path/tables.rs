@@ -1,0 +1,108 @@
+//! What the path asks of its surroundings: a packet's bytes and what is remembered.
+
+use core::cell::Cell;
+
+use bytemuck::Pod;
+
+use crate::{
+    abi::{
+        BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, ReachRow, ServiceRow,
+        SetRow, Settings, SlotRow,
+    },
+    family::{Address, Family, scramble},
+    wire::Protocol,
+};
+
+/// Checked views on a packet's bytes, from its Ethernet header on.
+pub trait Packet {
+    /// Bytes of the whole packet, also of the part that can't be read yet.
+    fn len(&self) -> u32;
+    /// Interface index of the device the program runs on.
+    fn ifindex(&self) -> u32;
+    /// EtherType, network byte order; 0 for a tagged packet.
+    fn ethertype(&self) -> u16;
+    /// Makes the first `len` bytes readable.
+    fn pull(&mut self, len: u32);
+    /// A copy of what lies at `offset`, if it is readable.
+    fn load<T: Pod>(&self, offset: usize) -> Option<T>;
+    /// Writes at `offset`; whether it could.
+    fn store<T: Pod>(&mut self, offset: usize, value: &T) -> bool;
+    /// Applies a difference to the transport checksum at `offset`; whether it could.
+    fn update_checksum(&mut self, offset: usize, difference: u32, kind: SumKind) -> bool;
+}
+
+/// What a change of a transport checksum is about.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct SumKind {
+    /// TCP or UDP; UDP over IPv4 may have no checksum (RFC 768), which stays so.
+    pub protocol: Protocol,
+    /// The addresses of the pseudo header changed, and not the transport header.
+    pub pseudo_header: bool,
+    /// IPv6: the address change is not made up for by a header checksum.
+    pub ipv6: bool,
+}
+
+/// State that is the same for both families.
+pub trait Common {
+    /// What was fixed at load.
+    fn settings(&self) -> &Settings;
+    /// The time in ticks.
+    fn now(&self) -> u32;
+    /// A random word.
+    fn random(&self) -> u32;
+    /// Whether an address, or address and port, may be a frontend's or a backend's ([`interest_hash`]).
+    fn interesting(&self, hash: u32) -> bool;
+    /// A service's word.
+    fn service(&self, id: u32) -> Option<ServiceRow>;
+    /// A set of slots.
+    fn set(&self, index: u32) -> Option<SetRow>;
+    /// A slot.
+    fn slot(&self, index: u32) -> Option<SlotRow>;
+    /// The way to a backend.
+    fn reach(&self, index: u32) -> Option<ReachRow>;
+    /// Counts an outcome.
+    fn count(&self, counter: Counter);
+    /// Accounts a client's packet to its service.
+    fn account(&self, service: u32, bytes: u32);
+}
+
+/// State of one address family. With [`Common`], every read and write the path may do.
+pub trait Tables<F: Family>: Common {
+    /// The row of a flow's direction. It may be recycled while it is held: in place, only times and
+    /// bits are written.
+    fn flow(&self, key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>>;
+    /// Records a row.
+    fn insert_flow(&self, key: &FlowKey<F>, row: &FlowRow<F>, how: Insert) -> Result<(), InsertError>;
+    /// Forgets a row.
+    fn remove_flow(&self, key: &FlowKey<F>);
+    /// The service a frontend leads to.
+    fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow>;
+    /// A backend, its word read at once.
+    fn backend(&self, id: u32) -> Option<(BackendWord, &BackendRow<F>)>;
+}
+
+/// How to record a row.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Insert {
+    /// Only where there is none.
+    New,
+    /// Whatever is there.
+    Replace,
+}
+
+/// Why a row was not recorded.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum InsertError {
+    /// There is one already.
+    Exists,
+    /// The table would not take it.
+    Full,
+}
+
+/// The bit of an address and port (0: of the address whatever the port) in the map of interest,
+/// before it is reduced to the map's size.
+#[inline(always)]
+pub fn interest_hash<A: Address>(addr: A, port: u16) -> u32 {
+    let hash = addr.mix();
+    if port == 0 { hash } else { scramble(hash ^ port as u32) }
+}

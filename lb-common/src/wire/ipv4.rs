@@ -1,0 +1,78 @@
+//! IPv4 (RFC 791).
+
+use super::{NetworkHeader, checksum};
+use crate::{abi::Counter, family::Addr4};
+
+/// The header without options.
+#[repr(C)]
+#[derive(Copy, Clone, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Ipv4 {
+    version_and_length: u8,
+    tos: u8,
+    total_length: u16,
+    id: u16,
+    flags_and_offset: u16,
+    ttl: u8,
+    protocol: u8,
+    check: u16,
+    source: [u16; 2],
+    destination: [u16; 2],
+}
+
+impl NetworkHeader for Ipv4 {
+    type Addr = Addr4;
+
+    #[inline(always)]
+    fn check(&self, len: u32) -> Result<(), Counter> {
+        const MORE_FRAGMENTS_OR_OFFSET: u16 = 0x3fffu16.to_be();
+        if self.version_and_length != 0x45 {
+            let version = self.version_and_length >> 4;
+            let words = self.version_and_length & 0xf;
+            return Err(if version == 4 && words > 5 { Counter::Options } else { Counter::Malformed });
+        }
+        let total = u16::from_be(self.total_length) as u32;
+        if total < size_of::<Self>() as u32 {
+            return Err(Counter::Malformed);
+        }
+        if total > len {
+            return Err(Counter::Truncated);
+        }
+        if self.flags_and_offset & MORE_FRAGMENTS_OR_OFFSET != 0 {
+            return Err(Counter::Fragment);
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
+    #[inline(always)]
+    fn source(&self) -> Addr4 {
+        Addr4(bytemuck::cast(self.source))
+    }
+
+    #[inline(always)]
+    fn destination(&self) -> Addr4 {
+        Addr4(bytemuck::cast(self.destination))
+    }
+
+    #[inline(always)]
+    fn set_addresses(&mut self, source: Addr4, destination: Addr4, difference: u32) {
+        self.source = bytemuck::cast(source);
+        self.destination = bytemuck::cast(destination);
+        self.check = checksum::update(self.check, difference);
+    }
+
+    #[inline(always)]
+    fn take_hop(&mut self) -> bool {
+        if self.ttl <= 1 {
+            return false;
+        }
+        self.ttl -= 1;
+        // The TTL is the high byte of its word on the wire.
+        self.check = checksum::update(self.check, checksum::difference(0x0100u16.to_be() as u64, 0));
+        true
+    }
+}

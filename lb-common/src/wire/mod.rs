@@ -1,0 +1,37 @@
+//! Packet headers as they lie in the packet, one file per protocol: layout, accessors, setters that
+//! keep the checksum.
+//!
+//! Headers start at even offsets, so their fields are made of 16-bit words (alignment 2).
+
+pub mod checksum;
+pub mod ethernet;
+mod ipv4;
+mod ipv6;
+mod transport;
+
+use bytemuck::Pod;
+pub use ethernet::Ethernet;
+pub use ipv4::Ipv4;
+pub use ipv6::Ipv6;
+pub use transport::{Ports, Protocol, TCP_FLAGS, TcpFlags};
+
+use crate::abi::Counter;
+
+/// What the path needs of an IPv4 or IPv6 header.
+pub trait NetworkHeader: Pod {
+    /// The family's address.
+    type Addr;
+    /// Refuses headers that contradict themselves or the packet's length, fragments, and headers
+    /// between this one and the transport header. `len`: bytes from this header to the packet's end.
+    fn check(&self, len: u32) -> Result<(), Counter>;
+    /// Protocol number of what follows.
+    fn protocol(&self) -> u8;
+    /// Source address.
+    fn source(&self) -> Self::Addr;
+    /// Destination address.
+    fn destination(&self) -> Self::Addr;
+    /// Sets both addresses, whose sums differ by `difference`, and mends the header's checksum.
+    fn set_addresses(&mut self, source: Self::Addr, destination: Self::Addr, difference: u32);
+    /// One hop less; `false` and unchanged if the packet may not travel on.
+    fn take_hop(&mut self) -> bool;
+}
