@@ -28,8 +28,6 @@ counters! {
     Reply = "reply",
     /// A new flow was recorded.
     NewFlow = "new-flow",
-    /// A flow moved to another backend because its own no longer serves.
-    Moved = "flow-moved",
     /// A row of a flow was gone and was made again from its twin.
     Rebuilt = "flow-rebuilt",
     /// Neither source nor destination is ours.

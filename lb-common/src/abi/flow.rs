@@ -40,9 +40,9 @@ pub struct FlowRow<F: Family> {
     pub addr: F::Addr,
     /// The port the packet gets, network byte order.
     pub port: u16,
-    /// Reply: the client's MAC. (SNAT of a remote backend needs none: the client is routed to.)
+    /// The client's MAC.
     pub mac: Mac,
-    /// Reply: the interface the client is behind.
+    /// The interface the client is behind.
     pub ifindex: u32,
 }
 
@@ -92,6 +92,12 @@ impl<F: Family> FlowRow<F> {
     #[inline(always)]
     pub fn is_reply(&self) -> bool {
         self.bits & flow_bits::REPLY != 0
+    }
+
+    /// Whether client and backend are one address.
+    #[inline(always)]
+    pub fn is_hairpin(&self) -> bool {
+        self.bits & flow_bits::HAIRPIN != 0
     }
 
     /// The zone of the twin's key.

@@ -34,17 +34,4 @@ impl Word {
         // SAFETY: the caller's promise.
         unsafe { AtomicU64::from_ptr(row.cast()) }.store(bytemuck::cast(word), Ordering::Release);
     }
-
-    /// Replaces `old` by `new` if the row still holds `old`; whether it did.
-    ///
-    /// # Safety
-    /// As [`Word::publish`].
-    #[inline(always)]
-    pub unsafe fn exchange(row: *mut Word, old: Word, new: Word) -> bool {
-        // SAFETY: the caller's promise. SeqCst: LLVM 22 loses the fetched value of a relaxed BPF
-        // atomic (llvm-project issue 210280).
-        unsafe { AtomicU64::from_ptr(row.cast()) }
-            .compare_exchange(bytemuck::cast(old), bytemuck::cast(new), Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
-    }
 }

@@ -3,9 +3,8 @@
 use core::cell::Cell;
 
 use super::{
-    Common, Hook, Insert, InsertError, Packet, Tables, Way, forward,
+    Common, Hook, Insert, InsertError, Packet, Tables,
     parse::Parsed,
-    rewrite::rewrite,
     select::{self, Choice},
     way_back,
 };
@@ -37,85 +36,54 @@ pub fn usable<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, row: &Flo
     }
 }
 
-/// A client's packet of a known flow.
+/// A client's packet of a known flow: its backend.
 #[inline(always)]
 pub fn request<F: Family, P: Packet, T: Tables<F>>(
-    packet: &mut P,
+    packet: &P,
     tables: &T,
     hook: Hook,
-    parsed: &mut Parsed<F>,
+    parsed: &Parsed<F>,
     row: &Cell<FlowRow<F>>,
     known: FlowRow<F>,
-) -> Result<Way, Counter> {
-    let (word, backend) = tables.backend(known.backend.low).ok_or(Counter::NoBackend)?;
-    let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
-    let to = translated(&parsed.key, &known);
-    let mut bits = known.bits;
-    if parsed.flags.finishes() {
-        bits |= flow_bits::FIN_CLIENT;
-    }
-    keep(tables, parsed, row, &known, bits, &to, || reply_row(tables, hook, packet, parsed, &known));
-    tables.account(backend.service, packet.len());
-    let way =
-        forward::to_backend(packet, tables, hook, parsed, &reach, known.bits & flow_bits::HAIRPIN != 0)?;
-    rewrite(packet, parsed, &to)?;
-    tables.count(Counter::Request);
-    Ok(way)
+) -> FlowRow<F> {
+    let bits = if parsed.flags.finishes() { flow_bits::FIN_CLIENT } else { 0 };
+    keep(tables, parsed, row, &known, bits, || reply_row(tables, hook, packet, parsed, &known));
+    known
 }
 
-/// A backend's packet of a known flow.
+/// A backend's packet of a known flow: its client.
 #[inline(always)]
-pub fn reply<F: Family, P: Packet, T: Tables<F>>(
-    packet: &mut P,
+pub fn reply<F: Family, T: Tables<F>>(
     tables: &T,
-    hook: Hook,
-    parsed: &mut Parsed<F>,
+    parsed: &Parsed<F>,
     row: &Cell<FlowRow<F>>,
     known: FlowRow<F>,
-) -> Result<Way, Counter> {
-    if known.expired(parsed.protocol, tables.now(), &tables.settings().lifetimes) {
-        return Err(Counter::NotOurs);
-    }
-    let way = forward::to_client(packet, hook, parsed, &known)?;
-    let to = translated(&parsed.key, &known);
-    let mut bits = known.bits | flow_bits::ANSWERED;
-    if parsed.flags.finishes() {
-        bits |= flow_bits::FIN_BACKEND;
-    }
-    keep(tables, parsed, row, &known, bits, &to, || request_row(parsed, &known));
-    rewrite(packet, parsed, &to)?;
-    tables.count(Counter::Reply);
-    Ok(way)
+) -> FlowRow<F> {
+    let fin = if parsed.flags.finishes() { flow_bits::FIN_BACKEND } else { 0 };
+    keep(tables, parsed, row, &known, flow_bits::ANSWERED | fin, || request_row(parsed, &known));
+    known
 }
 
-/// The first packet of a flow, or of one that needs a new backend.
+/// The first packet of a flow, or of one that needs a new backend: a backend, recorded.
 #[inline(always)]
 pub fn open<F: Family, P: Packet, T: Tables<F>>(
-    packet: &mut P,
+    packet: &P,
     tables: &T,
     hook: Hook,
-    parsed: &mut Parsed<F>,
-) -> Result<Way, Counter> {
+    parsed: &Parsed<F>,
+) -> Result<FlowRow<F>, Counter> {
     let service = select::service(tables, parsed)?;
     let mut stop = Counter::NoBackend;
     for attempt in 0..select::TRIES {
         let Some(choice) = select::backend(tables, parsed, service, attempt)? else { continue };
-        let reach = tables.reach(choice.word.reach()).ok_or(Counter::Unreachable)?;
-        let row = match record(packet, tables, hook, parsed, &choice) {
-            Ok(row) => row,
-            Err(Counter::Clash) => {
-                stop = Counter::Clash;
-                continue;
+        match record(packet, tables, hook, parsed, &choice) {
+            Ok(row) => {
+                tables.count(Counter::NewFlow);
+                return Ok(row);
             }
+            Err(Counter::Clash) => stop = Counter::Clash,
             Err(other) => return Err(other),
-        };
-        let to = translated(&parsed.key, &row);
-        tables.count(Counter::NewFlow);
-        tables.account(service, packet.len());
-        let way =
-            forward::to_backend(packet, tables, hook, parsed, &reach, row.bits & flow_bits::HAIRPIN != 0)?;
-        rewrite(packet, parsed, &to)?;
-        return Ok(way);
+        }
     }
     Err(stop)
 }
@@ -138,21 +106,22 @@ fn record<F: Family, P: Packet, T: Tables<F>>(
         bits: hairpin | (zone as u32) << flow_bits::ZONE_SHIFT,
         addr: backend.addr,
         port: backend.port,
-        ..FlowRow::default()
+        mac: parsed.source,
+        ifindex: packet.ifindex(),
     };
     let reply = reply_row(tables, hook, packet, parsed, &request);
     let reply_key = twin(&translated(&parsed.key, &request), zone);
-    match tables.insert_flow(&reply_key, &reply, Insert::New) {
+    match tables.insert_flow(reply_key, reply, Insert::New) {
         Ok(()) => {}
         Err(InsertError::Full) => return Err(Counter::TableFull),
         Err(InsertError::Exists) => {
             if !replaceable(tables, parsed.protocol, &reply_key, &reply) {
                 return Err(Counter::Clash);
             }
-            tables.insert_flow(&reply_key, &reply, Insert::Replace).map_err(|_| Counter::TableFull)?;
+            tables.insert_flow(reply_key, reply, Insert::Replace).map_err(|_| Counter::TableFull)?;
         }
     }
-    if tables.insert_flow(&parsed.key, &request, Insert::Replace).is_err() {
+    if tables.insert_flow(parsed.key, request, Insert::Replace).is_err() {
         tables.remove_flow(&reply_key);
         return Err(Counter::TableFull);
     }
@@ -182,35 +151,35 @@ fn keep<F: Family, T: Tables<F>>(
     row: &Cell<FlowRow<F>>,
     known: &FlowRow<F>,
     bits: u32,
-    to: &FlowKey<F>,
-    rebuilt: impl FnOnce() -> FlowRow<F>,
+    twin_row: impl FnOnce() -> FlowRow<F>,
 ) {
     let now = tables.now();
-    let bits = if parsed.flags.resets() { bits | flow_bits::RESET } else { bits };
+    let reset = if parsed.flags.resets() { flow_bits::RESET } else { 0 };
+    let bits = known.bits | bits | reset;
     if known.seen == now && known.bits == bits {
         return;
     }
     FlowRow::touch(row, now);
     FlowRow::set_bits(row, bits);
     let shared = bits & flow_bits::SHARED;
-    let twin_key = twin(to, known.twin_zone());
+    let twin_key = twin(&translated(&parsed.key, known), known.twin_zone());
     if let Some(other) = tables.flow(&twin_key) {
         FlowRow::touch(other, now);
         FlowRow::set_bits(other, other.get().bits | shared);
         return;
     }
-    let mut row = rebuilt();
+    let mut row = twin_row();
     row.bits |= shared;
     // A tuple that belongs to another flow by now stays that flow's.
-    if tables.insert_flow(&twin_key, &row, Insert::New).is_ok() {
+    if tables.insert_flow(twin_key, row, Insert::New).is_ok() {
         tables.count(Counter::Rebuilt);
     }
 }
 
 /// The addresses and ports a packet gets from its row.
 #[inline(always)]
-fn translated<F: Family>(key: &FlowKey<F>, row: &FlowRow<F>) -> FlowKey<F> {
-    let hairpin = row.bits & flow_bits::HAIRPIN != 0;
+pub fn translated<F: Family>(key: &FlowKey<F>, row: &FlowRow<F>) -> FlowKey<F> {
+    let hairpin = row.is_hairpin();
     if row.is_reply() {
         let client = if hairpin { key.src } else { key.dst };
         FlowKey { src: row.addr, src_port: row.port, dst: client, ..*key }
@@ -252,7 +221,7 @@ fn reply_row<F: Family, P: Packet, T: Common>(
             | (parsed.key.zone as u32) << flow_bits::ZONE_SHIFT,
         addr: parsed.key.dst,
         port: parsed.key.dst_port,
-        mac: parsed.frame.ethernet.source,
+        mac: parsed.source,
         ifindex: packet.ifindex(),
     }
 }
@@ -266,6 +235,7 @@ fn request_row<F: Family>(parsed: &Parsed<F>, reply: &FlowRow<F>) -> FlowRow<F> 
         bits: reply.bits & flow_bits::SHARED | (parsed.key.zone as u32) << flow_bits::ZONE_SHIFT,
         addr: parsed.key.src,
         port: parsed.key.src_port,
-        ..FlowRow::default()
+        mac: reply.mac,
+        ifindex: reply.ifindex,
     }
 }

@@ -1,10 +1,9 @@
-//! Forward: how a rewritten packet travels on. Sets the link header and the hop count of the frame.
+//! Forward: how a rewritten packet travels on.
 
 use super::{Common, Hook, Packet, parse::Parsed};
 use crate::{
-    abi::{Counter, FlowRow, ReachKind, ReachRow, flow_bits},
+    abi::{Counter, FlowRow, Mac, ReachKind, ReachRow, flow_bits},
     family::Family,
-    wire::NetworkHeader,
 };
 
 /// How a rewritten packet leaves the hook.
@@ -20,53 +19,65 @@ pub enum Way {
     Neighbour(u32),
 }
 
+/// A way and what it asks of the packet's headers.
+#[derive(Copy, Clone)]
+pub struct Onward {
+    /// Where to.
+    pub way: Way,
+    /// The link destination it gets.
+    pub destination: Mac,
+    /// It is routed: one hop less.
+    pub hop: bool,
+}
+
+impl Onward {
+    #[inline(always)]
+    fn new<F: Family>(way: Way, parsed: &Parsed<F>, hop: bool) -> Self {
+        Onward { way, destination: parsed.destination, hop }
+    }
+
+    #[inline(always)]
+    fn to(self, destination: Mac) -> Self {
+        Onward { destination, ..self }
+    }
+}
+
 /// To a backend that is reached by `reach`.
 #[inline(always)]
 pub fn to_backend<F: Family, P: Packet, T: Common>(
     packet: &P,
     tables: &T,
     hook: Hook,
-    parsed: &mut Parsed<F>,
+    parsed: &Parsed<F>,
     reach: &ReachRow,
     hairpin: bool,
-) -> Result<Way, Counter> {
+) -> Result<Onward, Counter> {
+    let settings = tables.settings();
     let kind = reach.kind();
-    if kind == ReachKind::Host {
-        return Ok(Way::Continue);
-    }
-    if kind == ReachKind::None {
-        return Err(Counter::Unreachable);
-    }
     // Between an uplink and a bridge, and out of an uplink, a packet is routed.
-    if (kind == ReachKind::Uplink || hook == Hook::UplinkIngress) && !parsed.frame.ip.take_hop() {
-        return Err(Counter::TtlExceeded);
-    }
-    let stack = tables.settings().way_back == ReachKind::Stack as u32;
-    if stack && hook == Hook::PortIngress && kind != ReachKind::Uplink && !hairpin {
-        parsed.frame.ethernet.destination = reach.bridge_mac;
-        return Ok(Way::Continue);
-    }
+    let hop = kind == ReachKind::Uplink || hook == Hook::UplinkIngress;
+    let onward = |way| Ok(Onward::new(way, parsed, hop));
+    let through_stack = settings.way_back == ReachKind::Stack as u32 && hook == Hook::PortIngress && !hairpin;
     match kind {
-        ReachKind::Peer => {
-            parsed.frame.ethernet.destination = reach.mac;
-            Ok(Way::Peer(reach.ifindex))
+        ReachKind::Host => Ok(Onward::new(Way::Continue, parsed, false)),
+        ReachKind::Uplink => onward(Way::Neighbour(reach.ifindex)),
+        ReachKind::Peer | ReachKind::Bridge | ReachKind::Neighbour if through_stack => {
+            Ok(Onward::new(Way::Continue, parsed, hop).to(reach.bridge_mac))
         }
+        ReachKind::Peer => Ok(Onward::new(Way::Peer(reach.ifindex), parsed, hop).to(reach.mac)),
         ReachKind::Bridge => {
-            parsed.frame.ethernet.destination = reach.mac;
-            Ok(if hook != Hook::PortIngress || tables.settings().bridge != reach.bridge {
-                parsed.frame.ethernet.source = reach.bridge_mac;
+            let way = if hook != Hook::PortIngress || settings.bridge != reach.bridge {
                 Way::Egress(reach.bridge)
             } else if packet.ifindex() == reach.ifindex {
                 // A bridge never sends back where a packet came from.
                 Way::Egress(reach.ifindex)
             } else {
                 Way::Continue
-            })
+            };
+            Ok(Onward::new(way, parsed, hop).to(reach.mac))
         }
-        ReachKind::Neighbour => Ok(Way::Neighbour(reach.bridge)),
-        ReachKind::Uplink => Ok(Way::Neighbour(reach.ifindex)),
-        ReachKind::Stack => Ok(Way::Continue),
-        ReachKind::None | ReachKind::Host => Err(Counter::Unreachable),
+        ReachKind::Neighbour => onward(Way::Neighbour(reach.bridge)),
+        ReachKind::None | ReachKind::Stack => Err(Counter::Unreachable),
     }
 }
 
@@ -75,38 +86,27 @@ pub fn to_backend<F: Family, P: Packet, T: Common>(
 pub fn to_client<F: Family, P: Packet>(
     packet: &P,
     hook: Hook,
-    parsed: &mut Parsed<F>,
+    parsed: &Parsed<F>,
     row: &FlowRow<F>,
-) -> Result<Way, Counter> {
+) -> Result<Onward, Counter> {
     if hook.is_egress() {
-        return Ok(Way::Continue);
+        return Ok(Onward::new(Way::Continue, parsed, false));
     }
     let kind = ReachKind::from_bits(row.bits >> flow_bits::WAY_SHIFT & flow_bits::WAY_MASK);
-    if (kind == ReachKind::Uplink || hook == Hook::UplinkIngress) && !parsed.frame.ip.take_hop() {
-        return Err(Counter::TtlExceeded);
-    }
+    let hop = kind == ReachKind::Uplink || hook == Hook::UplinkIngress;
+    let onward = |way| Onward::new(way, parsed, hop);
     match kind {
-        ReachKind::Peer => {
-            parsed.frame.ethernet.destination = row.mac;
-            Ok(Way::Peer(row.ifindex))
-        }
+        ReachKind::Peer => Ok(onward(Way::Peer(row.ifindex)).to(row.mac)),
         ReachKind::Bridge => {
-            parsed.frame.ethernet.destination = row.mac;
             let same_bridge = row.twin_zone() == parsed.key.zone && hook == Hook::PortIngress;
-            Ok(if same_bridge && packet.ifindex() != row.ifindex {
-                Way::Continue
-            } else {
-                Way::Egress(row.ifindex)
-            })
+            let turns = !same_bridge || packet.ifindex() == row.ifindex;
+            Ok(onward(if turns { Way::Egress(row.ifindex) } else { Way::Continue }).to(row.mac))
         }
-        ReachKind::Uplink => Ok(Way::Neighbour(row.ifindex)),
+        ReachKind::Uplink => Ok(onward(Way::Neighbour(row.ifindex))),
         // Translated at the client's port, after the host's stack has seen it; a pod's own call has
         // not met the stack on its way in either.
-        ReachKind::Stack if row.bits & flow_bits::HAIRPIN == 0 => Err(Counter::LeftToStack),
-        ReachKind::Stack => {
-            parsed.frame.ethernet.destination = row.mac;
-            Ok(Way::Egress(row.ifindex))
-        }
+        ReachKind::Stack if !row.is_hairpin() => Err(Counter::LeftToStack),
+        ReachKind::Stack => Ok(onward(Way::Egress(row.ifindex)).to(row.mac)),
         ReachKind::None | ReachKind::Neighbour | ReachKind::Host => Err(Counter::WrongHook),
     }
 }

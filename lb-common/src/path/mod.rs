@@ -21,8 +21,7 @@ pub use tables::{Common, Insert, InsertError, Packet, SumKind, Tables, interest_
 
 use crate::{
     abi::{Counter, ReachKind},
-    family::{Family, V4, V6},
-    wire::ethernet,
+    family::Family,
 };
 use parse::Parsed;
 
@@ -63,18 +62,19 @@ pub enum Verdict {
     Forward(Way),
 }
 
-/// Decides and carries out what one packet gets, and counts the outcome.
+/// Decides and carries out what one packet of family `F` gets, and counts the outcome.
 #[inline(always)]
-pub fn run<P: Packet, T: Tables<V4> + Tables<V6>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
-    match packet.ethertype() {
-        ethernet::IPV4 => finish(tables, family::<V4, P, T>(packet, tables, hook)),
-        ethernet::IPV6 => finish(tables, family::<V6, P, T>(packet, tables, hook)),
-        _ => Verdict::Pass,
-    }
+pub fn run<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
+    let stop = match translate(packet, tables, hook) {
+        Ok(way) => return Verdict::Forward(way),
+        Err(stop) => stop,
+    };
+    tables.count(stop);
+    verdict(stop)
 }
 
 #[inline(always)]
-fn family<F: Family, P: Packet, T: Tables<F>>(
+fn translate<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     hook: Hook,
@@ -86,30 +86,39 @@ fn family<F: Family, P: Packet, T: Tables<F>>(
     {
         return Err(Counter::NotOurs);
     }
-    let parsed = &mut Parsed::new(packet, frame, key)?;
+    let parsed = Parsed::new(packet, &frame, key)?;
     let found = tables.flow(&key).map(|row| (row, row.get()));
-    match found {
-        Some((row, known)) if known.is_reply() => flow::reply(packet, tables, hook, parsed, row, known),
-        _ if hook.is_egress() => Err(Counter::WrongHook),
-        Some((row, known)) if flow::usable(tables, parsed, &known) => {
-            flow::request(packet, tables, hook, parsed, row, known)
+    let (row, onward, outcome) = match found {
+        Some((row, known)) if known.is_reply() => {
+            if known.expired(parsed.protocol, tables.now(), &tables.settings().lifetimes) {
+                return Err(Counter::NotOurs);
+            }
+            let onward = forward::to_client(packet, hook, &parsed, &known)?;
+            (flow::reply(tables, &parsed, row, known), onward, Counter::Reply)
         }
-        Some(_) => {
-            tables.count(Counter::Moved);
-            flow::open(packet, tables, hook, parsed)
+        _ if hook.is_egress() => return Err(Counter::WrongHook),
+        _ => {
+            let row = match found {
+                Some((row, known)) if flow::usable(tables, &parsed, &known) => {
+                    flow::request(packet, tables, hook, &parsed, row, known)
+                }
+                _ => flow::open(packet, tables, hook, &parsed)?,
+            };
+            let (word, backend) = tables.backend(row.backend.low).ok_or(Counter::NoBackend)?;
+            let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
+            let onward = forward::to_backend(packet, tables, hook, &parsed, &reach, row.is_hairpin())?;
+            tables.account(backend.service, packet.len());
+            (row, onward, Counter::Request)
         }
-        None => flow::open(packet, tables, hook, parsed),
-    }
+    };
+    rewrite::rewrite(packet, &parsed, &flow::translated(&key, &row), &onward)?;
+    tables.count(outcome);
+    Ok(onward.way)
 }
 
-/// Every outcome has one verdict and one counter.
+/// Every outcome that is not a translation has one verdict.
 #[inline(always)]
-fn finish<T: Common>(tables: &T, outcome: Result<Way, Counter>) -> Verdict {
-    let stop = match outcome {
-        Ok(way) => return Verdict::Forward(way),
-        Err(stop) => stop,
-    };
-    tables.count(stop);
+fn verdict(stop: Counter) -> Verdict {
     match stop {
         Counter::NoBackend
         | Counter::Unreachable
@@ -129,7 +138,6 @@ fn finish<T: Common>(tables: &T, outcome: Result<Way, Counter>) -> Verdict {
         | Counter::Request
         | Counter::Reply
         | Counter::NewFlow
-        | Counter::Moved
         | Counter::Rebuilt => Verdict::Pass,
     }
 }

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::Packet;
 use crate::{
-    abi::{Counter, FlowKey},
+    abi::{Counter, FlowKey, Mac},
     family::{Family, V4, V6},
     wire::{Ethernet, NetworkHeader, Ports, Protocol, TcpFlags},
 };
@@ -48,8 +48,10 @@ impl<F: Family> Frame<F> {
 
 /// A packet of a protocol we balance.
 pub struct Parsed<F: Family> {
-    /// Its headers; rewritten here first.
-    pub frame: Frame<F>,
+    /// Its link destination.
+    pub destination: Mac,
+    /// Its link source.
+    pub source: Mac,
     /// Its flow, as it arrived.
     pub key: FlowKey<F>,
     /// Its protocol.
@@ -61,7 +63,7 @@ pub struct Parsed<F: Family> {
 impl<F: Family> Parsed<F> {
     /// Reads on to the transport header of a packet that may be ours.
     #[inline(always)]
-    pub fn new<P: Packet>(packet: &mut P, frame: Frame<F>, key: FlowKey<F>) -> Result<Self, Counter> {
+    pub fn new<P: Packet>(packet: &mut P, frame: &Frame<F>, key: FlowKey<F>) -> Result<Self, Counter> {
         let protocol = Protocol::from_number(frame.ip.protocol()).ok_or(Counter::Protocol)?;
         let flags = match protocol {
             Protocol::Udp => TcpFlags::default(),
@@ -77,7 +79,13 @@ impl<F: Family> Parsed<F> {
         if packet.len() < (Frame::<F>::TRANSPORT + protocol.header_len()) as u32 {
             return Err(Counter::Truncated);
         }
-        Ok(Parsed { frame, key, protocol, flags })
+        Ok(Parsed {
+            destination: frame.ethernet.destination,
+            source: frame.ethernet.source,
+            key,
+            protocol,
+            flags,
+        })
     }
 }
 

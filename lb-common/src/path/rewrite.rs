@@ -1,24 +1,39 @@
 //! Rewrite: new addresses and ports, with every checksum that covers them.
 
-use super::{Packet, SumKind, parse::Frame, parse::Parsed};
+use super::{
+    Packet, SumKind,
+    forward::Onward,
+    parse::{Frame, Parsed},
+};
 use crate::{
     abi::{Counter, FlowKey},
     family::{Address, Family, V6},
     wire::{NetworkHeader, checksum},
 };
 
-/// Writes the frame (link header and hop count as the caller set them) with the addresses and ports of `to`.
+/// Gives the packet the addresses and ports of `to` and the link header and hop count of its way.
 #[inline(always)]
 pub fn rewrite<F: Family, P: Packet>(
     packet: &mut P,
-    parsed: &mut Parsed<F>,
+    parsed: &Parsed<F>,
     to: &FlowKey<F>,
+    onward: &Onward,
 ) -> Result<(), Counter> {
     let from = &parsed.key;
     let protocol = parsed.protocol;
-    let offset = Frame::<F>::TRANSPORT + protocol.checksum_offset();
-    let addresses = checksum::difference(from.src.sum() + from.dst.sum(), to.src.sum() + to.dst.sum());
     let ipv6 = F::ETHERTYPE == V6::ETHERTYPE;
+    let addresses = checksum::difference(from.src.sum() + from.dst.sum(), to.src.sum() + to.dst.sum());
+    // Read again rather than kept since it was parsed: that would not fit the stack.
+    let mut frame = packet.load::<Frame<F>>(0).ok_or(Counter::Truncated)?;
+    if onward.hop && !frame.ip.take_hop() {
+        return Err(Counter::TtlExceeded);
+    }
+    frame.ethernet.destination = onward.destination;
+    frame.ip.set_addresses(to.src, to.dst, addresses);
+    frame.ports.source = to.src_port;
+    frame.ports.destination = to.dst_port;
+
+    let offset = Frame::<F>::TRANSPORT + protocol.checksum_offset();
     let mut changed =
         packet.update_checksum(offset, addresses, SumKind { protocol, pseudo_header: true, ipv6 });
     if (from.src_port, from.dst_port) != (to.src_port, to.dst_port) {
@@ -28,9 +43,6 @@ pub fn rewrite<F: Family, P: Packet>(
         );
         changed &= packet.update_checksum(offset, ports, SumKind { protocol, pseudo_header: false, ipv6 });
     }
-    parsed.frame.ip.set_addresses(to.src, to.dst, addresses);
-    parsed.frame.ports.source = to.src_port;
-    parsed.frame.ports.destination = to.dst_port;
-    changed &= packet.store(0, &parsed.frame);
+    changed &= packet.store(0, &frame);
     if changed { Ok(()) } else { Err(Counter::RewriteFailed) }
 }

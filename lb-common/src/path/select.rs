@@ -2,10 +2,7 @@
 
 use super::{Tables, parse::Parsed};
 use crate::{
-    abi::{
-        BackendRef, BackendRow, BackendState, BackendWord, Counter, FlowKey, FrontendKey, ZONE_UPLINK,
-        set_flags,
-    },
+    abi::{BackendRef, BackendRow, BackendState, Counter, FlowKey, FrontendKey, ZONE_UPLINK, set_flags},
     family::{Address, Family, scramble},
 };
 
@@ -23,8 +20,6 @@ pub fn slot_hash<F: Family>(key: &FlowKey<F>, seed: u32) -> u32 {
 pub struct Choice<'a, F: Family> {
     /// Its id and generation.
     pub backend: BackendRef,
-    /// Its word.
-    pub word: BackendWord,
     /// Its row.
     pub row: &'a BackendRow<F>,
 }
@@ -74,5 +69,5 @@ pub fn backend<'a, F: Family, T: Tables<F>>(
         return Ok(None);
     }
     let backend = BackendRef { low: slot.backend, generation: word.0.generation };
-    Ok(Some(Choice { backend, word, row }))
+    Ok(Some(Choice { backend, row }))
 }

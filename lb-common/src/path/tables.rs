@@ -19,8 +19,6 @@ pub trait Packet {
     fn len(&self) -> u32;
     /// Interface index of the device the program runs on.
     fn ifindex(&self) -> u32;
-    /// EtherType, network byte order; 0 for a tagged packet.
-    fn ethertype(&self) -> u16;
     /// Makes the first `len` bytes readable.
     fn pull(&mut self, len: u32);
     /// A copy of what lies at `offset`, if it is readable.
@@ -72,7 +70,7 @@ pub trait Tables<F: Family>: Common {
     /// bits are written.
     fn flow(&self, key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>>;
     /// Records a row.
-    fn insert_flow(&self, key: &FlowKey<F>, row: &FlowRow<F>, how: Insert) -> Result<(), InsertError>;
+    fn insert_flow(&self, key: FlowKey<F>, row: FlowRow<F>, how: Insert) -> Result<(), InsertError>;
     /// Forgets a row.
     fn remove_flow(&self, key: &FlowKey<F>);
     /// The service a frontend leads to.

@@ -1,0 +1,118 @@
+//! The maps. Their sizes here are the smallest that make sense; the agent sets them at load.
+
+use core::cell::UnsafeCell;
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    macros::btf_map,
+};
+use lb_common::{
+    abi::{
+        BackendRow, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, INTEREST_BITS, Lifetimes, ReachRow,
+        ServiceRow, SetRow, Settings, SlotRow, Traffic,
+    },
+    family::{Family, V4, V6},
+};
+
+const MAPPED: usize = BPF_F_MMAPABLE as usize;
+
+/// The agent's choice of options: read-only for programs, frozen before they are loaded.
+#[repr(transparent)]
+pub struct Frozen(UnsafeCell<Settings>);
+// SAFETY: nobody writes it once the programs are loaded.
+unsafe impl Sync for Frozen {}
+
+impl Frozen {
+    #[inline(always)]
+    pub fn get(&self) -> &Settings {
+        // SAFETY: as above. The cell only keeps the compiler from taking the zeros for the values.
+        unsafe { &*self.0.get() }
+    }
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".rodata")]
+pub static SETTINGS: Frozen = Frozen(UnsafeCell::new(Settings {
+    zone: 0,
+    way_back: 0,
+    bridge: 0,
+    hash_seed: 0,
+    tick_shift: 8,
+    has_csum_ipv6: 0,
+    peer_scrubs: 0,
+    lifetimes: Lifetimes::SECONDS,
+}));
+
+#[btf_map]
+pub static INTEREST: Array<u64, { (INTEREST_BITS / 64) as usize }, MAPPED> = Array::new();
+#[btf_map]
+pub static SERVICES: Array<ServiceRow, 1024, MAPPED> = Array::new();
+#[btf_map]
+pub static SETS: Array<SetRow, 1024, MAPPED> = Array::new();
+#[btf_map]
+pub static SLOTS: Array<SlotRow, 1024, MAPPED> = Array::new();
+#[btf_map]
+pub static REACH: Array<ReachRow, 1024, MAPPED> = Array::new();
+#[btf_map]
+pub static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::new();
+#[btf_map]
+pub static TRAFFIC: PerCpuArray<Traffic, 1024> = PerCpuArray::new();
+
+#[btf_map]
+pub static FRONTENDS4: HashMap<FrontendKey<V4>, FrontendRow, 1024> = HashMap::new();
+#[btf_map]
+pub static BACKENDS4: Array<BackendRow<V4>, 1024, MAPPED> = Array::new();
+#[btf_map]
+pub static FLOWS4: LruHashMap<FlowKey<V4>, FlowRow<V4>, 1024> = LruHashMap::new();
+#[btf_map]
+static SCRATCH4: PerCpuArray<Scratch<V4>, 1> = PerCpuArray::new();
+
+#[btf_map]
+pub static FRONTENDS6: HashMap<FrontendKey<V6>, FrontendRow, 1024> = HashMap::new();
+#[btf_map]
+pub static BACKENDS6: Array<BackendRow<V6>, 1024, MAPPED> = Array::new();
+#[btf_map]
+pub static FLOWS6: LruHashMap<FlowKey<V6>, FlowRow<V6>, 1024> = LruHashMap::new();
+#[btf_map]
+static SCRATCH6: PerCpuArray<Scratch<V6>, 1> = PerCpuArray::new();
+
+/// A flow's key and row on their way into the table.
+#[repr(C)]
+pub struct Scratch<F: Family> {
+    pub key: FlowKey<F>,
+    pub row: FlowRow<F>,
+}
+
+/// The maps of one family; the sizes in the types are those above.
+pub trait FamilyMaps: Family {
+    fn frontends() -> &'static HashMap<FrontendKey<Self>, FrontendRow, 1024>;
+    fn backends() -> &'static Array<BackendRow<Self>, 1024, MAPPED>;
+    fn flows() -> &'static LruHashMap<FlowKey<Self>, FlowRow<Self>, 1024>;
+    fn scratch() -> &'static PerCpuArray<Scratch<Self>, 1>;
+}
+
+macro_rules! family {
+    ($family:ident, $frontends:ident, $backends:ident, $flows:ident, $scratch:ident) => {
+        impl FamilyMaps for $family {
+            #[inline(always)]
+            fn frontends() -> &'static HashMap<FrontendKey<Self>, FrontendRow, 1024> {
+                &$frontends
+            }
+            #[inline(always)]
+            fn backends() -> &'static Array<BackendRow<Self>, 1024, MAPPED> {
+                &$backends
+            }
+            #[inline(always)]
+            fn flows() -> &'static LruHashMap<FlowKey<Self>, FlowRow<Self>, 1024> {
+                &$flows
+            }
+            #[inline(always)]
+            fn scratch() -> &'static PerCpuArray<Scratch<Self>, 1> {
+                &$scratch
+            }
+        }
+    };
+}
+family!(V4, FRONTENDS4, BACKENDS4, FLOWS4, SCRATCH4);
+family!(V6, FRONTENDS6, BACKENDS6, FLOWS6, SCRATCH6);

@@ -1,0 +1,156 @@
+//! The bytes of a packet on tc. All unsafe access to them is in this file.
+
+use core::{arch::asm, ffi::c_void, ptr};
+
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    helpers::generated::{
+        bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
+        bpf_skb_change_type, bpf_skb_pull_data, bpf_skb_store_bytes,
+    },
+};
+use bytemuck::Pod;
+use lb_common::{
+    path::{Packet, SumKind, Way},
+    wire::Protocol,
+};
+
+use crate::maps::SETTINGS;
+
+/// `BPF_F_IPV6` of linux/bpf.h (6.16): an IPv6 address change is not made up for in a header checksum.
+const BPF_F_IPV6: u64 = 1 << 7;
+/// `PACKET_HOST` of linux/if_packet.h.
+const PACKET_HOST: u32 = 0;
+
+/// A socket buffer, seen from its Ethernet header on.
+pub struct Skb {
+    skb: *mut __sk_buff,
+}
+
+/// EtherType, network byte order; 0 for a tagged packet.
+#[inline(always)]
+pub fn ethertype(skb: *mut __sk_buff) -> u16 {
+    // SAFETY: fields of the live context.
+    let (protocol, tagged) = unsafe { ((*skb).protocol, (*skb).vlan_present) };
+    if tagged != 0 { 0 } else { protocol as u16 }
+}
+
+impl Skb {
+    #[inline(always)]
+    pub fn new(skb: *mut __sk_buff) -> Self {
+        Skb { skb }
+    }
+
+    /// First byte and end of the readable part.
+    ///
+    /// By assembly: where LLVM knows that the fields have 32 bits it may spill 32 bits of what the
+    /// verifier tracks as a packet pointer (`invalid size of register spill`, kernel 6.18).
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        let (data, end): (usize, usize);
+        // SAFETY: reads `data` (offset 76) and `data_end` (80) of the context, `struct __sk_buff`.
+        unsafe {
+            asm!(
+                "{data} = *(u32 *)({ctx} + 76)",
+                "{end} = *(u32 *)({ctx} + 80)",
+                ctx = in(reg) self.skb,
+                data = out(reg) data,
+                end = out(reg) end,
+                options(nostack, preserves_flags),
+            );
+        }
+        (data, end)
+    }
+
+    /// Sends a rewritten packet on its way: the hook's return value.
+    #[inline(always)]
+    pub fn send(&self, way: Way) -> Option<i32> {
+        // SAFETY: helpers that only note where the packet goes.
+        let action = unsafe {
+            match way {
+                Way::Continue => return None,
+                Way::Peer(ifindex) => {
+                    if SETTINGS.get().peer_scrubs == 0 && (*self.skb).pkt_type != PACKET_HOST {
+                        bpf_skb_change_type(self.skb, PACKET_HOST);
+                    }
+                    bpf_redirect_peer(ifindex, 0)
+                }
+                Way::Egress(ifindex) => bpf_redirect(ifindex, 0),
+                Way::Neighbour(ifindex) => bpf_redirect_neigh(ifindex, ptr::null_mut(), 0, 0),
+            }
+        };
+        Some(action as i32)
+    }
+}
+
+impl Packet for Skb {
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        // SAFETY: a field of the live context.
+        unsafe { (*self.skb).len }
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: a field of the live context.
+        unsafe { (*self.skb).ifindex }
+    }
+
+    #[inline(always)]
+    fn pull(&mut self, len: u32) {
+        // SAFETY: no pointer into the packet is held over this call. What could not be pulled stays
+        // unreadable, which the next load says.
+        unsafe { bpf_skb_pull_data(self.skb, len) };
+    }
+
+    #[inline(always)]
+    fn load<T: Pod>(&self, offset: usize) -> Option<T> {
+        const { assert!(align_of::<T>() <= 2) };
+        let (data, end) = self.bounds();
+        if data + offset + size_of::<T>() > end {
+            return None;
+        }
+        // SAFETY: inside the readable part, as just compared; headers start at even addresses.
+        Some(unsafe { ((data + offset) as *const T).read() })
+    }
+
+    #[inline(always)]
+    fn store<T: Pod>(&mut self, offset: usize, value: &T) -> bool {
+        // By helper and not in place: a program that writes in place makes every packet it sees
+        // writable first, also those that it leaves alone.
+        // SAFETY: reads `value` whole; no pointer into the packet is held over this call.
+        unsafe {
+            bpf_skb_store_bytes(
+                self.skb,
+                offset as u32,
+                ptr::from_ref(value).cast::<c_void>(),
+                size_of::<T>() as u32,
+                0,
+            ) == 0
+        }
+    }
+
+    #[inline(always)]
+    fn update_checksum(&mut self, offset: usize, difference: u32, kind: SumKind) -> bool {
+        let mut flags = 0;
+        if kind.protocol == Protocol::Udp {
+            flags |= BPF_F_MARK_MANGLED_0 as u64;
+        }
+        if kind.pseudo_header {
+            flags |= BPF_F_PSEUDO_HDR as u64;
+        }
+        let ipv6_addresses = kind.pseudo_header && kind.ipv6;
+        if ipv6_addresses && SETTINGS.get().has_csum_ipv6 != 0 {
+            flags |= BPF_F_IPV6;
+        }
+        // SAFETY: no pointer into the packet is held over this call.
+        let done = unsafe { bpf_l4_csum_replace(self.skb, offset as u32, 0, difference as u64, flags) == 0 };
+        if ipv6_addresses && SETTINGS.get().has_csum_ipv6 == 0 {
+            // The helper has taken the addresses for covered by a header checksum and moved a complete
+            // sum (CHECKSUM_COMPLETE) by the difference, which must not move: bring it back.
+            // SAFETY: only the context is touched; without a complete sum it does nothing.
+            unsafe { bpf_csum_update(self.skb, difference) };
+        }
+        done
+    }
+}

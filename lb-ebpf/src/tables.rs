@@ -1,0 +1,133 @@
+//! The maps as the path sees them.
+
+use core::cell::Cell;
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64},
+};
+use lb_common::{
+    abi::{
+        BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, INTEREST_BITS,
+        ReachRow, ServiceRow, SetRow, Settings, SlotRow, Word,
+    },
+    path::{Common, Insert, InsertError, Tables},
+};
+
+use crate::maps::{COUNTERS, FamilyMaps, INTEREST, REACH, SERVICES, SETS, SETTINGS, SLOTS, TRAFFIC};
+
+/// All of them.
+pub struct Maps;
+
+const EEXIST: i32 = 17;
+
+impl Common for Maps {
+    #[inline(always)]
+    fn settings(&self) -> &Settings {
+        SETTINGS.get()
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        // SAFETY: no preconditions.
+        (unsafe { bpf_jiffies64() } >> self.settings().tick_shift) as u32
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: no preconditions.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn interesting(&self, hash: u32) -> bool {
+        let bit = hash & (INTEREST_BITS - 1);
+        INTEREST.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 != 0)
+    }
+
+    #[inline(always)]
+    fn service(&self, id: u32) -> Option<ServiceRow> {
+        // SAFETY: a row of an array of words, 8-aligned.
+        SERVICES.get_ptr(id).map(|row| unsafe { Word::load(row) })
+    }
+
+    #[inline(always)]
+    fn set(&self, index: u32) -> Option<SetRow> {
+        SETS.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<SlotRow> {
+        SLOTS.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn reach(&self, index: u32) -> Option<ReachRow> {
+        REACH.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn count(&self, counter: Counter) {
+        if let Some(count) = COUNTERS.get_ptr_mut(counter as u32) {
+            // SAFETY: this CPU's own row, in a program that is not interrupted by itself.
+            unsafe { *count += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn account(&self, service: u32, bytes: u32) {
+        if let Some(traffic) = TRAFFIC.get_ptr_mut(service) {
+            // SAFETY: as in `count`.
+            let traffic = unsafe { &mut *traffic };
+            traffic.packets += 1;
+            traffic.bytes += bytes as u64;
+        }
+    }
+}
+
+impl<F: FamilyMaps> Tables<F> for Maps {
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>> {
+        // SAFETY: rows of a preallocated table stay mapped while the program runs; what is in them may
+        // be another flow's, which `Tables::flow` says.
+        F::flows().get_ptr_mut(key).map(|row| unsafe { &*row.cast::<Cell<FlowRow<F>>>() })
+    }
+
+    #[inline(always)]
+    fn insert_flow(&self, key: FlowKey<F>, row: FlowRow<F>, how: Insert) -> Result<(), InsertError> {
+        let flags = match how {
+            Insert::New => BPF_NOEXIST,
+            Insert::Replace => BPF_ANY,
+        };
+        // Not from the stack, which is too small for the keys and rows of a new IPv6 flow.
+        let scratch = F::scratch().get_ptr_mut(0).ok_or(InsertError::Full)?;
+        // SAFETY: this CPU's own row, in a program that is not interrupted by itself.
+        let scratch = unsafe { &mut *scratch };
+        scratch.key = key;
+        scratch.row = row;
+        F::flows().insert(&scratch.key, &scratch.row, flags as u64).map_err(|error| match -error {
+            EEXIST => InsertError::Exists,
+            _ => InsertError::Full,
+        })
+    }
+
+    #[inline(always)]
+    fn remove_flow(&self, key: &FlowKey<F>) {
+        // Gone already is as good.
+        let _ = F::flows().remove(key);
+    }
+
+    #[inline(always)]
+    fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow> {
+        // SAFETY: rows of this table are never updated; a recycled one leads to a service whose slots
+        // say that they are not its.
+        unsafe { F::frontends().get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn backend(&self, id: u32) -> Option<(BackendWord, &BackendRow<F>)> {
+        let row = F::backends().get_ptr(id)?;
+        // SAFETY: a live row of an array, 8-aligned, that starts with its word.
+        Some((BackendWord(unsafe { Word::load(row.cast()) }), unsafe { &*row }))
+    }
+}
