@@ -1,0 +1,218 @@
+//! The pinned maps of one instance, typed.
+
+mod mapped;
+mod pins;
+
+use std::path::{Path, PathBuf};
+
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
+use lb_common::{
+    abi::{
+        BackendRow, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, INTEREST_BITS, ReachRow, SetRow,
+        SlotRow, Traffic, Word,
+    },
+    family::{Family, V4, V6},
+};
+
+pub use mapped::Mapped;
+pub use pins::Pins;
+
+/// How many rows the maps hold. Fixed when an instance's maps are made; `lb uninstall` frees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Service rows: one per service port and family.
+    pub services: u32,
+    /// Rows of each flow table; a flow takes two.
+    pub flows: u32,
+}
+
+impl Sizes {
+    /// Slots per service: Maglev's table for three backends, the common size.
+    const SLOTS: u32 = 307;
+    /// Backends per service.
+    const BACKENDS: u32 = 8;
+
+    /// Name and rows of each map whose size is not fixed.
+    pub fn entries(&self) -> [(&'static str, u32); 11] {
+        let backends = self.services.saturating_mul(Self::BACKENDS).min(1 << 24);
+        [
+            ("SERVICES", self.services),
+            ("SETS", self.services.saturating_mul(2)),
+            ("SLOTS", self.services.saturating_mul(Self::SLOTS).max(1 << 21)),
+            ("REACH", backends),
+            ("TRAFFIC", self.services),
+            ("FRONTENDS4", self.services.saturating_mul(2)),
+            ("FRONTENDS6", self.services.saturating_mul(2)),
+            ("BACKENDS4", backends),
+            ("BACKENDS6", backends),
+            ("FLOWS4", self.flows),
+            ("FLOWS6", self.flows),
+        ]
+    }
+}
+
+/// The names of all maps that are pinned.
+pub const PINNED: [&str; 13] = [
+    "INTEREST",
+    "SERVICES",
+    "SETS",
+    "SLOTS",
+    "REACH",
+    "COUNTERS",
+    "TRAFFIC",
+    "FRONTENDS4",
+    "BACKENDS4",
+    "FLOWS4",
+    "FRONTENDS6",
+    "BACKENDS6",
+    "FLOWS6",
+];
+
+/// Why an instance's maps can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no such instance.
+    #[error("no instance is installed at {0}: start one with `lb run`, or name another with --instance")]
+    Missing(PathBuf),
+    /// Not allowed.
+    #[error("opening {0}: not permitted; run as root (or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)")]
+    Forbidden(PathBuf),
+    /// Made by a version with other rows.
+    #[error(
+        "{path}: rows of {found} bytes where this version has {expected}: made by another version of lb; \
+         remove it with `lb uninstall` of that version, or with this one's, then start again"
+    )]
+    OtherVersion {
+        /// The map.
+        path: PathBuf,
+        /// Bytes of its rows.
+        found: u32,
+        /// Bytes of ours.
+        expected: u32,
+    },
+    /// Anything else the kernel says.
+    #[error("opening the map {path}: {source}")]
+    Map {
+        /// The map.
+        path: PathBuf,
+        /// What was said.
+        source: MapError,
+    },
+    /// Mapping an array failed.
+    #[error("mapping {path} into memory: {source}")]
+    Mmap {
+        /// The map.
+        path: PathBuf,
+        /// What was said.
+        source: std::io::Error,
+    },
+}
+
+/// The maps that exist once per family.
+pub struct Side<F: Family> {
+    /// Frontends.
+    pub frontends: HashMap<MapData, FrontendKey<F>, FrontendRow>,
+    /// Backends.
+    pub backends: Mapped<BackendRow<F>>,
+    /// Flows.
+    pub flows: HashMap<MapData, FlowKey<F>, FlowRow<F>>,
+    /// Rows of the frontends' table.
+    pub max_frontends: u32,
+    /// Rows of the flow table.
+    pub max_flows: u32,
+}
+
+/// All maps of one instance.
+pub struct Maps {
+    /// Bitmap of interesting addresses.
+    pub interest: Mapped<u64>,
+    /// Service words.
+    pub services: Mapped<Word>,
+    /// Sets.
+    pub sets: Mapped<SetRow>,
+    /// Slots.
+    pub slots: Mapped<SlotRow>,
+    /// Ways to backends.
+    pub reach: Mapped<ReachRow>,
+    /// Outcomes.
+    pub counters: PerCpuArray<MapData, u64>,
+    /// Traffic by service.
+    pub traffic: PerCpuArray<MapData, Traffic>,
+    /// IPv4's.
+    pub v4: Side<V4>,
+    /// IPv6's.
+    pub v6: Side<V6>,
+}
+
+impl Maps {
+    /// Opens the maps pinned below `dir`.
+    pub fn open(dir: &Path) -> Result<Maps, OpenError> {
+        let maps = Maps {
+            interest: mapped(dir, "INTEREST")?,
+            services: mapped(dir, "SERVICES")?,
+            sets: mapped(dir, "SETS")?,
+            slots: mapped(dir, "SLOTS")?,
+            reach: mapped(dir, "REACH")?,
+            counters: per_cpu(dir, "COUNTERS")?,
+            traffic: per_cpu(dir, "TRAFFIC")?,
+            v4: side(dir, "FRONTENDS4", "BACKENDS4", "FLOWS4")?,
+            v6: side(dir, "FRONTENDS6", "BACKENDS6", "FLOWS6")?,
+        };
+        let (bits, counters) = (maps.interest.len() * 64, maps.counters.len());
+        if bits != INTEREST_BITS || counters != Counter::COUNT {
+            let path = dir.join(if bits == INTEREST_BITS { "COUNTERS" } else { "INTEREST" });
+            return Err(OpenError::OtherVersion { path, found: counters * 8, expected: Counter::COUNT * 8 });
+        }
+        Ok(maps)
+    }
+}
+
+fn data(dir: &Path, name: &str, row: usize) -> Result<(MapData, u32), OpenError> {
+    let path = dir.join(name);
+    let error = |source: MapError| match io_kind(&source) {
+        Some(std::io::ErrorKind::NotFound) => OpenError::Missing(dir.to_owned()),
+        Some(std::io::ErrorKind::PermissionDenied) => OpenError::Forbidden(path.clone()),
+        _ => OpenError::Map { path: path.clone(), source },
+    };
+    let data = MapData::from_pin(&path).map_err(error)?;
+    let info = data.info().map_err(|source| OpenError::Map { path: path.clone(), source })?;
+    if info.value_size() != row as u32 {
+        return Err(OpenError::OtherVersion { path, found: info.value_size(), expected: row as u32 });
+    }
+    Ok((data, info.max_entries()))
+}
+
+/// The system's word behind an aya error.
+fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<std::io::ErrorKind> {
+    match error.downcast_ref::<std::io::Error>() {
+        Some(error) => Some(error.kind()),
+        None => io_kind(error.source()?),
+    }
+}
+
+fn mapped<T: bytemuck::Pod>(dir: &Path, name: &str) -> Result<Mapped<T>, OpenError> {
+    let (data, len) = data(dir, name, size_of::<T>())?;
+    Mapped::new(data, len).map_err(|source| OpenError::Mmap { path: dir.join(name), source })
+}
+
+fn per_cpu<T: aya::Pod>(dir: &Path, name: &str) -> Result<PerCpuArray<MapData, T>, OpenError> {
+    let (data, _) = data(dir, name, size_of::<T>())?;
+    PerCpuArray::try_from(Map::PerCpuArray(data))
+        .map_err(|source| OpenError::Map { path: dir.join(name), source })
+}
+
+fn side<F: Family>(dir: &Path, frontends: &str, backends: &str, flows: &str) -> Result<Side<F>, OpenError> {
+    let (frontend_data, max_frontends) = data(dir, frontends, size_of::<FrontendRow>())?;
+    let (flow_data, max_flows) = data(dir, flows, size_of::<FlowRow<F>>())?;
+    let error = |name: &str| {
+        let path = dir.join(name);
+        move |source| OpenError::Map { path, source }
+    };
+    Ok(Side {
+        frontends: HashMap::try_from(Map::HashMap(frontend_data)).map_err(error(frontends))?,
+        backends: mapped(dir, backends)?,
+        flows: HashMap::try_from(Map::LruHashMap(flow_data)).map_err(error(flows))?,
+        max_frontends,
+        max_flows,
+    })
+}

@@ -1,0 +1,89 @@
+//! Where an instance lives: its pins in the bpf file system, its lock and its files.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// The paths of one instance.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    /// Its name.
+    pub instance: String,
+    root: PathBuf,
+    run: PathBuf,
+    state: PathBuf,
+}
+
+/// An instance that is held by this process until the value is dropped.
+pub struct Lock(#[allow(dead_code)] fs::File);
+
+impl Pins {
+    /// The paths of `instance`.
+    pub fn new(instance: &str) -> Pins {
+        Pins {
+            instance: instance.to_owned(),
+            root: Path::new("/sys/fs/bpf/lb").join(instance),
+            run: Path::new("/run/lb").join(instance),
+            state: Path::new("/var/lib/lb").join(instance),
+        }
+    }
+
+    /// Everything pinned, in the bpf file system.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Pinned maps.
+    pub fn maps(&self) -> PathBuf {
+        self.root.join("maps")
+    }
+
+    /// Pinned links.
+    pub fn links(&self) -> PathBuf {
+        self.root.join("links")
+    }
+
+    /// What the agent last knew, for the command line; gone after a boot.
+    pub fn view(&self) -> PathBuf {
+        self.run.join("view.json")
+    }
+
+    /// Given addresses and the hash seed; kept over boots.
+    pub fn kept(&self) -> PathBuf {
+        self.state.join("kept.json")
+    }
+
+    /// Makes the directories, for the owner alone.
+    pub fn create(&self) -> io::Result<()> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        for dir in [self.maps(), self.links(), self.run.clone(), self.state.clone()] {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the instance for this process; `None` if another one has it.
+    pub fn lock(&self) -> io::Result<Option<Lock>> {
+        let file =
+            fs::File::options().create(true).truncate(false).write(true).open(self.run.join("lock"))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lock(file))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes what is pinned and what is known for now. Kept addresses and the seed go with `all`.
+    pub fn remove(&self, all: bool) -> io::Result<()> {
+        for dir in [Some(&self.root), Some(&self.run), all.then_some(&self.state)].into_iter().flatten() {
+            match fs::remove_dir_all(dir) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

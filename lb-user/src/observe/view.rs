@@ -1,0 +1,94 @@
+//! What the agent writes down for the command line: the names behind the numbers in the maps.
+
+use std::{fs, io, net::IpAddr, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+/// The agent's view of its instance, as a JSON file that is replaced whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct View {
+    /// Process id of the agent that wrote it.
+    pub pid: u32,
+    /// Version of that agent.
+    pub version: String,
+    /// Seconds since the epoch when it started.
+    pub started: u64,
+    /// The config it serves.
+    pub config: String,
+    /// `--forward`.
+    pub forward: String,
+    /// Hash seed, hexadecimal.
+    pub hash_seed: String,
+    /// How programs are attached: `tcx` or `clsact`.
+    pub attach: String,
+    /// Length of a tick of flow times, in milliseconds.
+    pub tick_ms: u32,
+    /// Devices with programs.
+    pub ports: Vec<PortView>,
+    /// Services, one row per port and address.
+    pub services: Vec<ServiceView>,
+    /// What on this host translated traffic passes by.
+    pub bypassed: Vec<String>,
+    /// What is wrong now: skipped objects, changes that could not be applied.
+    pub problems: Vec<String>,
+}
+
+/// A device with programs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortView {
+    /// Name of the device.
+    pub name: String,
+    /// Its interface index.
+    pub ifindex: u32,
+    /// The bridge it belongs to, empty for uplinks.
+    pub bridge: String,
+    /// `pod`, `vm`, `uplink` or `bridge`.
+    pub role: String,
+    /// How clients and backends behind it are reached: `peer`, `bridge`, `stack`, `uplink`.
+    pub forward: String,
+    /// The hooks that are attached, e.g. `port-ingress`.
+    pub hooks: Vec<String>,
+}
+
+/// A frontend and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceView {
+    /// Row of the map of services (and of its traffic).
+    pub id: u32,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Name of the port, empty for an only port.
+    pub port_name: String,
+    /// `ClusterIP`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Address of the frontend.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// `TCP` or `UDP`.
+    pub protocol: String,
+}
+
+impl View {
+    /// Reads the view; `None` if no agent has run since boot.
+    pub fn read(path: &Path) -> io::Result<Option<View>> {
+        match fs::read(path) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Replaces the view whole.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let new = path.with_extension("new");
+        fs::write(&new, serde_json::to_vec(self)?)?;
+        fs::rename(new, path)
+    }
+}
