@@ -1,5 +1,9 @@
 //! The agent and the command line of `lb`.
 
+pub mod apply;
+pub mod attach;
+pub mod compile;
 pub mod maps;
 pub mod model;
 pub mod observe;
+pub mod plan;

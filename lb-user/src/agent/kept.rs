@@ -1,0 +1,48 @@
+//! What an agent must find again after a restart or a boot: the addresses it gave and its hash seed.
+
+use std::{fs, io, path::Path};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::model::addresses::Allocations;
+
+/// The file `kept.json` of an instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Kept {
+    /// Seed of Maglev's tables where the config names none.
+    pub hash_seed: u64,
+    /// Addresses given from `serviceCIDRs`.
+    pub addresses: Allocations,
+}
+
+impl Kept {
+    /// Reads the file; a new one with a random seed if there is none.
+    pub fn read(path: &Path) -> Result<Kept> {
+        match fs::read(path) {
+            Ok(text) => serde_json::from_slice(&text).with_context(|| {
+                format!("{} is damaged: remove it, and services without an address get new ones", path.display())
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut seed = [0; 8];
+                let read = rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty());
+                read.context("drawing a hash seed")?;
+                Ok(Kept { hash_seed: u64::from_ne_bytes(seed), addresses: Allocations::default() })
+            }
+            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+        }
+    }
+
+    /// Replaces the file whole; it is on the disk before this returns.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let new = path.with_extension("new");
+        let write = || -> io::Result<()> {
+            let file = fs::File::create(&new)?;
+            serde_json::to_writer_pretty(&file, self)?;
+            file.sync_all()?;
+            fs::rename(&new, path)
+        };
+        write().with_context(|| format!("writing {}", path.display()))
+    }
+}

@@ -1,0 +1,201 @@
+//! The agent: sources -> model -> compile -> plan -> apply, kept going by what changes.
+
+mod control;
+mod kept;
+pub mod options;
+mod ports;
+mod programs;
+mod uninstall;
+mod ways;
+
+use std::{collections::HashSet, time::Duration};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{MissedTickBehavior, interval},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    apply,
+    attach::{self, Attacher},
+    maps::{Maps, Pins, Sizes},
+    model::Model,
+    netlink::{LinkKind, Watcher, World, bypassed},
+    plan,
+    sources::{self, file::Loaded},
+};
+use control::Control;
+use kept::Kept;
+pub use options::Options;
+use ports::Ports;
+use programs::Programs;
+pub use uninstall::uninstall;
+
+/// Runs the agent until it is told to end. What it has set up stays and goes on without it.
+pub async fn run(options: Options) -> Result<()> {
+    // Everything that can be wrong with the input comes before the first change.
+    let loaded = sources::file::load(&options.config)?;
+    let (mut watcher, world) = Watcher::start().await.context("listening to netlink")?;
+    let bridges = bridges(&world, &options.bridges)?;
+    let uplinks = uplinks(&world, &options.uplinks)?;
+
+    let pins = Pins::new(&options.instance);
+    pins.create().map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => anyhow!(
+            "{} can't be made: run as root (or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON and a writable bpf file system)",
+            pins.root().display()
+        ),
+        _ => anyhow!("{} can't be made: {error}; is a bpf file system mounted there? `mount -t bpf bpf /sys/fs/bpf`", pins.root().display()),
+    })?;
+    let Some(_lock) = pins.lock().context("locking the instance")? else {
+        bail!(
+            "an agent already runs instance {}: stop it first, or name another instance with --instance",
+            options.instance
+        );
+    };
+    let mut kept = Kept::read(&pins.kept())?;
+    let seed = loaded.model.hash_seed.unwrap_or(kept.hash_seed);
+    kept.hash_seed = seed;
+    kept.write(&pins.kept())?;
+
+    let sizes = Sizes { services: options.max_services, flows: options.max_flows };
+    let mut programs = Programs::new(&pins, sizes, seed);
+    programs.prepare()?;
+    let maps = Maps::open(&pins.maps())?;
+    let mirror = plan::adopt(&maps);
+    // Whoever wrote before us may have been stopped between unpublishing and waiting.
+    attach::wait_for_readers().context("waiting for readers of the maps (membarrier)")?;
+    info!(services = mirror.services().count(), "instance {} opened", options.instance);
+
+    let attacher = Attacher::new(pins.links(), !options.clsact)?;
+    let mut control = Control::new(maps, mirror, kept, pins.clone(), seed);
+    let mut ports = Ports::new(options.clone(), attacher, programs, bridges, uplinks);
+    for line in bypassed(&world, &ports.bridges) {
+        warn!("{line}");
+        control.view.bypassed.push(line);
+    }
+    ports.describe(&mut control.view);
+
+    load(&mut control, &ports, &watcher, loaded).await;
+    ports.update(watcher.world(), &mut control.view)?;
+    control.write_view();
+    info!("ready: {} services on {}", control.model.services.len(), options.bridges.join(", "));
+
+    let mut changed = sources::watch::watch(&options.config)?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut second = interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let reload = tokio::select! {
+            change = watcher.changed() => {
+                change.context("following netlink")?;
+                control.follow(&ports.view(watcher.world()));
+                if let Err(error) = ports.update(watcher.world(), &mut control.view) {
+                    error!("{error:#}");
+                }
+                false
+            }
+            Some(()) = changed.recv() => true,
+            _ = hangup.recv() => true,
+            _ = second.tick() => {
+                control.retry(&ports.view(watcher.world()));
+                control.write_view();
+                resolve(&control, &ports, &watcher).await;
+                false
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        };
+        if reload {
+            let path = options.config.clone();
+            match tokio::task::spawn_blocking(move || sources::file::load(&path)).await? {
+                Ok(loaded) => load(&mut control, &ports, &watcher, loaded).await,
+                Err(error) => {
+                    for line in error.to_string().lines() {
+                        error!("config not taken over: {line}");
+                    }
+                    control.view.problems = error.to_string().lines().map(str::to_owned).collect();
+                    control.view_changed();
+                }
+            }
+        }
+    }
+    control.write_view();
+    info!("ended; services go on without an agent (`lb uninstall` removes them)");
+    Ok(())
+}
+
+/// Takes a loaded config over.
+async fn load(control: &mut Control, ports: &Ports, watcher: &Watcher, loaded: Loaded) {
+    let mut problems = Vec::new();
+    for problem in &loaded.problems {
+        warn!("{problem}");
+        problems.push(problem.to_string());
+    }
+    if let Err(error) = control.serve(loaded.model, &ports.view(watcher.world())) {
+        error!("config not taken over: {error:#}");
+        problems.push(format!("{error:#}"));
+    }
+    control.view.problems = problems;
+    resolve(control, ports, watcher).await;
+}
+
+/// Asks for the neighbours that backends wait for.
+async fn resolve(control: &Control, ports: &Ports, watcher: &Watcher) {
+    for (bridge, address) in control.unresolved(&ports.view(watcher.world())) {
+        if let Err(error) = watcher.resolve(bridge, address).await {
+            warn!("asking for the neighbour {address}: {error:#}");
+        }
+    }
+}
+
+/// The bridges by name, or why not.
+fn bridges(world: &World, names: &[String]) -> Result<Vec<u32>> {
+    names
+        .iter()
+        .map(|name| {
+            let here = || {
+                let bridges = world.links.values().filter(|link| matches!(link.kind, LinkKind::Bridge));
+                let names: Vec<&str> = bridges.map(|link| link.name.as_str()).collect();
+                if names.is_empty() { "there is none here".to_owned() } else { format!("here are: {}", names.join(", ")) }
+            };
+            let link = world
+                .links
+                .values()
+                .find(|link| link.name == *name)
+                .ok_or_else(|| anyhow!("no such bridge: {name} ({}); make it first, or name another with --bridge", here()))?;
+            if !matches!(link.kind, LinkKind::Bridge) {
+                bail!("{name} is not a bridge ({}); name the bridge with --bridge, and a device that leads outside with --uplink", here());
+            }
+            Ok(link.ifindex)
+        })
+        .collect::<Result<Vec<u32>>>()
+        .and_then(|bridges| {
+            let zones: HashSet<u16> = bridges.iter().map(|bridge| ways::zone(*bridge)).collect();
+            if zones.len() < bridges.len() {
+                bail!("a bridge is named twice with --bridge (or two of them share a zone)");
+            }
+            Ok(bridges)
+        })
+}
+
+/// The uplinks by name, or why not.
+fn uplinks(world: &World, names: &[String]) -> Result<Vec<u32>> {
+    names
+        .iter()
+        .map(|name| {
+            let link = world.links.values().find(|link| link.name == *name);
+            link.map(|link| link.ifindex)
+                .ok_or_else(|| anyhow!("no such device: {name}; --uplink takes a device of this host (`ip link`)"))
+        })
+        .collect()
+}
+
+/// An empty model, before the first config.
+fn nothing() -> Model {
+    Model::default()
+}

@@ -1,0 +1,180 @@
+//! Ports: which device has which program, kept so while devices come and go.
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, Result};
+use lb_common::abi::ReachKind;
+use tracing::info;
+
+use super::{
+    Options,
+    options::Forward,
+    programs::{Programs, Variant},
+    ways::{self, role_name},
+};
+use crate::{
+    attach::{Attacher, Hook},
+    netlink::{LinkKind, World},
+    observe::view::{PortView, View},
+};
+
+/// See the module.
+pub struct Ports {
+    /// Interface indexes of the bridges.
+    pub bridges: Vec<u32>,
+    uplinks: Vec<u32>,
+    options: Options,
+    attacher: Attacher,
+    programs: Programs,
+    attached: HashMap<u32, Wanted>,
+}
+
+/// What a device should have.
+#[derive(Clone, Debug, PartialEq)]
+struct Wanted {
+    name: String,
+    variant: Variant,
+    hooks: &'static [Hook],
+    role: &'static str,
+}
+
+impl Ports {
+    /// Nothing attached yet.
+    pub fn new(
+        options: Options,
+        attacher: Attacher,
+        programs: Programs,
+        bridges: Vec<u32>,
+        uplinks: Vec<u32>,
+    ) -> Ports {
+        Ports { bridges, uplinks, options, attacher, programs, attached: HashMap::new() }
+    }
+
+    /// The world through our options.
+    pub fn view<'a>(&'a self, world: &'a World) -> ways::View<'a> {
+        ways::View { world, bridges: &self.bridges, uplinks: &self.uplinks, forward: self.options.forward }
+    }
+
+    /// Writes what does not change into the view.
+    pub fn describe(&self, view: &mut View) {
+        view.pid = std::process::id();
+        view.version = env!("CARGO_PKG_VERSION").to_owned();
+        view.started = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        view.config = self.options.config.display().to_string();
+        view.forward = format!("{:?}", self.options.forward).to_lowercase();
+        view.attach = if self.attacher.uses_tcx() { "tcx" } else { "clsact" }.to_owned();
+    }
+
+    /// Attaches and detaches until every device has what it should have.
+    pub fn update(&mut self, world: &World, view: &mut View) -> Result<()> {
+        let wanted = self.wanted(world);
+        let gone: Vec<u32> =
+            self.attached.keys().filter(|ifindex| !wanted.contains_key(ifindex)).copied().collect();
+        for ifindex in gone {
+            let old = self.attached.remove(&ifindex);
+            for hook in old.iter().flat_map(|old| old.hooks) {
+                self.attacher.detach(ifindex, *hook)?;
+            }
+            if let Some(old) = old {
+                info!("port {} ({}): left", old.name, old.role);
+            }
+        }
+        for (ifindex, device) in &wanted {
+            if self.attached.get(ifindex) == Some(device) {
+                continue;
+            }
+            for hook in device.hooks {
+                let program = self.programs.program(device.variant, *hook)?;
+                self.attacher
+                    .attach(program, *ifindex, *hook)
+                    .with_context(|| format!("attaching {} to {}", hook.program(), device.name))?;
+            }
+            info!("port {} ({}): {}", device.name, device.role, way_name(device.variant.way_back));
+            self.attached.insert(*ifindex, device.clone());
+        }
+        self.remove_strangers(&wanted)?;
+        view.ports = self.views(world);
+        Ok(())
+    }
+
+    /// What an agent before us attached where we want nothing.
+    fn remove_strangers(&mut self, wanted: &HashMap<u32, Wanted>) -> Result<()> {
+        for attached in self.attacher.list()? {
+            if !wanted.get(&attached.ifindex).is_some_and(|device| device.hooks.contains(&attached.hook)) {
+                self.attacher.detach(attached.ifindex, attached.hook)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn wanted(&self, world: &World) -> HashMap<u32, Wanted> {
+        let mut wanted = HashMap::new();
+        let view = self.view(world);
+        for bridge in &self.bridges {
+            let Some(link) = world.links.get(bridge) else { continue };
+            let zone = ways::zone(*bridge);
+            let variant = |way_back| Variant { zone, bridge: *bridge, way_back };
+            let device = Wanted {
+                name: link.name.clone(),
+                variant: variant(ReachKind::Bridge),
+                hooks: &[Hook::BridgeIngress, Hook::BridgeEgress],
+                role: "bridge",
+            };
+            wanted.insert(*bridge, device);
+            for port in world.ports(*bridge) {
+                let stack = self.options.forward == Forward::Stack;
+                let device = Wanted {
+                    name: port.name.clone(),
+                    variant: variant(view.port_way(port)),
+                    hooks: if stack { &[Hook::PortIngress, Hook::PortEgress] } else { &[Hook::PortIngress] },
+                    role: role_name(world.role(port)),
+                };
+                wanted.insert(port.ifindex, device);
+            }
+        }
+        for uplink in &self.uplinks {
+            let Some(link) = world.links.get(uplink) else { continue };
+            let device = Wanted {
+                name: link.name.clone(),
+                variant: Variant { zone: 0, bridge: 0, way_back: ReachKind::Uplink },
+                hooks: &[Hook::UplinkIngress, Hook::UplinkEgress],
+                role: "uplink",
+            };
+            wanted.insert(*uplink, device);
+        }
+        wanted
+    }
+
+    fn views(&self, world: &World) -> Vec<PortView> {
+        let mut views: Vec<PortView> = self
+            .attached
+            .iter()
+            .map(|(ifindex, device)| PortView {
+                name: device.name.clone(),
+                ifindex: *ifindex,
+                bridge: world
+                    .links
+                    .get(&device.variant.bridge)
+                    .map_or_else(String::new, |bridge| bridge.name.clone()),
+                role: device.role.to_owned(),
+                forward: way_name(device.variant.way_back).to_owned(),
+                hooks: device.hooks.iter().map(|hook| hook.to_string()).collect(),
+            })
+            .collect();
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        views
+    }
+}
+
+/// The word for a way back, as people see it.
+fn way_name(way: ReachKind) -> &'static str {
+    match way {
+        ReachKind::Peer => "peer",
+        ReachKind::Bridge => "bridge",
+        ReachKind::Stack => "stack",
+        ReachKind::Uplink => "uplink",
+        ReachKind::None | ReachKind::Neighbour | ReachKind::Host => "none",
+    }
+}

@@ -1,0 +1,140 @@
+//! Loading the kernel programs: one object per bridge and way back to its clients, all on one set of
+//! pinned maps.
+
+use std::{collections::HashMap, io};
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    Btf, Ebpf, EbpfLoader, include_bytes_aligned,
+    programs::{ProgramFd, SchedClassifier},
+};
+use lb_common::abi::{Lifetimes, ReachKind, Settings};
+
+use crate::{
+    attach::Hook,
+    maps::{PINNED, Pins, Sizes},
+    observe::clock,
+};
+
+/// The kernel programs as they were built with this binary.
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf.o"));
+
+/// What makes two loaded objects different.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Variant {
+    /// The zone the programs work in.
+    pub zone: u16,
+    /// The bridge, as interface index; 0 for uplinks.
+    pub bridge: u32,
+    /// How clients behind the ports are reached.
+    pub way_back: ReachKind,
+}
+
+/// The loaded objects.
+pub struct Programs {
+    pins: Pins,
+    sizes: Sizes,
+    base: Settings,
+    loaded: HashMap<Variant, Ebpf>,
+}
+
+impl Programs {
+    /// Nothing loaded yet.
+    pub fn new(pins: &Pins, sizes: Sizes, hash_seed: u64) -> Programs {
+        let hz = clock::hz();
+        let tick_shift = clock::tick_shift(hz);
+        let kernel = kernel_version();
+        let base = Settings {
+            zone: 0,
+            way_back: 0,
+            bridge: 0,
+            hash_seed: (hash_seed ^ (hash_seed >> 32)) as u32,
+            tick_shift,
+            has_csum_ipv6: (kernel >= (6, 16)) as u32,
+            peer_scrubs: (kernel >= (6, 15)) as u32,
+            lifetimes: ticks(hz, tick_shift),
+        };
+        Programs { pins: pins.clone(), sizes, base, loaded: HashMap::new() }
+    }
+
+    /// Makes or opens the pinned maps, before anything is attached.
+    pub fn prepare(&mut self) -> Result<()> {
+        self.object(Variant { zone: 0, bridge: 0, way_back: ReachKind::Uplink }).map(drop)
+    }
+
+    /// The program of a hook in a variant, loaded when it is first asked for.
+    pub fn program(&mut self, variant: Variant, hook: Hook) -> Result<&ProgramFd> {
+        let object = self.object(variant)?;
+        let program: &mut SchedClassifier = object
+            .program_mut(hook.program())
+            .ok_or_else(|| anyhow!("the kernel object has no program {}", hook.program()))?
+            .try_into()?;
+        if program.fd().is_err() {
+            program.load().with_context(|| format!("loading the kernel program {}", hook.program()))?;
+        }
+        Ok(program.fd()?)
+    }
+
+    fn object(&mut self, variant: Variant) -> Result<&mut Ebpf> {
+        if !self.loaded.contains_key(&variant) {
+            let object = self.load(variant)?;
+            self.loaded.insert(variant, object);
+        }
+        self.loaded.get_mut(&variant).ok_or_else(|| anyhow!("an object just loaded is gone"))
+    }
+
+    fn load(&self, variant: Variant) -> Result<Ebpf> {
+        let settings = Settings {
+            zone: variant.zone as u32,
+            way_back: variant.way_back as u32,
+            bridge: variant.bridge,
+            ..self.base
+        };
+        let maps = self.pins.maps();
+        let paths = PINNED.map(|name| maps.join(name));
+        let btf = Btf::from_sys_fs().ok();
+        let mut loader = EbpfLoader::new();
+        loader.btf(btf.as_ref()).override_global("SETTINGS", &settings, true);
+        for (name, entries) in self.sizes.entries() {
+            loader.map_max_entries(name, entries);
+        }
+        for (name, path) in PINNED.iter().zip(&paths) {
+            loader.map_pin_path(name, path.as_path());
+        }
+        loader.load(OBJECT).map_err(|error| {
+            let denied = error_is(&error, io::ErrorKind::PermissionDenied);
+            let error = anyhow!(error);
+            if denied {
+                error.context("the kernel does not let us load programs: run as root (or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)")
+            } else {
+                error.context("loading the kernel object")
+            }
+        })
+    }
+}
+
+fn error_is(error: &(dyn std::error::Error + 'static), kind: io::ErrorKind) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == kind)
+        || error.source().is_some_and(|source| error_is(source, kind))
+}
+
+/// The default lifetimes in ticks, rounded up.
+fn ticks(hz: u32, shift: u32) -> Lifetimes {
+    let ticks = |seconds: u32| (((seconds as u64 * hz as u64) >> shift) + 1) as u32;
+    let seconds = Lifetimes::SECONDS;
+    Lifetimes {
+        tcp_established: ticks(seconds.tcp_established),
+        tcp_closing: ticks(seconds.tcp_closing),
+        tcp_unanswered: ticks(seconds.tcp_unanswered),
+        udp_answered: ticks(seconds.udp_answered),
+        udp_unanswered: ticks(seconds.udp_unanswered),
+    }
+}
+
+/// Major and minor number of the running kernel; (0, 0) if it does not say.
+pub fn kernel_version() -> (u32, u32) {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}

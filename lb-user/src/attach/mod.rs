@@ -1,0 +1,3 @@
+//! Attaching.
+mod rcu;
+pub use rcu::wait_for_readers;

@@ -1,0 +1,125 @@
+//! Adoption: reads the mirror back from maps that another agent has filled.
+
+use std::{collections::HashSet, net::IpAddr};
+
+use lb_common::{
+    abi::{BackendState, BackendWord, FrontendKey, SlotRow},
+    family::{Family, V4, V6},
+};
+
+use super::{Found, FoundBackend, Ids, Mirror, mirror::digest};
+use crate::{
+    compile::Frontend,
+    maps::{Maps, Side},
+    model::Protocol,
+};
+
+/// What the maps hold. Rows that an interrupted change left without use are free.
+pub fn adopt(maps: &Maps) -> Mirror {
+    let mut mirror = Mirror::new(Ids::new(|name| match name {
+        "SERVICES" => maps.services.len(),
+        "SETS" => maps.sets.len(),
+        "SLOTS" => maps.slots.len(),
+        "REACH" => maps.reach.len(),
+        "BACKENDS4" => maps.v4.backends.len(),
+        "BACKENDS6" => maps.v6.backends.len(),
+        "FRONTENDS4" => maps.v4.max_frontends,
+        "FRONTENDS6" => maps.v6.max_frontends,
+        _ => 0,
+    }));
+    frontends::<V4>(&mut mirror, &maps.v4);
+    frontends::<V6>(&mut mirror, &maps.v6);
+    let mut sets = HashSet::new();
+    for id in mirror.service_ids() {
+        let word = maps.services.word(id);
+        let set = maps.sets.get(word.low);
+        if word.low == 0 || set.service != id {
+            continue;
+        }
+        let rows: Vec<SlotRow> =
+            (set.first..set.first + set.len).map(|index| maps.slots.get(index)).collect();
+        mirror.ids.adopt_slots(set.first, set.len);
+        sets.insert(word.low);
+        mirror.adopt_service(id, |found| {
+            *found = Found {
+                set: Some(word.low),
+                first: set.first,
+                len: set.len,
+                generation: word.generation,
+                digest: digest(&rows),
+                ..std::mem::take(found)
+            };
+        });
+    }
+    let services: HashSet<u32> = mirror.service_ids().into_iter().collect();
+    mirror.ids.adopt_services(|id| services.contains(&id));
+    mirror.ids.adopt_sets(|index| sets.contains(&index));
+    let mut ways = backends::<V4>(&mut mirror, maps, &maps.v4, &services);
+    ways.extend(backends::<V6>(&mut mirror, maps, &maps.v6, &services));
+    mirror.ids.adopt_reach(|index| ways.contains(&index));
+    mirror
+}
+
+/// A family's addresses as the standard library has them.
+trait Addresses: Family {
+    const IPV6: bool;
+    fn ip(addr: Self::Addr) -> IpAddr;
+}
+
+impl Addresses for V4 {
+    const IPV6: bool = false;
+    fn ip(addr: Self::Addr) -> IpAddr {
+        IpAddr::V4(addr.into())
+    }
+}
+
+impl Addresses for V6 {
+    const IPV6: bool = true;
+    fn ip(addr: Self::Addr) -> IpAddr {
+        IpAddr::V6(addr.into())
+    }
+}
+
+fn frontends<F: Addresses>(mirror: &mut Mirror, side: &Side<F>) {
+    for (key, row) in side.frontends.iter().flatten() {
+        let key: FrontendKey<F> = key;
+        let protocol = match key.protocol {
+            6 => Protocol::Tcp,
+            17 => Protocol::Udp,
+            _ => continue,
+        };
+        let frontend = Frontend { address: F::ip(key.addr), port: u16::from_be(key.port), protocol };
+        mirror.adopt_frontend(frontend, row.service);
+    }
+}
+
+/// Reads the backends; gives the ways they use.
+fn backends<F: Addresses>(
+    mirror: &mut Mirror,
+    maps: &Maps,
+    side: &Side<F>,
+    services: &HashSet<u32>,
+) -> HashSet<u32> {
+    let mut ways = HashSet::new();
+    let mut used = HashSet::new();
+    let mut generations = Vec::new();
+    for id in 0..side.backends.len() {
+        let row = side.backends.get(id);
+        if row.word.generation != 0 {
+            generations.resize(id as usize + 1, 0);
+            generations[id as usize] = row.word.generation;
+        }
+        let word = BackendWord(row.word);
+        if word.state() == BackendState::Free {
+            continue;
+        }
+        let address = F::ip(row.addr);
+        used.insert(id);
+        ways.insert(word.reach());
+        mirror.adopt_way(address, word.reach(), maps.reach.get(word.reach()));
+        let backend = FoundBackend { id, address, port: u16::from_be(row.port), word };
+        mirror.note_backend(services.contains(&row.service).then_some(row.service), backend);
+    }
+    mirror.ids.adopt_backends(F::IPV6, generations, |id| used.contains(&id));
+    ways
+}

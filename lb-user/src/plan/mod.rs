@@ -1,0 +1,225 @@
+//! Plan: wanted rows against found rows gives ordered steps. Pure; it decides everything and writes
+//! nothing.
+//!
+//! The order is what a packet sees in between: ways, backends, slots and the set first, where nothing
+//! points yet; then the service's word, which publishes them at once; then frontends. What is no
+//! longer pointed at is retired, and free only after every reader has gone.
+
+mod adopt;
+mod ids;
+mod mirror;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, net::IpAddr};
+
+use lb_common::abi::{BackendState, BackendWord, ReachRow, SetRow, SlotRow, Word};
+
+pub use adopt::adopt;
+pub use ids::{Full, Ids};
+pub use mirror::{Found, FoundBackend, Mirror};
+
+use crate::compile::{self, Frontend, Wanted};
+
+/// One write, or one row given back. Its fields are the row, where it goes, and what the mirror keeps.
+#[allow(missing_docs, reason = "the variants say it")]
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// A way to an address, in a row that nothing points at.
+    Reach { index: u32, address: IpAddr, row: ReachRow },
+    /// A backend, in a row that nothing points at.
+    Backend { service: u32, backend: FoundBackend, zone: u16 },
+    /// Slots, where nothing points.
+    Slots { first: u32, rows: Vec<SlotRow> },
+    /// A set, in a row that nothing points at.
+    Set { index: u32, row: SetRow },
+    /// Publishes a service's set.
+    Service { id: u32, word: Word, first: u32, len: u32, digest: u64 },
+    /// Publishes a backend's state and way.
+    BackendWord { address: IpAddr, id: u32, word: BackendWord },
+    /// A frontend appears.
+    InsertFrontend { frontend: Frontend, service: u32 },
+    /// A frontend disappears.
+    DeleteFrontend { frontend: Frontend, service: u32 },
+    /// A set and its slots are no longer pointed at.
+    RetireSet { index: u32, first: u32, len: u32 },
+    /// A service has no frontend any more.
+    RetireService { id: u32 },
+    /// A way is no longer pointed at.
+    RetireReach { index: u32, address: IpAddr },
+    /// A removed backend's row is taken from it.
+    RetireBackend { address: IpAddr, id: u32, word: BackendWord },
+}
+
+/// The way to an address, and the zone that replies from there come from.
+pub trait Ways {
+    /// As seen now.
+    fn way(&self, address: IpAddr) -> (ReachRow, u16);
+}
+
+/// The steps to one service port. Ids are taken from the mirror's free ones; those of steps that are
+/// never carried out are given back with [`Mirror::abandon`].
+pub fn service(mirror: &mut Mirror, wanted: &Wanted, ways: &dyn Ways, seed: u64) -> Result<Vec<Step>, Full> {
+    let mut steps = Vec::new();
+    match plan(mirror, wanted, ways, seed, &mut steps) {
+        Ok(()) => Ok(steps),
+        Err(full) => {
+            mirror.abandon(&steps);
+            Err(full)
+        }
+    }
+}
+
+fn plan(
+    mirror: &mut Mirror,
+    wanted: &Wanted,
+    ways: &dyn Ways,
+    seed: u64,
+    steps: &mut Vec<Step>,
+) -> Result<(), Full> {
+    let known = wanted.frontends.iter().find_map(|frontend| mirror.service_of(frontend));
+    let ipv6 = wanted.frontends[0].address.is_ipv6();
+    let missing: Vec<&Frontend> =
+        wanted.frontends.iter().filter(|frontend| mirror.service_of(frontend).is_none()).collect();
+    mirror.ids.admit_frontends(ipv6, missing.len() as u32)?;
+
+    let id = match known {
+        Some(id) => id,
+        None => mirror.ids.service()?,
+    };
+    let found = mirror.found(id).cloned().unwrap_or_default();
+    let found_backends = mirror.backends_of(id);
+
+    // Backends first where they become active; what they lose comes after the set that leaves them.
+    let mut after = Vec::new();
+    let mut planned: HashMap<IpAddr, u32> = HashMap::new();
+    let mut backend_ids = Vec::with_capacity(wanted.backends.len());
+    for backend in &wanted.backends {
+        let old =
+            found_backends.iter().find(|old| (old.address, old.port) == (backend.address, backend.port));
+        let Some(old) = old else {
+            let (row, zone) = ways.way(backend.address);
+            let known = mirror.way_to(backend.address).map(|(index, _)| index);
+            let reach = match known.or_else(|| planned.get(&backend.address).copied()) {
+                Some(index) => index,
+                None => {
+                    let index = mirror.ids.reach()?;
+                    steps.push(Step::Reach { index, address: backend.address, row });
+                    planned.insert(backend.address, index);
+                    index
+                }
+            };
+            let (backend_id, generation) = mirror.ids.backend(ipv6)?;
+            let word = BackendWord::new(backend.state, reach, generation);
+            let row = FoundBackend { id: backend_id, address: backend.address, port: backend.port, word };
+            steps.push(Step::Backend { service: id, backend: row, zone });
+            backend_ids.push(backend_id);
+            continue;
+        };
+        backend_ids.push(old.id);
+        let word = BackendWord::new(backend.state, old.word.reach(), old.word.0.generation);
+        if word != old.word {
+            let step = Step::BackendWord { address: old.address, id: old.id, word };
+            if backend.state == BackendState::Active { steps.push(step) } else { after.push(step) }
+        }
+    }
+    for old in &found_backends {
+        if !backend_ids.contains(&old.id) && old.word.state() != BackendState::Removed {
+            after.push(removed(old));
+        }
+    }
+
+    let rows: Vec<SlotRow> = compile::table(&wanted.backends, seed)
+        .into_iter()
+        .map(|index| SlotRow { backend: backend_ids[index as usize], service: id })
+        .collect();
+    let digest = mirror::digest(&rows);
+    if found.set.is_none() || found.digest != digest {
+        let len = rows.len() as u32;
+        let index = mirror.ids.set()?;
+        let first = match mirror.ids.slots(len) {
+            Ok(first) => first,
+            Err(full) => {
+                mirror.ids.free_set(index);
+                return Err(full);
+            }
+        };
+        steps.push(Step::Slots { first, rows });
+        steps.push(Step::Set { index, row: SetRow { first, len, service: id, ..SetRow::default() } });
+        let word = Word { low: index, generation: found.generation.wrapping_add(1) };
+        steps.push(Step::Service { id, word, first, len, digest });
+        if let Some(old) = found.set {
+            after.push(Step::RetireSet { index: old, first: found.first, len: found.len });
+        }
+    }
+    for frontend in missing {
+        steps.push(Step::InsertFrontend { frontend: *frontend, service: id });
+    }
+    for frontend in found.frontends.iter().filter(|frontend| !wanted.frontends.contains(frontend)) {
+        after.push(Step::DeleteFrontend { frontend: *frontend, service: id });
+    }
+    steps.append(&mut after);
+    Ok(())
+}
+
+/// The steps that take a service away: its frontends first, so that no packet finds half of it. Its
+/// backends keep their TCP flows as removed ones.
+pub fn removal(mirror: &Mirror, id: u32) -> Vec<Step> {
+    let Some(found) = mirror.found(id) else { return Vec::new() };
+    let mut steps: Vec<Step> = found
+        .frontends
+        .iter()
+        .map(|frontend| Step::DeleteFrontend { frontend: *frontend, service: id })
+        .collect();
+    for backend in mirror.backends_of(id) {
+        if backend.word.state() != BackendState::Removed {
+            steps.push(removed(&backend));
+        }
+    }
+    if let Some(index) = found.set {
+        steps.push(Step::RetireSet { index, first: found.first, len: found.len });
+    }
+    steps.push(Step::RetireService { id });
+    steps
+}
+
+fn removed(backend: &FoundBackend) -> Step {
+    let word = BackendWord::new(BackendState::Removed, backend.word.reach(), backend.word.0.generation);
+    Step::BackendWord { address: backend.address, id: backend.id, word }
+}
+
+/// The steps that follow a change of the way to an address: a new row, then every backend there.
+pub fn way(mirror: &mut Mirror, address: IpAddr, ways: &dyn Ways) -> Result<Vec<Step>, Full> {
+    let Some((old, old_row)) = mirror.way_to(address) else { return Ok(Vec::new()) };
+    let (row, _) = ways.way(address);
+    if old_row == row {
+        return Ok(Vec::new());
+    }
+    let index = mirror.ids.reach()?;
+    let mut steps = vec![Step::Reach { index, address, row }];
+    for backend in mirror.backends_at(address) {
+        let word = BackendWord::new(backend.word.state(), index, backend.word.0.generation);
+        steps.push(Step::BackendWord { address, id: backend.id, word });
+    }
+    steps.push(Step::RetireReach { index: old, address });
+    Ok(steps)
+}
+
+/// The steps that free up to `count` rows of backends, those removed longest ago first. What was left
+/// of their TCP flows ends.
+pub fn recycle(mirror: &mut Mirror, ipv6: bool, count: usize) -> Vec<Step> {
+    let mut steps = Vec::new();
+    while steps.len() < count {
+        let Some(backend) = mirror.oldest_removed(ipv6) else { break };
+        let word = BackendWord::new(BackendState::Free, 0, backend.word.0.generation);
+        steps.push(Step::RetireBackend { address: backend.address, id: backend.id, word });
+    }
+    steps
+}
+
+/// The steps that take away what failed writes left.
+pub fn leftovers(mirror: &Mirror) -> Vec<Step> {
+    let mut steps: Vec<Step> = mirror.unreached().into_iter().flat_map(|id| removal(mirror, id)).collect();
+    steps.extend(mirror.unused_ways().map(|(address, index)| Step::RetireReach { index, address }));
+    steps
+}
