@@ -5,5 +5,7 @@ pub mod attach;
 pub mod compile;
 pub mod maps;
 pub mod model;
+pub mod netlink;
 pub mod observe;
 pub mod plan;
+pub mod system;

@@ -18,13 +18,12 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    apply,
     attach::{self, Attacher},
     maps::{Maps, Pins, Sizes},
-    model::Model,
     netlink::{LinkKind, Watcher, World, bypassed},
     plan,
     sources::{self, file::Loaded},
+    system::has_tcx,
 };
 use control::Control;
 use kept::Kept;
@@ -69,7 +68,7 @@ pub async fn run(options: Options) -> Result<()> {
     attach::wait_for_readers().context("waiting for readers of the maps (membarrier)")?;
     info!(services = mirror.services().count(), "instance {} opened", options.instance);
 
-    let attacher = Attacher::new(pins.links(), !options.clsact)?;
+    let attacher = Attacher::new(pins.links(), !options.clsact && has_tcx());
     let mut control = Control::new(maps, mirror, kept, pins.clone(), seed);
     let mut ports = Ports::new(options.clone(), attacher, programs, bridges, uplinks);
     for line in bypassed(&world, &ports.bridges) {
@@ -193,9 +192,4 @@ fn uplinks(world: &World, names: &[String]) -> Result<Vec<u32>> {
                 .ok_or_else(|| anyhow!("no such device: {name}; --uplink takes a device of this host (`ip link`)"))
         })
         .collect()
-}
-
-/// An empty model, before the first config.
-fn nothing() -> Model {
-    Model::default()
 }

@@ -74,9 +74,6 @@ impl Ports {
             self.attached.keys().filter(|ifindex| !wanted.contains_key(ifindex)).copied().collect();
         for ifindex in gone {
             let old = self.attached.remove(&ifindex);
-            for hook in old.iter().flat_map(|old| old.hooks) {
-                self.attacher.detach(ifindex, *hook)?;
-            }
             if let Some(old) = old {
                 info!("port {} ({}): left", old.name, old.role);
             }
@@ -99,11 +96,11 @@ impl Ports {
         Ok(())
     }
 
-    /// What an agent before us attached where we want nothing.
+    /// What is attached where we want nothing: on ports that left, or by an agent before us.
     fn remove_strangers(&mut self, wanted: &HashMap<u32, Wanted>) -> Result<()> {
         for attached in self.attacher.list()? {
             if !wanted.get(&attached.ifindex).is_some_and(|device| device.hooks.contains(&attached.hook)) {
-                self.attacher.detach(attached.ifindex, attached.hook)?;
+                self.attacher.detach(&attached)?;
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::{collections::HashMap, io};
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
-    programs::{ProgramFd, SchedClassifier},
+    programs::SchedClassifier,
 };
 use lb_common::abi::{Lifetimes, ReachKind, Settings};
 
@@ -14,6 +14,7 @@ use crate::{
     attach::Hook,
     maps::{PINNED, Pins, Sizes},
     observe::clock,
+    system::{io_kind, kernel_version},
 };
 
 /// The kernel programs as they were built with this binary.
@@ -63,7 +64,7 @@ impl Programs {
     }
 
     /// The program of a hook in a variant, loaded when it is first asked for.
-    pub fn program(&mut self, variant: Variant, hook: Hook) -> Result<&ProgramFd> {
+    pub fn program(&mut self, variant: Variant, hook: Hook) -> Result<&mut SchedClassifier> {
         let object = self.object(variant)?;
         let program: &mut SchedClassifier = object
             .program_mut(hook.program())
@@ -72,7 +73,7 @@ impl Programs {
         if program.fd().is_err() {
             program.load().with_context(|| format!("loading the kernel program {}", hook.program()))?;
         }
-        Ok(program.fd()?)
+        Ok(program)
     }
 
     fn object(&mut self, variant: Variant) -> Result<&mut Ebpf> {
@@ -102,7 +103,7 @@ impl Programs {
             loader.map_pin_path(name, path.as_path());
         }
         loader.load(OBJECT).map_err(|error| {
-            let denied = error_is(&error, io::ErrorKind::PermissionDenied);
+            let denied = io_kind(&error) == Some(io::ErrorKind::PermissionDenied);
             let error = anyhow!(error);
             if denied {
                 error.context("the kernel does not let us load programs: run as root (or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)")
@@ -111,11 +112,6 @@ impl Programs {
             }
         })
     }
-}
-
-fn error_is(error: &(dyn std::error::Error + 'static), kind: io::ErrorKind) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == kind)
-        || error.source().is_some_and(|source| error_is(source, kind))
 }
 
 /// The default lifetimes in ticks, rounded up.
@@ -129,12 +125,4 @@ fn ticks(hz: u32, shift: u32) -> Lifetimes {
         udp_answered: ticks(seconds.udp_answered),
         udp_unanswered: ticks(seconds.udp_unanswered),
     }
-}
-
-/// Major and minor number of the running kernel; (0, 0) if it does not say.
-pub fn kernel_version() -> (u32, u32) {
-    let uname = rustix::system::uname();
-    let release = uname.release().to_string_lossy();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }

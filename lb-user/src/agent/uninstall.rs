@@ -18,7 +18,7 @@ pub fn uninstall(pins: &Pins, all: bool) -> Result<Vec<String>> {
             pins.instance
         );
     };
-    let mut removed = Attacher::new(pins.links(), true)?.detach_all()?;
+    let mut removed = Attacher::new(pins.links(), true).detach_all()?;
     pins.remove(all).context("removing the instance's pins and files")?;
     removed.push(format!("maps of instance {}", pins.instance));
     Ok(removed)

@@ -1,3 +1,238 @@
-//! Attaching.
+//! Attaching programs so that they stay when the agent ends: tcx links, pinned (kernel 6.6), or clsact
+//! filters, which stay by themselves.
+//!
+//! For each there is a pin in the instance's directory: `<ifindex>-<hook>` is the link itself,
+//! `<ifindex>-<hook>.filter` the program of a filter. The names tell what is attached where.
+
 mod rcu;
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use aya::programs::{
+    LinkOrder, SchedClassifier, TcAttachType,
+    links::{FdLink, PinnedLink},
+    tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
+};
 pub use rcu::wait_for_readers;
+
+use crate::system::io_kind;
+
+/// Priority of our filters among a device's: after none that others are known to set.
+const PRIORITY: u16 = 1;
+/// Handle of our filters, so that they can be replaced in place.
+const HANDLE: u32 = 0x6c62;
+
+/// How the pin of a filter's program ends.
+const FILTER: &str = ".filter";
+
+/// Where a program is attached. Each has a program of its name in the kernel object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hook {
+    /// What a port of the bridge sends in.
+    PortIngress,
+    /// What the bridge sends to a port.
+    PortEgress,
+    /// What the bridge hands to the host.
+    BridgeIngress,
+    /// What the host sends into the bridge.
+    BridgeEgress,
+    /// What an uplink receives.
+    UplinkIngress,
+    /// What the host sends out of an uplink.
+    UplinkEgress,
+}
+
+impl Hook {
+    const ALL: [Hook; 6] = [
+        Hook::PortIngress,
+        Hook::PortEgress,
+        Hook::BridgeIngress,
+        Hook::BridgeEgress,
+        Hook::UplinkIngress,
+        Hook::UplinkEgress,
+    ];
+
+    /// Name of its program in the kernel object.
+    pub fn program(self) -> &'static str {
+        match self {
+            Hook::PortIngress => "port_ingress",
+            Hook::PortEgress => "port_egress",
+            Hook::BridgeIngress => "bridge_ingress",
+            Hook::BridgeEgress => "bridge_egress",
+            Hook::UplinkIngress => "uplink_ingress",
+            Hook::UplinkEgress => "uplink_egress",
+        }
+    }
+
+    fn direction(self) -> TcAttachType {
+        match self {
+            Hook::PortIngress | Hook::BridgeIngress | Hook::UplinkIngress => TcAttachType::Ingress,
+            Hook::PortEgress | Hook::BridgeEgress | Hook::UplinkEgress => TcAttachType::Egress,
+        }
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.program().replace('_', "-"))
+    }
+}
+
+/// A program on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The device.
+    pub ifindex: u32,
+    /// The hook.
+    pub hook: Hook,
+    /// By a clsact filter, not by a tcx link.
+    pub filter: bool,
+}
+
+/// Attaches, adopts and detaches the programs of one instance.
+pub struct Attacher {
+    dir: PathBuf,
+    tcx: bool,
+}
+
+impl Attacher {
+    /// With pins in `dir`; by tcx links if `tcx`, else by clsact filters.
+    pub fn new(dir: PathBuf, tcx: bool) -> Attacher {
+        Attacher { dir, tcx }
+    }
+
+    /// Whether it attaches by tcx links.
+    pub fn uses_tcx(&self) -> bool {
+        self.tcx
+    }
+
+    fn pin(&self, attached: &Attached) -> PathBuf {
+        let Attached { ifindex, hook, filter } = attached;
+        self.dir.join(format!("{ifindex}-{hook}{}", if *filter { FILTER } else { "" }))
+    }
+
+    /// Makes `program` the one on a device's hook. What another agent of the instance attached there
+    /// is replaced in place: no packet passes in between.
+    pub fn attach(&self, program: &mut SchedClassifier, ifindex: u32, hook: Hook) -> Result<()> {
+        let attached = Attached { ifindex, hook, filter: !self.tcx };
+        let pin = self.pin(&attached);
+        if self.tcx {
+            link(program, ifindex, hook, &pin)?
+        } else {
+            filter(program, ifindex, hook, &pin)?
+        }
+        // After a change of the way of attaching, only one stays.
+        self.detach(&Attached { filter: self.tcx, ..attached })
+    }
+
+    /// Detaches; where nothing is attached that is fine.
+    pub fn detach(&self, attached: &Attached) -> Result<()> {
+        let pin = self.pin(attached);
+        if !pin.exists() {
+            return Ok(());
+        }
+        if attached.filter
+            && let Ok(name) = name_of(attached.ifindex)
+        {
+            let hook = attached.hook;
+            match tc::qdisc_detach_program(&name, hook.direction(), hook.program()) {
+                Err(error) if io_kind(&error) != Some(io::ErrorKind::NotFound) => {
+                    return Err(error).with_context(|| format!("detaching {hook} from {name}"));
+                }
+                _ => {}
+            }
+        }
+        fs::remove_file(&pin).with_context(|| format!("removing {}", pin.display()))
+    }
+
+    /// Detaches everything; says what.
+    pub fn detach_all(&self) -> Result<Vec<String>> {
+        let mut removed = Vec::new();
+        for attached in self.list()? {
+            let device = name_of(attached.ifindex)
+                .unwrap_or_else(|_| format!("device {}, which is gone", attached.ifindex));
+            self.detach(&attached)?;
+            removed.push(format!("{} on {device}", attached.hook));
+        }
+        Ok(removed)
+    }
+
+    /// What is attached, by the pins. A device may have gone since.
+    pub fn list(&self) -> Result<Vec<Attached>> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).with_context(|| format!("reading {}", self.dir.display())),
+        };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let parse = |name: String| {
+            let (name, filter) = match name.strip_suffix(FILTER) {
+                Some(name) => (name, true),
+                None => (name.as_str(), false),
+            };
+            let (ifindex, hook) = name.split_once('-')?;
+            let hook = Hook::ALL.into_iter().find(|known| known.to_string() == hook)?;
+            Some(Attached { ifindex: ifindex.parse().ok()?, hook, filter })
+        };
+        Ok(names.filter_map(parse).collect())
+    }
+}
+
+/// A pinned tcx link, made or updated.
+fn link(program: &mut SchedClassifier, ifindex: u32, hook: Hook, pin: &Path) -> Result<()> {
+    if let Ok(pinned) = PinnedLink::from_pin(pin) {
+        let adopted = SchedClassifierLink::try_from(FdLink::from(pinned))
+            .map_err(anyhow::Error::from)
+            .and_then(|link| Ok(program.attach_to_link(link)?));
+        match adopted {
+            Ok(id) => {
+                // Taken so that the program does not keep it open; the pin does.
+                let _link: FdLink = program.take_link(id)?.try_into()?;
+                return Ok(());
+            }
+            // The device the link was of is gone, and another one has its index.
+            Err(_) => fs::remove_file(pin).with_context(|| format!("removing {}", pin.display()))?,
+        }
+    }
+    let name = name_of(ifindex)?;
+    let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+    let id = program.attach_with_options(&name, hook.direction(), options)?;
+    let link: FdLink = program.take_link(id)?.try_into()?;
+    link.pin(pin).with_context(|| format!("pinning {}", pin.display()))?;
+    Ok(())
+}
+
+/// A clsact filter, made or replaced, and its program's pin.
+fn filter(program: &mut SchedClassifier, ifindex: u32, hook: Hook, pin: &Path) -> Result<()> {
+    let name = name_of(ifindex)?;
+    match tc::qdisc_add_clsact(&name) {
+        Err(error) if io_kind(&error) != Some(io::ErrorKind::AlreadyExists) => {
+            return Err(error).context("adding the clsact queueing discipline");
+        }
+        _ => {}
+    }
+    let handle = TcHandle::from(HANDLE);
+    let options = NlOptions { priority: PRIORITY, handle, classid: None };
+    let attached = program.attach_with_options(&name, hook.direction(), TcAttachOptions::Netlink(options));
+    let id = match attached {
+        Err(error) if io_kind(&error) == Some(io::ErrorKind::AlreadyExists) => {
+            let old = SchedClassifierLink::attached(&name, hook.direction(), PRIORITY, handle, None)?;
+            program.attach_to_link(old)?
+        }
+        other => other?,
+    };
+    // aya would take the filter away with the link.
+    std::mem::forget(program.take_link(id)?);
+    let _ = fs::remove_file(pin);
+    program.pin(pin).with_context(|| format!("pinning {}", pin.display()))
+}
+
+fn name_of(ifindex: u32) -> Result<String> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None)?;
+    rustix::net::netdevice::index_to_name(&socket, ifindex)
+        .with_context(|| format!("no device has index {ifindex}"))
+}

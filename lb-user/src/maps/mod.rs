@@ -14,6 +14,7 @@ use lb_common::{
     family::{Family, V4, V6},
 };
 
+use crate::system::io_kind;
 pub use mapped::Mapped;
 pub use pins::Pins;
 
@@ -180,14 +181,6 @@ fn data(dir: &Path, name: &str, row: usize) -> Result<(MapData, u32), OpenError>
         return Err(OpenError::OtherVersion { path, found: info.value_size(), expected: row as u32 });
     }
     Ok((data, info.max_entries()))
-}
-
-/// The system's word behind an aya error.
-fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<std::io::ErrorKind> {
-    match error.downcast_ref::<std::io::Error>() {
-        Some(error) => Some(error.kind()),
-        None => io_kind(error.source()?),
-    }
 }
 
 fn mapped<T: bytemuck::Pod>(dir: &Path, name: &str) -> Result<Mapped<T>, OpenError> {

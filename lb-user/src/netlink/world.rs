@@ -1,0 +1,213 @@
+//! The namespace as plain data.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+
+/// Links, addresses, neighbours and forwarding tables of one network namespace.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct World {
+    /// By interface index.
+    pub links: BTreeMap<u32, Link>,
+    /// Addresses of the host.
+    pub addresses: Vec<Address>,
+    /// Ports that MACs were seen behind.
+    pub fdb: Fdb,
+    /// MACs of neighbours.
+    pub neighbours: Neighbours,
+}
+
+/// (bridge, MAC) to the port's interface index.
+pub type Fdb = HashMap<(u32, [u8; 6]), u32>;
+/// (interface index, address) to the MAC.
+pub type Neighbours = HashMap<(u32, IpAddr), [u8; 6]>;
+
+/// An address of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The device that has it.
+    pub ifindex: u32,
+    /// The address with its subnet's length.
+    pub net: IpNet,
+}
+
+/// A network device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Interface index.
+    pub ifindex: u32,
+    /// Name.
+    pub name: String,
+    /// MAC address.
+    pub mac: [u8; 6],
+    /// What it is.
+    pub kind: LinkKind,
+    /// The device it is enslaved to.
+    pub master: Option<u32>,
+    /// Port of a bridge: isolated from other isolated ports.
+    pub isolated: bool,
+    /// Port of a bridge: unknown sources are not let in.
+    pub locked: bool,
+    /// Port of a bridge: the spanning tree lets it forward.
+    pub forwarding: bool,
+    /// Bridge: filters by VLAN.
+    pub vlan_filtering: bool,
+    /// Name of its queueing discipline.
+    pub qdisc: String,
+}
+
+/// Kinds of devices that make a difference here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LinkKind {
+    /// One end of a veth pair.
+    Veth {
+        /// The other end is in another network namespace.
+        other_netns: bool,
+    },
+    /// A tun or tap device.
+    Tap,
+    /// A bridge.
+    Bridge,
+    /// No kind at all: hardware.
+    #[default]
+    Physical,
+    /// Anything else, by the kernel's name.
+    Other(String),
+}
+
+/// What a port of a bridge leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A pod or container (veth).
+    Pod,
+    /// A virtual machine (tap).
+    Vm,
+    /// The world outside (a NIC, bond or VLAN device).
+    Uplink,
+}
+
+/// Where an address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// The host itself.
+    Host,
+    /// Behind a port of a bridge.
+    Port {
+        /// The bridge.
+        bridge: u32,
+        /// The port.
+        port: u32,
+        /// The MAC there.
+        mac: [u8; 6],
+    },
+    /// In the subnet of a bridge, not seen yet.
+    BridgeUnknown {
+        /// The bridge.
+        bridge: u32,
+    },
+    /// Somewhere else.
+    Remote,
+}
+
+impl World {
+    /// The ports of a bridge.
+    pub fn ports(&self, bridge: u32) -> impl Iterator<Item = &Link> {
+        self.links.values().filter(move |link| link.master == Some(bridge))
+    }
+
+    /// What a port leads to.
+    pub fn role(&self, port: &Link) -> Role {
+        match &port.kind {
+            LinkKind::Veth { .. } => Role::Pod,
+            LinkKind::Tap => Role::Vm,
+            LinkKind::Bridge | LinkKind::Physical => Role::Uplink,
+            LinkKind::Other(kind) if kind == "netkit" => Role::Pod,
+            LinkKind::Other(_) => Role::Uplink,
+        }
+    }
+
+    /// Where an address is, seen from `bridges`.
+    pub fn locate(&self, address: IpAddr, bridges: &[u32]) -> Location {
+        if self.addresses.iter().any(|known| known.net.addr() == address) {
+            return Location::Host;
+        }
+        let on = |known: &&Address| bridges.contains(&known.ifindex) && known.net.contains(&address);
+        let Some(Address { ifindex: bridge, .. }) = self.addresses.iter().find(on).copied() else {
+            return Location::Remote;
+        };
+        let port = self.neighbours.get(&(bridge, address)).and_then(|mac| {
+            let port = *self.fdb.get(&(bridge, *mac))?;
+            Some(Location::Port { bridge, port, mac: *mac })
+        });
+        port.unwrap_or(Location::BridgeUnknown { bridge })
+    }
+
+    /// Keeps what an older view knew and this one has forgotten. Redirected pods talk past the bridge,
+    /// so their entries age out; ageing alone never makes us forget a port as long as it is one.
+    pub(super) fn remember(&mut self, old: &World) {
+        for ((bridge, mac), port) in &old.fdb {
+            if self.links.get(port).is_some_and(|link| link.master == Some(*bridge)) {
+                self.fdb.entry((*bridge, *mac)).or_insert(*port);
+            }
+        }
+        for ((ifindex, address), mac) in &old.neighbours {
+            if self.links.contains_key(ifindex) {
+                self.neighbours.entry((*ifindex, *address)).or_insert(*mac);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
+
+    fn world() -> World {
+        let link = |ifindex, kind, master| {
+            (ifindex, Link { ifindex, name: format!("if{ifindex}"), kind, master, ..Link::default() })
+        };
+        World {
+            links: BTreeMap::from([
+                link(1, LinkKind::Bridge, None),
+                link(2, LinkKind::Veth { other_netns: true }, Some(1)),
+                link(3, LinkKind::Tap, Some(1)),
+            ]),
+            addresses: vec![Address { ifindex: 1, net: "10.244.1.1/24".parse().expect("a subnet") }],
+            fdb: Fdb::from([((1, MAC), 2)]),
+            neighbours: Neighbours::from([((1, [10, 244, 1, 2].into()), MAC)]),
+        }
+    }
+
+    #[test]
+    fn locations() {
+        let world = world();
+        let locate = |address: [u8; 4]| world.locate(address.into(), &[1]);
+        assert_eq!(locate([10, 244, 1, 1]), Location::Host);
+        assert_eq!(locate([10, 244, 1, 2]), Location::Port { bridge: 1, port: 2, mac: MAC });
+        assert_eq!(locate([10, 244, 1, 3]), Location::BridgeUnknown { bridge: 1 });
+        assert_eq!(locate([10, 244, 2, 3]), Location::Remote);
+        assert_eq!(world.locate([10, 244, 1, 3].into(), &[9]), Location::Remote);
+    }
+
+    #[test]
+    fn ageing_forgets_nothing_and_moving_does() {
+        let old = world();
+        let mut aged = World { fdb: Fdb::new(), neighbours: Neighbours::new(), ..old.clone() };
+        aged.remember(&old);
+        assert_eq!(aged, old);
+
+        let mut moved = World { fdb: Fdb::from([((1, MAC), 3)]), ..old.clone() };
+        moved.remember(&old);
+        assert_eq!(moved.fdb[&(1, MAC)], 3);
+
+        let mut unplugged = World { fdb: Fdb::new(), ..old.clone() };
+        unplugged.links.remove(&2);
+        unplugged.remember(&old);
+        assert!(unplugged.fdb.is_empty());
+    }
+}

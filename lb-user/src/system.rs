@@ -1,0 +1,24 @@
+//! What the running system says.
+
+use std::io;
+
+/// The system's word behind an error.
+pub fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<io::ErrorKind> {
+    match error.downcast_ref::<io::Error>() {
+        Some(error) => Some(error.kind()),
+        None => io_kind(error.source()?),
+    }
+}
+
+/// Major and minor number of the running kernel; (0, 0) if it does not say.
+pub fn kernel_version() -> (u32, u32) {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// The kernel attaches classifiers by tcx links (6.6).
+pub fn has_tcx() -> bool {
+    kernel_version() >= (6, 6)
+}
