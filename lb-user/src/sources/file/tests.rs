@@ -6,6 +6,7 @@ use super::*;
 use crate::model::{Endpoint, Service};
 
 mod bad;
+mod damaged;
 mod good;
 
 /// A directory of a test's own, removed at its end.
