@@ -1,5 +1,6 @@
 //! The agent and the command line of `lb`.
 
+pub mod agent;
 pub mod apply;
 pub mod attach;
 pub mod compile;
@@ -8,4 +9,5 @@ pub mod model;
 pub mod netlink;
 pub mod observe;
 pub mod plan;
+pub mod sources;
 pub mod system;

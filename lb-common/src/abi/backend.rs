@@ -89,7 +89,7 @@ pub struct ReachRow {
 }
 
 /// How a packet travels to a backend.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ReachKind {
     /// Nothing known yet and no bridge to ask: dropped.

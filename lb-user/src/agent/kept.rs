@@ -22,7 +22,10 @@ impl Kept {
     pub fn read(path: &Path) -> Result<Kept> {
         match fs::read(path) {
             Ok(text) => serde_json::from_slice(&text).with_context(|| {
-                format!("{} is damaged: remove it, and services without an address get new ones", path.display())
+                format!(
+                    "{} is damaged: remove it, and services without an address get new ones",
+                    path.display()
+                )
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut seed = [0; 8];

@@ -188,8 +188,9 @@ fn uplinks(world: &World, names: &[String]) -> Result<Vec<u32>> {
         .iter()
         .map(|name| {
             let link = world.links.values().find(|link| link.name == *name);
-            link.map(|link| link.ifindex)
-                .ok_or_else(|| anyhow!("no such device: {name}; --uplink takes a device of this host (`ip link`)"))
+            link.map(|link| link.ifindex).ok_or_else(|| {
+                anyhow!("no such device: {name}; --uplink takes a device of this host (`ip link`)")
+            })
         })
         .collect()
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     attach::{Attacher, Hook},
-    netlink::{LinkKind, World},
+    netlink::World,
     observe::view::{PortView, View},
 };
 

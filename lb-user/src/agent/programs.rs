@@ -4,10 +4,7 @@
 use std::{collections::HashMap, io};
 
 use anyhow::{Context as _, Result, anyhow};
-use aya::{
-    Btf, Ebpf, EbpfLoader, include_bytes_aligned,
-    programs::SchedClassifier,
-};
+use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned, programs::SchedClassifier};
 use lb_common::abi::{Lifetimes, ReachKind, Settings};
 
 use crate::{

@@ -13,10 +13,7 @@ pub fn uninstall(pins: &Pins, all: bool) -> Result<Vec<String>> {
     }
     let Some(_lock) = pins.lock().context("locking the instance")? else {
         let pid = View::read(&pins.view()).ok().flatten().map_or(0, |view| view.pid);
-        bail!(
-            "an agent (process {pid}) runs instance {}: end it first, then uninstall again",
-            pins.instance
-        );
+        bail!("an agent (process {pid}) runs instance {}: end it first, then uninstall again", pins.instance);
     };
     let mut removed = Attacher::new(pins.links(), true).detach_all()?;
     pins.remove(all).context("removing the instance's pins and files")?;

@@ -1,5 +1,9 @@
 //! Desired state: what the sources ask for, validated and without a word about maps or Kubernetes.
 
+pub mod addresses;
+pub mod diff;
+pub mod refused;
+
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
@@ -37,6 +41,9 @@ pub struct Service {
     pub name: ServiceName,
     /// Cluster IPs, at most one per family; never empty once addresses have been given.
     pub addresses: Vec<IpAddr>,
+    /// Families that an address is given for from the ranges ([`addresses::Allocations`]); empty where the
+    /// source names the addresses itself.
+    pub wants: Vec<Family>,
     /// The ports, in the order of the config. No two share port and protocol.
     pub ports: Vec<ServicePort>,
 }
@@ -53,6 +60,36 @@ pub struct ServicePort {
     /// Endpoints of every family; those of a family without a service address are left out.
     /// Sorted by address and port, no two alike.
     pub endpoints: Vec<Endpoint>,
+}
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+
+    /// The family of a range.
+    pub fn of_range(range: &IpNet) -> Self {
+        Family::of(range.addr())
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        })
+    }
 }
 
 /// A transport protocol that can be balanced.

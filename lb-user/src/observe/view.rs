@@ -73,6 +73,22 @@ pub struct ServiceView {
     pub port: u16,
     /// `TCP` or `UDP`.
     pub protocol: String,
+    /// Its backends.
+    pub backends: Vec<BackendView>,
+}
+
+/// A backend as it is configured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendView {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// Its share of new flows.
+    pub weight: u16,
+    /// `ready`, `draining` or `removed`.
+    pub state: String,
 }
 
 impl View {

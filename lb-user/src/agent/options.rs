@@ -1,0 +1,37 @@
+//! What `lb run` is told.
+
+use std::path::PathBuf;
+
+/// Options of the agent.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Names of the bridges.
+    pub bridges: Vec<String>,
+    /// Names of the devices that lead outside.
+    pub uplinks: Vec<String>,
+    /// File or directory with the config.
+    pub config: PathBuf,
+    /// How packets travel on.
+    pub forward: Forward,
+    /// Name of the instance.
+    pub instance: String,
+    /// Service rows of new maps.
+    pub max_services: u32,
+    /// Flow rows of new maps; a flow takes two.
+    pub max_flows: u32,
+    /// Attach by clsact filters also where tcx links exist.
+    pub clsact: bool,
+}
+
+/// How translated packets travel on (`--forward`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Forward {
+    /// `peer` where nothing is passed by that somebody set up, else `bridge`.
+    Auto,
+    /// Straight into the namespace behind the port; past the bridge.
+    Peer,
+    /// Over the bridge.
+    Bridge,
+    /// Through the host's stack and its netfilter.
+    Stack,
+}
