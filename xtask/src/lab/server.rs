@@ -1,0 +1,90 @@
+//! What the lab's hosts serve: a page that names the host (TCP) and an echo that does (UDP).
+
+use std::{
+    io::{self, BufRead as _, BufReader, Write as _},
+    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{Lab, Pod};
+
+/// Port of the pods' pages.
+const PAGE: u16 = 8080;
+/// Port of the pods' echo.
+const ECHO: u16 = 9090;
+/// Port of the node's own page, as an API server has it.
+const NODE_PAGE: u16 = 6443;
+
+/// Starts the servers of all hosts, on threads that end with this process.
+pub fn serve(lab: &Lab) -> Result<()> {
+    for pod in Pod::ALL {
+        serve_pod(lab, pod)?;
+    }
+    lab.within("node", || page("node", NODE_PAGE))?.context("serving on the node")
+}
+
+/// Starts the servers of one pod.
+pub fn serve_pod(lab: &Lab, pod: Pod) -> Result<()> {
+    let started = lab.within(pod.name, move || page(pod.name, PAGE).and_then(|()| echo(pod.name, ECHO)))?;
+    started.with_context(|| format!("serving in {}", pod.name))
+}
+
+fn everywhere(port: u16) -> SocketAddr {
+    (Ipv6Addr::UNSPECIFIED, port).into()
+}
+
+/// Answers every request with the host's name and the address the request came from.
+fn page(name: &'static str, port: u16) -> io::Result<()> {
+    let listener = TcpListener::bind(everywhere(port))?;
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || answer(stream, name));
+        }
+    });
+    Ok(())
+}
+
+fn answer(stream: TcpStream, name: &str) -> io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(300)))?;
+    let peer = stream.peer_addr()?.ip().to_canonical();
+    let mut requests = BufReader::new(&stream);
+    loop {
+        let mut close = false;
+        loop {
+            let mut line = String::new();
+            if requests.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            let line = line.trim().to_ascii_lowercase();
+            close |= line.ends_with("http/1.0") || line == "connection: close";
+            if line.is_empty() {
+                break;
+            }
+        }
+        let body = format!("{name} {peer}\n");
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n", body.len());
+        let end = if close { "Connection: close\r\n" } else { "" };
+        (&stream).write_all(format!("{head}{end}\r\n{body}").as_bytes())?;
+        if close {
+            return Ok(());
+        }
+    }
+}
+
+/// Sends every datagram back with the host's name in front.
+fn echo(name: &'static str, port: u16) -> io::Result<()> {
+    let socket = UdpSocket::bind(everywhere(port))?;
+    thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            let Ok((len, peer)) = socket.recv_from(&mut buffer) else { return };
+            let mut reply = format!("{name} ").into_bytes();
+            reply.extend_from_slice(&buffer[..len]);
+            let _ = socket.send_to(&reply, peer);
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! Set-up, build, lab, demonstration, tests and benchmarks. A library, so that the tests bring up the
+//! same lab.
+
+pub mod bench;
+pub mod build;
+pub mod lab;
+pub mod run;
+pub mod setup;
+pub mod test;

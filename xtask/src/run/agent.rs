@@ -1,0 +1,111 @@
+//! An agent in the node of a lab.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::ended;
+use crate::{build::workspace, lab::Lab};
+
+/// A running agent and its instance. Dropped, it is ended and uninstalled.
+pub struct Agent {
+    lab: Lab,
+    lb: PathBuf,
+    instance: String,
+    log: PathBuf,
+    process: Child,
+}
+
+impl Agent {
+    /// Starts `lb run` in the node, with more options if given.
+    pub fn start(lab: &Lab, lb: &Path, config: &Path, instance: &str, more: &[&str]) -> Result<Agent> {
+        let dir = workspace().join("target/lab");
+        fs::create_dir_all(&dir)?;
+        let log =
+            dir.join(if instance == "lab" { "agent.log".to_owned() } else { format!("{instance}.log") });
+        let file = File::create(&log).with_context(|| format!("making {}", log.display()))?;
+        let mut command = lab.command("node", &lb.to_string_lossy())?;
+        command.args(["run", "--bridge", "v-net-0", "--uplink", "eth0", "--instance", instance, "--config"]);
+        command.arg(config).args(more).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        let process = command.spawn().context("starting the agent")?;
+        Ok(Agent { lab: lab.clone(), lb: lb.to_owned(), instance: instance.to_owned(), log, process })
+    }
+
+    /// Waits until it has published its services.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        let start = Instant::now();
+        while !self.log()?.contains("ready: ") {
+            if let Some(status) = self.process.try_wait()? {
+                bail!("the agent ended ({status}):\n{}", self.log()?);
+            }
+            if ended() || start.elapsed() > Duration::from_secs(60) {
+                bail!("the agent is not ready:\n{}", self.log()?);
+            }
+            sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// What it has said so far.
+    pub fn log(&self) -> Result<String> {
+        fs::read_to_string(&self.log).with_context(|| format!("reading {}", self.log.display()))
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// An `lb` command about this instance.
+    pub fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = self.lab.command("node", &self.lb.to_string_lossy())?;
+        command.args(arguments).args(["--instance", &self.instance]).stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// Runs an `lb` command, shown to the user.
+    pub fn lb(&self, arguments: &[&str]) -> Result<()> {
+        println!("\n\x1b[1m$ lb {}\x1b[0m", arguments.join(" "));
+        print!("{}", self.output(arguments)?);
+        Ok(())
+    }
+
+    /// What an `lb` command prints.
+    pub fn output(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.command(arguments)?.output().context("running lb")?;
+        if !output.status.success() {
+            bail!("`lb {}`: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Sends it a signal and waits for its end; what it has set up stays.
+    pub fn signal(&mut self, signal: Signal) -> Result<ExitStatus> {
+        if let Some(status) = self.process.try_wait()? {
+            return Ok(status);
+        }
+        if let Some(pid) = Pid::from_raw(self.process.id() as i32) {
+            let _ = kill_process(pid, signal);
+        }
+        self.process.wait().context("waiting for the agent")
+    }
+
+    /// Ends it and leaves the node as it was.
+    pub fn end(&mut self) -> Result<()> {
+        self.signal(Signal::TERM)?;
+        self.output(&["uninstall", "--all"]).map(drop)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
+}

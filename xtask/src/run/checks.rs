@@ -1,0 +1,146 @@
+//! The demonstration: requests through the VIPs and who answered them.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result};
+use comfy_table::{Table, presets::NOTHING};
+
+use super::{ended, quiet};
+use crate::lab::{
+    Lab,
+    request::{Answers, echoes, pages},
+};
+
+/// One row of the demonstration.
+struct Check {
+    from: &'static str,
+    what: &'static str,
+    to: &'static str,
+    udp: bool,
+    count: u32,
+    /// Who must answer, with which share.
+    shares: &'static [(&'static str, u32)],
+}
+
+const fn page(
+    from: &'static str,
+    what: &'static str,
+    to: &'static str,
+    count: u32,
+    shares: &'static [(&'static str, u32)],
+) -> Check {
+    Check { from, what, to, udp: false, count, shares }
+}
+
+const ALL: &[(&str, u32)] = &[("red", 1), ("blue", 1), ("green", 1)];
+
+const CHECKS: [Check; 12] = [
+    page("red", "web", "10.96.0.10:80", 600, ALL),
+    page("red", "web", "[fd00:96::10]:80", 600, ALL),
+    Check { from: "red", what: "echo", to: "10.96.0.11:9090", udp: true, count: 600, shares: ALL },
+    Check { from: "red", what: "echo", to: "[fd00:96::11]:9090", udp: true, count: 600, shares: ALL },
+    page("red", "weighted", "10.96.0.12:80", 900, &[("red", 1), ("blue", 2)]),
+    page("red", "itself (hairpin)", "10.96.0.13:80", 20, &[("red", 1)]),
+    page("red", "kubernetes (the node)", "10.96.0.1:443", 20, &[("node", 1)]),
+    page("blue", "kubernetes (the node)", "[fd00:96::1]:443", 20, &[("node", 1)]),
+    page("green", "web", "10.96.0.10:80", 300, ALL),
+    page("client", "web", "10.96.0.10:80", 300, ALL),
+    page("client", "web", "[fd00:96::10]:80", 300, ALL),
+    page("client", "kubernetes (the node)", "10.96.0.1:443", 20, &[("node", 1)]),
+];
+
+/// Shares may be off by this part of all requests: four standard deviations at 600 requests.
+const TOLERANCE: f64 = 0.08;
+
+/// Makes the requests and prints the table; whether all were answered as they should be.
+pub fn requests(lab: &Lab) -> Result<bool> {
+    println!();
+    let mut table = Table::new();
+    table.load_preset(NOTHING).set_header(["FROM", "TO", "SERVICE", "PROTOCOL", "ANSWERED BY", "CHECK"]);
+    let mut passed = true;
+    for check in CHECKS {
+        if ended() {
+            return Ok(false);
+        }
+        let to: SocketAddr = check.to.parse().context("an address of the demonstration")?;
+        let answers = if check.udp { echoes } else { pages }(lab, check.from, to, check.count);
+        let (shown, good) = match answers {
+            Ok(answers) => (show(&answers), as_expected(&check, &answers)),
+            Err(error) => (format!("{error:#}"), false),
+        };
+        passed &= good;
+        let protocol = if check.udp { "UDP" } else { "TCP" };
+        table.add_row([
+            check.from,
+            check.to,
+            check.what,
+            protocol,
+            &shown,
+            if good { "ok" } else { "FAILED" },
+        ]);
+    }
+    println!("{table}");
+    Ok(passed)
+}
+
+fn show(answers: &Answers) -> String {
+    answers.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+}
+
+fn as_expected(check: &Check, answers: &Answers) -> bool {
+    let sum: u32 = check.shares.iter().map(|(_, share)| share).sum();
+    let known = answers.keys().all(|name| check.shares.iter().any(|(expected, _)| expected == name));
+    known
+        && check.shares.iter().all(|(name, share)| {
+            let expected = check.count as f64 * *share as f64 / sum as f64;
+            let found = answers.get(*name).copied().unwrap_or(0) as f64;
+            (found - expected).abs() <= TOLERANCE * check.count as f64
+        })
+}
+
+/// A short iperf3, directly to the pod and through its VIP, in turn. A demonstration, not the bench:
+/// it checks that data flows, not how fast.
+pub fn throughput(lab: &Lab) -> Result<bool> {
+    let mut server = quiet(lab.command("blue", "iperf3")?.arg("-s")).spawn().context("starting iperf3")?;
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let mut best = [0f64; 2];
+    println!();
+    for _ in 0..2 {
+        for (index, to) in ["10.244.1.3", "10.96.0.14"].into_iter().enumerate() {
+            if !ended() {
+                best[index] = best[index].max(iperf3(lab, "red", to, 2, 1).unwrap_or(0.0));
+            }
+        }
+    }
+    let _ = server.kill();
+    let _ = server.wait();
+    let [direct, vip] = best;
+    println!(
+        "iperf3 red -> blue, best of 2 x 2 s: direct {direct:.1} Gbit/s, through the VIP {vip:.1} Gbit/s ({:.2} x)",
+        vip / direct.max(0.001)
+    );
+    Ok(direct > 0.0 && vip > 0.0)
+}
+
+/// Gbit/s that arrived at an iperf3 server.
+pub fn iperf3(lab: &Lab, from: &str, to: &str, seconds: u32, streams: u32) -> Result<f64> {
+    let output = lab
+        .command(from, "iperf3")?
+        .args([
+            "-J",
+            "-c",
+            to,
+            "-t",
+            &seconds.to_string(),
+            "-P",
+            &streams.to_string(),
+            "--connect-timeout",
+            "3000",
+        ])
+        .output()
+        .context("running iperf3")?;
+    let report: serde_json::Value =
+        serde_json::from_slice(&output.stdout).context("reading iperf3's report")?;
+    let bits = report["end"]["sum_received"]["bits_per_second"].as_f64();
+    Ok(bits.with_context(|| format!("iperf3 to {to}: {}", report["error"]))? / 1e9)
+}

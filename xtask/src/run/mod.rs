@@ -1,0 +1,119 @@
+//! `cargo xtask run`: from a fresh machine to services that are balanced, shown by real requests.
+
+mod agent;
+pub mod checks;
+
+use std::{
+    os::unix::process::CommandExt as _,
+    process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    thread::sleep,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+pub use agent::Agent;
+
+use crate::{
+    build::{self, workspace},
+    lab::{self, Lab},
+    setup::{self, say},
+};
+
+/// Options of `cargo xtask run`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// End after the demonstration, with the exit code of its checks
+    #[arg(long)]
+    once: bool,
+    /// Options of `lb run`: the agent on this host's own bridge, without the lab
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    agent: Vec<String>,
+}
+
+/// Set by Ctrl-C and SIGTERM.
+static ENDED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the user has asked to end.
+pub fn ended() -> bool {
+    ENDED.load(Ordering::Relaxed)
+}
+
+/// Notes Ctrl-C and SIGTERM instead of dying of them, so that everything is cleaned up.
+pub fn catch_signals() -> Result<()> {
+    ctrlc::set_handler(|| ENDED.store(true, Ordering::Relaxed)).context("catching signals")
+}
+
+/// See the module.
+pub fn run(options: &Options) -> Result<()> {
+    setup::toolchain()?;
+    if !options.agent.is_empty() {
+        let lb = build::agent()?;
+        say("starting the agent");
+        let error = setup::elevated(lb).arg("run").args(&options.agent).exec();
+        return Err(error).context("starting the agent");
+    }
+    setup::tools()?;
+    let lb = build::agent()?;
+    if !setup::is_root() {
+        // The rest as root, by the program that is already built: cargo itself never runs as root.
+        let mut again = Command::new("sudo");
+        again.arg(std::env::current_exe()?).arg("run").env("LB_BUILT", "1");
+        if options.once {
+            again.arg("--once");
+        }
+        return Err(again.exec()).context("network namespaces need root, and sudo does not start");
+    }
+    catch_signals()?;
+    say("bringing up the lab: node, red, blue, green, client");
+    let lab = Lab::new(lab::PREFIX);
+    lab.up()?;
+    let result = demonstrate(&lab, &lb, options.once);
+    say("cleaning up");
+    lab.down();
+    result
+}
+
+fn demonstrate(lab: &Lab, lb: &std::path::Path, once: bool) -> Result<()> {
+    lab::serve(lab)?;
+    say("starting the agent on v-net-0 with examples/lab.yaml (its log: target/lab/agent.log)");
+    let mut agent = Agent::start(lab, lb, &workspace().join("examples/lab.yaml"), "lab", &[])?;
+    agent.wait_ready()?;
+    agent.lb(&["get", "services"])?;
+    agent.lb(&["get", "ports"])?;
+    let passed = checks::requests(lab)? & checks::throughput(lab)?;
+    agent.lb(&["get", "services"])?;
+    if !once && !ended() {
+        live(&agent)?;
+    }
+    agent.end()?;
+    if !passed {
+        bail!("some checks failed");
+    }
+    Ok(())
+}
+
+/// Shows what happens until the user has seen enough.
+fn live(agent: &Agent) -> Result<()> {
+    println!("\nTry it from another terminal:  cargo xtask lab exec red -- curl -s 10.96.0.10");
+    while !ended() {
+        let show = |arguments: &[&str]| agent.output(arguments);
+        let (services, flows) = (show(&["get", "services"])?, show(&["get", "flows"])?);
+        // Home, and clear to the end: no flicker.
+        print!("\x1b[H\x1b[J\x1b[1mlb\x1b[0m on v-net-0, Ctrl-C ends\n\n{services}\n");
+        let flows: Vec<&str> = flows.lines().take(16).collect();
+        println!("{}", flows.join("\n"));
+        for _ in 0..10 {
+            if !ended() {
+                sleep(Duration::from_millis(100));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A command whose output nobody reads.
+pub(crate) fn quiet(command: &mut Command) -> &mut Command {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
+}

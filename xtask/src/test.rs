@@ -1,0 +1,37 @@
+//! `cargo xtask test`: all tests.
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    build::{self, cargo},
+    setup::{self, say},
+};
+
+/// Options of `cargo xtask test`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Only tests whose name contains this
+    filter: Option<String>,
+}
+
+/// Sets up, builds, then runs every test: those of the crates, the packet cases on the host and in the
+/// kernel, and the end-to-end tests on lab bridges.
+pub fn test(options: &Options) -> Result<()> {
+    setup::toolchain()?;
+    setup::tools()?;
+    let lb = build::agent()?;
+    if !setup::is_root() {
+        bail!("tests load programs and make network namespaces: run `cargo xtask test` as root");
+    }
+    say("running the tests");
+    let mut tests = cargo();
+    tests.args(["test", "--workspace", "--exclude", "lb-ebpf"]).env("LB_BINARY", lb);
+    if let Some(filter) = &options.filter {
+        tests.arg(filter);
+    }
+    let status = tests.status().context("running cargo")?;
+    if !status.success() {
+        bail!("tests failed");
+    }
+    Ok(())
+}
