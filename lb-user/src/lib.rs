@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod apply;
 pub mod attach;
+pub mod cli;
 pub mod compile;
 pub mod maps;
 pub mod model;

@@ -174,6 +174,18 @@ impl Lifetimes {
         udp_answered: 180,
         udp_unanswered: 30,
     };
+
+    /// The defaults in ticks of 2^`shift` jiffies, of which `hz` make a second; rounded up.
+    pub fn default_ticks(hz: u32, shift: u32) -> Lifetimes {
+        let ticks = |seconds: u32| (((seconds as u64 * hz as u64) >> shift) + 1) as u32;
+        Lifetimes {
+            tcp_established: ticks(Self::SECONDS.tcp_established),
+            tcp_closing: ticks(Self::SECONDS.tcp_closing),
+            tcp_unanswered: ticks(Self::SECONDS.tcp_unanswered),
+            udp_answered: ticks(Self::SECONDS.udp_answered),
+            udp_unanswered: ticks(Self::SECONDS.udp_unanswered),
+        }
+    }
 }
 
 pod! { FlowKey: 16, 40; FlowRow: 32, 44; }

@@ -18,7 +18,11 @@ use crate::{
     maps::{Maps, Pins},
     model::{Model, Service, ServiceName, diff},
     netlink::Location,
-    observe::view::{BackendView, ServiceView, View},
+    observe::{
+        backends::way,
+        state_name,
+        view::{BackendView, ServiceView, View},
+    },
     plan::{self, Mirror, Step, Ways as _},
 };
 
@@ -112,7 +116,7 @@ impl Control {
                 Ok(steps) if steps.is_empty() => {}
                 Ok(steps) => {
                     let (row, _) = ways.way(address);
-                    info!("backend {address} is now reached by {:?}", row.kind());
+                    info!("backend {address}: reached by {}", way(row.kind()));
                     self.apply(&address.to_string(), &steps);
                 }
                 Err(full) => error!("the way to {address} could not be changed: {full}"),
@@ -290,14 +294,6 @@ impl Control {
 
 fn show(frontend: &Frontend) -> String {
     format!("{} {}", frontend.protocol, std::net::SocketAddr::new(frontend.address, frontend.port))
-}
-
-fn state_name(state: BackendState) -> &'static str {
-    match state {
-        BackendState::Active => "ready",
-        BackendState::Draining => "draining",
-        BackendState::Removed | BackendState::Free => "removed",
-    }
 }
 
 /// What a change does, in the words of a log.

@@ -15,7 +15,10 @@ use super::{
 use crate::{
     attach::{Attacher, Hook},
     netlink::World,
-    observe::view::{PortView, View},
+    observe::{
+        backends::way,
+        view::{PortView, View},
+    },
 };
 
 /// See the module.
@@ -88,7 +91,7 @@ impl Ports {
                     .attach(program, *ifindex, *hook)
                     .with_context(|| format!("attaching {} to {}", hook.program(), device.name))?;
             }
-            info!("port {} ({}): {}", device.name, device.role, way_name(device.variant.way_back));
+            info!("port {} ({}): {}", device.name, device.role, way(device.variant.way_back));
             self.attached.insert(*ifindex, device.clone());
         }
         self.remove_strangers(&wanted)?;
@@ -156,22 +159,11 @@ impl Ports {
                     .get(&device.variant.bridge)
                     .map_or_else(String::new, |bridge| bridge.name.clone()),
                 role: device.role.to_owned(),
-                forward: way_name(device.variant.way_back).to_owned(),
+                forward: way(device.variant.way_back).to_owned(),
                 hooks: device.hooks.iter().map(|hook| hook.to_string()).collect(),
             })
             .collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));
         views
-    }
-}
-
-/// The word for a way back, as people see it.
-fn way_name(way: ReachKind) -> &'static str {
-    match way {
-        ReachKind::Peer => "peer",
-        ReachKind::Bridge => "bridge",
-        ReachKind::Stack => "stack",
-        ReachKind::Uplink => "uplink",
-        ReachKind::None | ReachKind::Neighbour | ReachKind::Host => "none",
     }
 }

@@ -50,7 +50,7 @@ impl Programs {
             tick_shift,
             has_csum_ipv6: (kernel >= (6, 16)) as u32,
             peer_scrubs: (kernel >= (6, 15)) as u32,
-            lifetimes: ticks(hz, tick_shift),
+            lifetimes: Lifetimes::default_ticks(hz, tick_shift),
         };
         Programs { pins: pins.clone(), sizes, base, loaded: HashMap::new() }
     }
@@ -108,18 +108,5 @@ impl Programs {
                 error.context("loading the kernel object")
             }
         })
-    }
-}
-
-/// The default lifetimes in ticks, rounded up.
-fn ticks(hz: u32, shift: u32) -> Lifetimes {
-    let ticks = |seconds: u32| (((seconds as u64 * hz as u64) >> shift) + 1) as u32;
-    let seconds = Lifetimes::SECONDS;
-    Lifetimes {
-        tcp_established: ticks(seconds.tcp_established),
-        tcp_closing: ticks(seconds.tcp_closing),
-        tcp_unanswered: ticks(seconds.tcp_unanswered),
-        udp_answered: ticks(seconds.udp_answered),
-        udp_unanswered: ticks(seconds.udp_unanswered),
     }
 }

@@ -76,6 +76,16 @@ impl Pins {
         }
     }
 
+    /// Whether some process has the instance.
+    pub fn is_locked(&self) -> io::Result<bool> {
+        let file = match fs::File::open(self.run.join("lock")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            file => file?,
+        };
+        // Shared, so that an agent that starts in this moment is not turned away for long.
+        Ok(flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK))
+    }
+
     /// Removes what is pinned and what is known for now. Kept addresses and the seed go with `all`.
     pub fn remove(&self, all: bool) -> io::Result<()> {
         for dir in [Some(&self.root), Some(&self.run), all.then_some(&self.state)].into_iter().flatten() {

@@ -1,5 +1,73 @@
 //! What people and programs see of a running instance. Reads the pinned maps and the agent's view;
 //! works with no agent running.
 
+pub mod backends;
 pub mod clock;
+pub mod flows;
+pub mod services;
+pub mod status;
 pub mod view;
+
+use lb_common::{
+    abi::BackendState,
+    family::{Family, V4, V6},
+};
+use view::BackendView;
+
+/// How many of a service's backends are ready.
+pub fn ready(backends: &[BackendView]) -> String {
+    let ready = backends.iter().filter(|backend| backend.state == state_name(BackendState::Active)).count();
+    format!("{ready}/{}", backends.len())
+}
+
+/// The word for a backend's state.
+pub fn state_name(state: BackendState) -> &'static str {
+    match state {
+        BackendState::Active => "ready",
+        BackendState::Draining => "draining",
+        BackendState::Removed | BackendState::Free => "removed",
+    }
+}
+
+/// A number of bytes as people read it.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        (value, unit) = (value / 1024.0, unit + 1);
+    }
+    if unit == 0 { format!("{count}B") } else { format!("{value:.1}{}", UNITS[unit]) }
+}
+
+/// A family's addresses as the standard library has them.
+pub trait Addresses: Family {
+    /// Whether it is IPv6.
+    const IPV6: bool;
+    /// An address.
+    fn ip(addr: Self::Addr) -> std::net::IpAddr;
+}
+
+impl Addresses for V4 {
+    const IPV6: bool = false;
+    fn ip(addr: Self::Addr) -> std::net::IpAddr {
+        std::net::IpAddr::V4(addr.into())
+    }
+}
+
+impl Addresses for V6 {
+    const IPV6: bool = true;
+    fn ip(addr: Self::Addr) -> std::net::IpAddr {
+        std::net::IpAddr::V6(addr.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_for_people() {
+        assert_eq!([0, 1023, 1024, 1 << 40].map(bytes), ["0B", "1023B", "1.0KiB", "1.0TiB"]);
+    }
+}

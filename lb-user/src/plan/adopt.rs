@@ -1,10 +1,10 @@
 //! Adoption: reads the mirror back from maps that another agent has filled.
 
-use std::{collections::HashSet, net::IpAddr};
+use std::collections::HashSet;
 
 use lb_common::{
     abi::{BackendState, BackendWord, FrontendKey, SlotRow},
-    family::{Family, V4, V6},
+    family::{V4, V6},
 };
 
 use super::{Found, FoundBackend, Ids, Mirror, mirror::digest};
@@ -12,6 +12,7 @@ use crate::{
     compile::Frontend,
     maps::{Maps, Side},
     model::Protocol,
+    observe::Addresses,
 };
 
 /// What the maps hold. Rows that an interrupted change left without use are free.
@@ -58,26 +59,6 @@ pub fn adopt(maps: &Maps) -> Mirror {
     ways.extend(backends::<V6>(&mut mirror, maps, &maps.v6, &services));
     mirror.ids.adopt_reach(|index| ways.contains(&index));
     mirror
-}
-
-/// A family's addresses as the standard library has them.
-trait Addresses: Family {
-    const IPV6: bool;
-    fn ip(addr: Self::Addr) -> IpAddr;
-}
-
-impl Addresses for V4 {
-    const IPV6: bool = false;
-    fn ip(addr: Self::Addr) -> IpAddr {
-        IpAddr::V4(addr.into())
-    }
-}
-
-impl Addresses for V6 {
-    const IPV6: bool = true;
-    fn ip(addr: Self::Addr) -> IpAddr {
-        IpAddr::V6(addr.into())
-    }
 }
 
 fn frontends<F: Addresses>(mirror: &mut Mirror, side: &Side<F>) {

@@ -33,6 +33,19 @@ pub struct Found {
     pub backends: Vec<u32>,
 }
 
+/// Numbers of rows in use, of IPv4 and IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// Service rows.
+    pub services: u32,
+    /// Frontends.
+    pub frontends: [u32; 2],
+    /// Backends, removed ones too.
+    pub backends: [u32; 2],
+    /// Slots.
+    pub slots: u32,
+}
+
 /// A backend's row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FoundBackend {
@@ -118,6 +131,18 @@ impl Mirror {
     /// Every service row in use.
     pub fn services(&self) -> impl Iterator<Item = (u32, &Found)> {
         self.services.iter().map(|(id, found)| (*id, found))
+    }
+
+    /// How many rows are in use.
+    pub fn used(&self) -> Used {
+        let family =
+            |ipv6: bool| self.frontends.keys().filter(|key| key.address.is_ipv6() == ipv6).count() as u32;
+        Used {
+            services: self.services.len() as u32,
+            frontends: [family(false), family(true)],
+            backends: [self.backends[0].len() as u32, self.backends[1].len() as u32],
+            slots: self.services.values().map(|found| found.len).sum(),
+        }
     }
 
     /// Every address that has a way.

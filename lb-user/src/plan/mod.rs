@@ -17,7 +17,7 @@ use lb_common::abi::{BackendState, BackendWord, ReachRow, SetRow, SlotRow, Word}
 
 pub use adopt::adopt;
 pub use ids::{Full, Ids};
-pub use mirror::{Found, FoundBackend, Mirror};
+pub use mirror::{Found, FoundBackend, Mirror, Used};
 
 use crate::compile::{self, Frontend, Wanted};
 

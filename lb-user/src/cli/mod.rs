@@ -1,0 +1,180 @@
+//! The command line.
+
+mod check;
+mod get;
+mod output;
+mod status;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+pub use output::Format;
+
+use crate::{
+    agent::{self, Options, options::Forward},
+    maps::Pins,
+};
+
+/// A load balancer for services on hosts whose pods, containers or VMs hang off a Linux bridge.
+#[derive(Parser)]
+#[command(name = "lb", version)]
+pub struct Cli {
+    /// Which of the host's instances
+    #[arg(long, global = true, default_value = "default")]
+    instance: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the agent in the foreground; what it sets up stays when it ends
+    Run(Run),
+    /// Is this config valid?
+    Check {
+        /// File or directory
+        config: PathBuf,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        output: Format,
+    },
+    /// Show services, backends, flows or ports
+    Get(get::Get),
+    /// Is all well? Programs, outcomes of packets, pressure of every map
+    Status {
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        output: Format,
+    },
+    /// Leave the host as it was: programs, maps and files go
+    Uninstall {
+        /// Also the given addresses and the hash seed, which are otherwise kept
+        #[arg(long)]
+        all: bool,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        output: Format,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+#[derive(Args)]
+struct Run {
+    /// Bridge whose ports are served; may be given several times
+    #[arg(long = "bridge", value_name = "BRIDGE", required = true)]
+    bridges: Vec<String>,
+    /// Device that leads outside; may be given several times
+    #[arg(long = "uplink", value_name = "DEVICE")]
+    uplinks: Vec<String>,
+    /// Services: a file or a directory, YAML or JSON; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// How translated packets travel on
+    #[arg(long, value_enum, default_value_t = Forward::Auto)]
+    forward: Forward,
+    /// Service ports (per address family) that the maps can hold; fixed until `lb uninstall`
+    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
+    max_services: u32,
+    /// Rows of each flow table, two per flow; fixed until `lb uninstall`
+    #[arg(long, value_name = "N", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1024..=1 << 26))]
+    max_flows: u32,
+    /// Attach by clsact filters also where the kernel has tcx links
+    #[arg(long, hide = true)]
+    clsact: bool,
+}
+
+impl Cli {
+    /// Carries the command out. Errors are printed; the code is 1 for them, 2 for wrong usage.
+    pub async fn run() -> ExitCode {
+        match Cli::parse().dispatch().await {
+            Ok(code) => code,
+            Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    async fn dispatch(self) -> Result<ExitCode> {
+        let pins = Pins::new(&self.instance);
+        match self.command {
+            Command::Run(run) => {
+                log();
+                agent::run(run.options(self.instance)).await?;
+            }
+            Command::Check { config, output } => return check::check(&config, output),
+            Command::Get(get) => get.run(&pins)?,
+            Command::Status { output } => return status::status(&pins, output),
+            Command::Uninstall { all, output } => {
+                let removed = agent::uninstall(&pins, all)?;
+                let lines = removed.iter().map(|what| format!("{what} removed\n")).collect();
+                output::print(output, &removed, || lines)?;
+            }
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Cli::command(), "lb", &mut script);
+                output::write(&script)?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Run {
+    fn options(self, instance: String) -> Options {
+        Options {
+            bridges: self.bridges,
+            uplinks: self.uplinks,
+            config: self.config,
+            forward: self.forward,
+            instance,
+            max_services: self.max_services,
+            max_flows: self.max_flows,
+            clsact: self.clsact,
+        }
+    }
+}
+
+/// One line per event on stderr, `RUST_LOG` chooses which.
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.unwrap_or_else(|_| "info".into()))
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .init();
+}
+
+/// Somebody reads only the head of what we print.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_needs_a_bridge_and_a_config() {
+        assert!(Cli::try_parse_from(["lb", "run", "--config", "f"]).is_err());
+        assert!(Cli::try_parse_from(["lb", "run", "--bridge", "b"]).is_err());
+        let cli = Cli::try_parse_from(["lb", "run", "--bridge", "a", "--bridge", "b", "--config", "f"]);
+        let Ok(Cli { command: Command::Run(run), instance }) = cli else { panic!("a valid command line") };
+        let options = run.options(instance);
+        assert_eq!(options.bridges, ["a", "b"]);
+        assert_eq!((options.instance.as_str(), options.max_services), ("default", 16_384));
+    }
+}

@@ -1,0 +1,50 @@
+//! `lb status`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::output::{Format, print, table};
+use crate::{
+    maps::Pins,
+    observe::status::{Status, read},
+};
+
+/// Says how an instance is; the code is 1 where something is wrong.
+pub fn status(pins: &Pins, format: Format) -> Result<ExitCode> {
+    let status = read(pins)?;
+    print(format, &status, || text(&status))?;
+    Ok(if status.healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn text(status: &Status) -> String {
+    let agent = match &status.agent {
+        Some(pid) => format!("running, process {pid}"),
+        None => "not running; services go on without it, changes are not taken over".to_owned(),
+    };
+    let mut text = format!(
+        "Instance:  {}\nAgent:     {agent}\nConfig:    {}\nForward:   {}, attached by {}\nHash seed: {}\n",
+        status.instance, status.config, status.forward, status.attach, status.hash_seed
+    );
+    for (title, lines) in [("Problems", &status.problems), ("Passed by", &status.bypassed)] {
+        if !lines.is_empty() {
+            text += &format!("\n{title}:\n");
+            text.extend(lines.iter().map(|line| format!("  {line}\n")));
+        }
+    }
+    let pressure = status.maps.iter().map(|map| {
+        [
+            map.name.to_owned(),
+            map.used.to_string(),
+            map.max.to_string(),
+            format!("{:.1}%", map.pressure * 100.0),
+        ]
+    });
+    text += "\n";
+    text += &table(["MAP", "USED", "MAX", "PRESSURE"], pressure.collect(), "");
+    let outcomes = status.outcomes.iter().filter(|(_, packets)| **packets > 0);
+    let outcomes = outcomes.map(|(outcome, packets)| [(*outcome).to_owned(), packets.to_string()]);
+    text += "\n";
+    text += &table(["OUTCOME", "PACKETS"], outcomes.collect(), "No packets seen.");
+    text
+}

@@ -1,0 +1,88 @@
+//! Flows that are going on.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result};
+use lb_common::{
+    abi::{FlowKey, FlowRow, FlowState, Lifetimes},
+    family::{V4, V6},
+    wire::Protocol,
+};
+use serde::Serialize;
+
+use super::{
+    Addresses,
+    clock::{hz, now_ticks, tick_shift},
+};
+use crate::maps::{Maps, Side};
+
+/// One flow, as its client began it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Flow {
+    /// Client, `address:port`.
+    pub client: String,
+    /// What it called.
+    pub frontend: String,
+    /// Who answers.
+    pub backend: String,
+    /// `TCP` or `UDP`.
+    pub protocol: &'static str,
+    /// `unanswered`, `established` or `closing`.
+    pub state: &'static str,
+    /// Seconds since its last packet, to about a second.
+    pub idle: u64,
+}
+
+/// Every flow whose lifetime is not over.
+pub fn flows(maps: &Maps) -> Result<Vec<Flow>> {
+    let mut all = Vec::new();
+    add(&mut all, &maps.v4)?;
+    add(&mut all, &maps.v6)?;
+    all.sort_by(|a, b| (&a.frontend, &a.client).cmp(&(&b.frontend, &b.client)));
+    Ok(all)
+}
+
+fn add<F: Addresses>(all: &mut Vec<Flow>, side: &Side<F>) -> Result<()> {
+    let hz = hz();
+    let (now, lifetimes) = (now_ticks(hz), Lifetimes::default_ticks(hz, tick_shift(hz)));
+    for entry in side.flows.iter() {
+        let (key, row): (FlowKey<F>, FlowRow<F>) = match entry {
+            Ok(entry) => entry,
+            // It has gone since the last step.
+            Err(aya::maps::MapError::KeyNotFound) => continue,
+            Err(error) => return Err(error).context("reading the flow table"),
+        };
+        let Some(protocol) = Protocol::from_number(key.protocol as u8) else { continue };
+        if row.is_reply() || row.expired(protocol, now, &lifetimes) {
+            continue;
+        }
+        let show = |addr: F::Addr, port: u16| SocketAddr::new(F::ip(addr), u16::from_be(port)).to_string();
+        all.push(Flow {
+            client: show(key.src, key.src_port),
+            frontend: show(key.dst, key.dst_port),
+            backend: show(row.addr, row.port),
+            protocol: match protocol {
+                Protocol::Tcp => "TCP",
+                Protocol::Udp => "UDP",
+            },
+            state: match row.state() {
+                FlowState::Unanswered => "unanswered",
+                FlowState::Established => "established",
+                FlowState::Closing => "closing",
+            },
+            idle: ((now.wrapping_sub(row.seen) as u64) << tick_shift(hz)) / hz as u64,
+        });
+    }
+    Ok(())
+}
+
+/// Used and all rows of the flow tables.
+pub fn pressure(maps: &Maps) -> [(&'static str, u32, u32); 2] {
+    fn used<F: Addresses>(side: &Side<F>) -> u32 {
+        side.flows.keys().filter(Result::is_ok).count() as u32
+    }
+    [
+        ("flows, IPv4", used::<V4>(&maps.v4), maps.v4.max_flows),
+        ("flows, IPv6", used::<V6>(&maps.v6), maps.v6.max_flows),
+    ]
+}

@@ -1,0 +1,68 @@
+//! Connections one after the other: connect, a byte each way, close.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::lab::Lab;
+
+/// Where the server listens, and the port of its service.
+pub const PORT: u16 = 7777;
+/// What the server answers, so that an answer of somebody else is noticed.
+const ANSWER: u8 = b'b';
+
+/// What one run measured.
+pub struct Run {
+    /// Connections per second.
+    pub per_second: f64,
+    /// Median time of a connection, microseconds.
+    pub p50_us: f64,
+    /// 99th percentile, microseconds.
+    pub p99_us: f64,
+}
+
+/// Starts the server in the pod blue, on a thread that ends with this process.
+pub fn serve(lab: &Lab) -> Result<()> {
+    let listener =
+        lab.within("blue", || TcpListener::bind(("0.0.0.0", PORT)))?.context("listening in blue")?;
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut byte = [0];
+            if stream.read_exact(&mut byte).is_ok() {
+                let _ = stream.write_all(&[ANSWER]);
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Connects from the pod red for some seconds.
+pub fn run(lab: &Lab, to: SocketAddr, seconds: u32) -> Result<Run> {
+    lab.within("red", move || connect(to, Duration::from_secs(seconds as u64)))?
+}
+
+fn connect(to: SocketAddr, time: Duration) -> Result<Run> {
+    let mut times = Vec::with_capacity(1 << 17);
+    let start = Instant::now();
+    while start.elapsed() < time {
+        let begin = Instant::now();
+        let mut stream = TcpStream::connect(to).with_context(|| format!("connecting to {to}"))?;
+        stream.write_all(b"a")?;
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        if byte != [ANSWER] {
+            bail!("an answer of somebody else from {to}");
+        }
+        drop(stream);
+        times.push(begin.elapsed());
+    }
+    let per_second = times.len() as f64 / start.elapsed().as_secs_f64();
+    times.sort();
+    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e6;
+    Ok(Run { per_second, p50_us: at(0.5), p99_us: at(0.99) })
+}
