@@ -44,6 +44,11 @@ impl NetworkHeader for Ipv4 {
     }
 
     #[inline(always)]
+    fn payload(&self, _len: u32) -> u32 {
+        (u16::from_be(self.total_length) as u32).saturating_sub(size_of::<Self>() as u32)
+    }
+
+    #[inline(always)]
     fn protocol(&self) -> u8 {
         self.protocol
     }

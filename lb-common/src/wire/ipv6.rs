@@ -47,6 +47,13 @@ impl NetworkHeader for Ipv6 {
     }
 
     #[inline(always)]
+    fn payload(&self, len: u32) -> u32 {
+        let payload = u16::from_be(self.payload_length) as u32;
+        let most = len.saturating_sub(size_of::<Self>() as u32);
+        if payload == 0 && most > u16::MAX as u32 { most } else { payload }
+    }
+
+    #[inline(always)]
     fn protocol(&self) -> u8 {
         self.next_header
     }

@@ -24,6 +24,9 @@ pub trait NetworkHeader: Pod {
     /// Refuses headers that contradict themselves or the packet's length, fragments, and headers
     /// between this one and the transport header. `len`: bytes from this header to the packet's end.
     fn check(&self, len: u32) -> Result<(), Counter>;
+    /// Bytes that follow, of a header that passed [`Self::check`] with the same `len`. Not what pads the
+    /// frame.
+    fn payload(&self, len: u32) -> u32;
     /// Protocol number of what follows.
     fn protocol(&self) -> u8;
     /// Source address.
