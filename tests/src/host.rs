@@ -93,6 +93,9 @@ impl Packet for Bytes {
         true
     }
 
+    /// Nobody knows the sum of a packet in a vector.
+    fn update_sum(&mut self, _difference: u32) {}
+
     /// As the kernel's `bpf_l4_csum_replace` with a difference, on a packet whose checksum is complete
     /// in its bytes: `csum_fold(csum_add(diff, ~csum_unfold(*sum)))`, and `BPF_F_MARK_MANGLED_0` for UDP.
     fn update_checksum(&mut self, offset: usize, difference: u32, kind: SumKind) -> bool {

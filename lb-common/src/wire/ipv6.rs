@@ -1,6 +1,6 @@
 //! IPv6 (RFC 8200).
 
-use super::NetworkHeader;
+use super::{NetworkHeader, checksum};
 use crate::{abi::Counter, family::Addr6};
 
 /// The fixed header.
@@ -75,11 +75,12 @@ impl NetworkHeader for Ipv6 {
     }
 
     #[inline(always)]
-    fn take_hop(&mut self) -> bool {
+    fn take_hop(&mut self) -> Option<u32> {
         if self.hop_limit <= 1 {
-            return false;
+            return None;
         }
         self.hop_limit -= 1;
-        true
+        // The hop limit is the low byte of its word on the wire.
+        Some(checksum::difference(0x0001u16.to_be() as u64, 0))
     }
 }
