@@ -65,6 +65,30 @@ pub fn in_kernel<F: Net>(case: &Case<F>, kernel: &mut Kernel) -> Result<()> {
     play(case, |state, sent, bytes, _, _| agrees(kernel, state, sent.at, bytes, sent.packet.has_checksum()))
 }
 
+/// Whatever a packet is, it is left as it was or translated and counted as one, and how it lies in
+/// memory does not matter.
+///
+/// # Errors
+/// When that does not hold.
+pub fn is_sane<F: Net>(state: &State<F>, at: At, bytes: &[u8]) -> Result<()> {
+    let (verdict, outcome) = host::run(state, at, bytes);
+    let counted = |counter| outcome.counters.get(&(counter as u32)).copied().unwrap_or(0);
+    let translated = counted(Counter::Request) + counted(Counter::Reply);
+    let forwarded = matches!(verdict, Verdict::Forward(_));
+    ensure!(translated == forwarded as u64, "{verdict:?}, but counted {}", labels(&outcome.counters));
+    ensure!(forwarded || outcome.packet == bytes, "{verdict:?} and changed");
+    ensure!(outcome.packet.len() == bytes.len(), "its length changed");
+    let ip = bytes.get(12..14).is_some_and(|ethertype| ethertype == F::ETHERTYPE.to_ne_bytes());
+    let outcomes = outcome.counters.values().sum::<u64>();
+    let beside = counted(Counter::NewFlow) + counted(Counter::Rebuilt);
+    ensure!(outcomes - beside == ip as u64, "not one outcome, but {}", labels(&outcome.counters));
+    ensure!(
+        host::run_in_pieces(state, at, bytes) == (verdict, outcome),
+        "it matters how the packet lies in memory"
+    );
+    Ok(())
+}
+
 /// A packet gets the same in the kernel, whatever the device knows of it, as on the host. `summed`: its
 /// checksum covers what may change.
 ///

@@ -9,4 +9,5 @@ pub mod host;
 pub mod kernel;
 pub mod object;
 pub mod packet;
+pub mod random;
 pub mod state;
