@@ -25,7 +25,7 @@ pub struct Case<F: Net> {
 #[derive(Clone, Debug)]
 pub(crate) enum Step<F: Net> {
     /// A packet is seen.
-    Packet(Sent),
+    Packet(Box<Sent>),
     /// Nothing is, for so many ticks.
     Wait(u32),
     /// A row is evicted.
@@ -61,14 +61,14 @@ impl<F: Net> Case<F> {
 
     /// A packet at a hook of a device; left alone unless one of the next methods says otherwise.
     pub fn send(mut self, hook: Hook, ifindex: u32, packet: Wire) -> Self {
-        self.steps.push(Step::Packet(Sent {
+        self.steps.push(Step::Packet(Box::new(Sent {
             at: At { settings: self.settings, hook, ifindex },
             becomes: packet.clone(),
             packet,
             verdict: Verdict::Pass,
             counters: Vec::new(),
             accounted: 0,
-        }));
+        })));
         self
     }
 

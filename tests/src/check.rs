@@ -154,8 +154,9 @@ fn play<F: Net>(
     let mut state = case.state.clone();
     for (index, step) in case.steps.iter().enumerate() {
         let place = || match step {
-            Step::Packet(Sent { at, packet, .. }) => {
-                format!("step {}: {packet}, at {:?} of device {}", index + 1, at.hook, at.ifindex)
+            Step::Packet(sent) => {
+                let At { hook, ifindex, .. } = sent.at;
+                format!("step {}: {}, at {hook:?} of device {ifindex}", index + 1, sent.packet)
             }
             other => format!("step {}: {other:?}", index + 1),
         };

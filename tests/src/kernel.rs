@@ -78,8 +78,9 @@ pub type Seen<F> = (Action, Outcome<F>);
 /// Without root, or without `ip` from iproute2.
 pub fn enter_namespace() -> Result<()> {
     // SAFETY: concerns this thread only.
+    let unshared = unsafe { libc::unshare(libc::CLONE_NEWNET) };
     ensure!(
-        unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0,
+        unshared == 0,
         "no network namespace of one's own ({}): run as root, with `cargo xtask test`",
         std::io::Error::last_os_error()
     );

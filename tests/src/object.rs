@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 pub const PROGRAMS: [&str; 6] =
     ["bridge_egress", "bridge_ingress", "port_egress", "port_ingress", "uplink_egress", "uplink_ingress"];
 
-/// Bytes of the object that `LB_OBJECT` names, or of the one that the workspace's build left.
+/// Bytes of the object that `LB_OBJECT` names, or else of the one that is part of `lb`: building
+/// lb-user, which these tests depend on, has left it in the workspace.
 ///
 /// # Errors
 /// When there is none; the message says how to get one.

@@ -112,12 +112,7 @@ pub const DEVICES: [u32; 7] = [100, 200, 102, 103, 104, 202, UPLINK];
 
 /// A MAC as rows hold it.
 pub fn mac_of(at: &str) -> Mac {
-    bytemuck_mac(mac(socket(at).ip().octets()))
-}
-
-fn bytemuck_mac(mac: [u8; 6]) -> Mac {
-    let [a, b, c, d, e, f] = mac;
-    [[a, b], [c, d], [e, f]].map(u16::from_ne_bytes)
+    bytemuck::cast(mac(socket(at).ip().octets()))
 }
 
 impl Port {

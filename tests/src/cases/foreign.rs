@@ -1,6 +1,9 @@
 //! Packets that are not ours.
 
-use lb_common::{abi::Counter, path::Hook, path::Way::Peer};
+use lb_common::{
+    abi::{Counter, ReachKind},
+    path::{Hook, Way::Peer},
+};
 
 use super::{BACKEND, CLIENT, VIP, web};
 use crate::{
@@ -64,7 +67,7 @@ fn not_ip<F: Net>() -> Case<F> {
 }
 
 fn zones<F: Net>() -> Case<F> {
-    let other = on(OTHER_BRIDGE, lb_common::abi::ReachKind::Peer);
+    let other = on(OTHER_BRIDGE, ReachKind::Peer);
     case("the same addresses on another bridge are another flow", web())
         .pod(RED, tcp(CLIENT, VIP).syn())
         .opens(Peer(BLUE.ifindex), BACKEND)
@@ -72,7 +75,7 @@ fn zones<F: Net>() -> Case<F> {
         .no_row(tcp(CLIENT, VIP))
         .pod(ORANGE, tcp(BACKEND, CLIENT).syn_ack())
         .passes(Counter::NoFrontend)
-        .on(on(BRIDGE, lb_common::abi::ReachKind::Peer))
+        .on(on(BRIDGE, ReachKind::Peer))
         .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
         .reply(Peer(RED.ifindex), VIP, CLIENT)
 }

@@ -1,7 +1,7 @@
 //! How requests and replies travel on, by the kind of port and by hook.
 
 use lb_common::{
-    abi::{Counter, ReachKind, ReachRow, ZONE_OF_CLIENT, ZONE_UPLINK},
+    abi::{Counter, ReachKind, ReachRow, ZONE_OF_CLIENT, ZONE_UPLINK, flow_bits::ANSWERED},
     path::{
         Hook,
         Way::{Continue, Egress, Neighbour, Peer},
@@ -14,7 +14,7 @@ use crate::{
     case::{Case, case},
     family::Net,
     packet::{of, tcp, udp},
-    state::{BLUE, BRIDGE, ORANGE, OTHER_BRIDGE, RED, UPLINK, host_process, mac_of, on, on_uplink, outside},
+    state::{BLUE, BRIDGE, ORANGE, OTHER_BRIDGE, RED, UPLINK, host_process, on, on_uplink, outside},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
@@ -236,11 +236,10 @@ fn stack<F: Net>() -> Case<F> {
             tcp(BACKEND, CLIENT).syn_ack().link_from(BRIDGE.at).link_to(CLIENT),
         )
         .reply(Continue, VIP, CLIENT)
-        .row(tcp(CLIENT, VIP), lb_common::abi::flow_bits::ANSWERED, 1)
+        .row(tcp(CLIENT, VIP), ANSWERED, 1)
 }
 
 fn at_the_bridge<F: Net>() -> Case<F> {
-    assert_eq!(mac_of(CLIENT), mac_of(RED.at));
     case("bridge device: what a port without a program left to the host", {
         web_by(BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Bridge))
     })

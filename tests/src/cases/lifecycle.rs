@@ -2,10 +2,10 @@
 
 use lb_common::{
     abi::{
-        BackendState, BackendWord, Counter, Lifetimes,
+        BackendState, BackendWord, Counter, Lifetimes, ReachKind,
         flow_bits::{ANSWERED, FIN_BACKEND, FIN_CLIENT, REPLY, RESET},
     },
-    path::Way::Peer,
+    path::Way::{self, Peer},
     wire::Protocol,
 };
 
@@ -14,12 +14,12 @@ use crate::{
     case::{Case, case},
     family::Net,
     packet::{of, tcp, udp},
-    state::{BLUE, RED, State},
+    state::{BLUE, GREEN, RED, State},
 };
 
 const LIFE: Lifetimes = Lifetimes::SECONDS;
-const TO: lb_common::path::Way = Peer(BLUE.ifindex);
-const BACK: lb_common::path::Way = Peer(RED.ifindex);
+const TO: Way = Peer(BLUE.ifindex);
+const BACK: Way = Peer(RED.ifindex);
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
     let mut cases = vec![
@@ -199,17 +199,18 @@ fn replace<F: Net>(state: &mut State<F>) {
 }
 
 fn green<F: Net>(state: &mut State<F>) {
-    use crate::state::GREEN;
     *state = std::mem::take(state).service(1, &[], &[2]).backend(
         2,
         1,
-        "10.244.1.4:8080",
+        SPARE,
         GREEN.bridge.zone,
-        GREEN.reached(lb_common::abi::ReachKind::Peer),
+        GREEN.reached(ReachKind::Peer),
     );
 }
 
-const GREEN_PORT: lb_common::path::Way = Peer(crate::state::GREEN.ifindex);
+/// Green's server.
+const SPARE: &str = "10.244.1.4:8080";
+const GREEN_PORT: Way = Peer(GREEN.ifindex);
 
 fn removed_tcp<F: Net>() -> Case<F> {
     established("TCP stays with a backend that was removed", Protocol::Tcp)
@@ -224,8 +225,8 @@ fn removed_udp<F: Net>() -> Case<F> {
     established("UDP leaves a backend that was removed with its next packet", Protocol::Udp)
         .change(replace)
         .pod(RED, udp(CLIENT, VIP))
-        .opens(GREEN_PORT, "10.244.1.4:8080")
-        .pod(crate::state::GREEN, udp("10.244.1.4:8080", CLIENT))
+        .opens(GREEN_PORT, SPARE)
+        .pod(GREEN, udp(SPARE, CLIENT))
         .reply(BACK, VIP, CLIENT)
 }
 
@@ -233,7 +234,7 @@ fn syn_after_removal<F: Net>() -> Case<F> {
     established("a SYN on a flow whose backend was removed goes to another", Protocol::Tcp)
         .change(replace)
         .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(GREEN_PORT, "10.244.1.4:8080")
+        .opens(GREEN_PORT, SPARE)
 }
 
 fn draining<F: Net>() -> Case<F> {
@@ -249,7 +250,7 @@ fn draining<F: Net>() -> Case<F> {
         .pod(RED, tcp(CLIENT, VIP))
         .request(TO, BACKEND)
         .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(GREEN_PORT, "10.244.1.4:8080")
+        .opens(GREEN_PORT, SPARE)
 }
 
 fn freed<F: Net>() -> Case<F> {
@@ -259,5 +260,5 @@ fn freed<F: Net>() -> Case<F> {
             green(state);
         })
         .pod(RED, tcp(CLIENT, VIP))
-        .opens(GREEN_PORT, "10.244.1.4:8080")
+        .opens(GREEN_PORT, SPARE)
 }
