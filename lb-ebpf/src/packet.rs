@@ -153,4 +153,10 @@ impl Packet for Skb {
         }
         done
     }
+
+    #[inline(always)]
+    fn update_sum(&mut self, difference: u32) {
+        // SAFETY: only the context is touched; without a complete sum it does nothing.
+        unsafe { bpf_csum_update(self.skb, difference) };
+    }
 }

@@ -1,1 +1,13 @@
-//! Shared.
+//! Packet cases: what each packet gets, written once as data ([`case`], [`cases`]), run by the decision
+//! core on the host ([`host`]) and by the kernel programs through `BPF_PROG_TEST_RUN` ([`kernel`]).
+
+pub mod case;
+pub mod cases;
+pub mod check;
+pub mod family;
+pub mod host;
+pub mod kernel;
+pub mod object;
+pub mod packet;
+pub mod random;
+pub mod state;

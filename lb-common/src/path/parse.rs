@@ -65,19 +65,24 @@ impl<F: Family> Parsed<F> {
     #[inline(always)]
     pub fn new<P: Packet>(packet: &mut P, frame: &Frame<F>, key: FlowKey<F>) -> Result<Self, Counter> {
         let protocol = Protocol::from_number(frame.ip.protocol()).ok_or(Counter::Protocol)?;
-        let flags = match protocol {
-            Protocol::Udp => TcpFlags::default(),
+        let payload = frame.ip.payload(packet.len() - size_of::<Ethernet>() as u32);
+        if payload < protocol.header_len() {
+            return Err(Counter::Truncated);
+        }
+        let (flags, length) = match protocol {
+            Protocol::Udp => {
+                const LENGTH: usize = 4;
+                let length = readable::<u16, P>(packet, Frame::<F>::TRANSPORT + LENGTH)?;
+                (TcpFlags::default(), u16::from_be(length) as u32)
+            }
             Protocol::Tcp => {
                 const DATA_OFFSET: usize = 12;
                 let [words, flags] = readable::<[u8; 2], P>(packet, Frame::<F>::TRANSPORT + DATA_OFFSET)?;
-                if words >> 4 < 5 {
-                    return Err(Counter::Malformed);
-                }
-                TcpFlags(flags)
+                (TcpFlags(flags), (words >> 4) as u32 * 4)
             }
         };
-        if packet.len() < (Frame::<F>::TRANSPORT + protocol.header_len()) as u32 {
-            return Err(Counter::Truncated);
+        if length < protocol.header_len() || length > payload {
+            return Err(Counter::Malformed);
         }
         Ok(Parsed {
             destination: frame.ethernet.destination,

@@ -25,8 +25,11 @@ pub fn rewrite<F: Family, P: Packet>(
     let addresses = checksum::difference(from.src.sum() + from.dst.sum(), to.src.sum() + to.dst.sum());
     // Read again rather than kept since it was parsed: that would not fit the stack.
     let mut frame = packet.load::<Frame<F>>(0).ok_or(Counter::Truncated)?;
-    if onward.hop && !frame.ip.take_hop() {
-        return Err(Counter::TtlExceeded);
+    if onward.hop {
+        let difference = frame.ip.take_hop().ok_or(Counter::TtlExceeded)?;
+        if ipv6 {
+            packet.update_sum(difference);
+        }
     }
     frame.ethernet.destination = onward.destination;
     frame.ip.set_addresses(to.src, to.dst, addresses);

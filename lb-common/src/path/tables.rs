@@ -27,6 +27,9 @@ pub trait Packet {
     fn store<T: Pod>(&mut self, offset: usize, value: &T) -> bool;
     /// Applies a difference to the transport checksum at `offset`; whether it could.
     fn update_checksum(&mut self, offset: usize, difference: u32, kind: SumKind) -> bool;
+    /// Tells what knows the sum of the whole packet (CHECKSUM_COMPLETE) that bytes which no checksum of
+    /// the packet covers changed by `difference`.
+    fn update_sum(&mut self, difference: u32);
 }
 
 /// What a change of a transport checksum is about.

@@ -44,6 +44,11 @@ impl NetworkHeader for Ipv4 {
     }
 
     #[inline(always)]
+    fn payload(&self, _len: u32) -> u32 {
+        (u16::from_be(self.total_length) as u32).saturating_sub(size_of::<Self>() as u32)
+    }
+
+    #[inline(always)]
     fn protocol(&self) -> u8 {
         self.protocol
     }
@@ -66,13 +71,13 @@ impl NetworkHeader for Ipv4 {
     }
 
     #[inline(always)]
-    fn take_hop(&mut self) -> bool {
+    fn take_hop(&mut self) -> Option<u32> {
         if self.ttl <= 1 {
-            return false;
+            return None;
         }
         self.ttl -= 1;
         // The TTL is the high byte of its word on the wire.
         self.check = checksum::update(self.check, checksum::difference(0x0100u16.to_be() as u64, 0));
-        true
+        Some(0)
     }
 }

@@ -1,6 +1,6 @@
 //! IPv6 (RFC 8200).
 
-use super::NetworkHeader;
+use super::{NetworkHeader, checksum};
 use crate::{abi::Counter, family::Addr6};
 
 /// The fixed header.
@@ -47,6 +47,13 @@ impl NetworkHeader for Ipv6 {
     }
 
     #[inline(always)]
+    fn payload(&self, len: u32) -> u32 {
+        let payload = u16::from_be(self.payload_length) as u32;
+        let most = len.saturating_sub(size_of::<Self>() as u32);
+        if payload == 0 && most > u16::MAX as u32 { most } else { payload }
+    }
+
+    #[inline(always)]
     fn protocol(&self) -> u8 {
         self.next_header
     }
@@ -68,11 +75,12 @@ impl NetworkHeader for Ipv6 {
     }
 
     #[inline(always)]
-    fn take_hop(&mut self) -> bool {
+    fn take_hop(&mut self) -> Option<u32> {
         if self.hop_limit <= 1 {
-            return false;
+            return None;
         }
         self.hop_limit -= 1;
-        true
+        // The hop limit is the low byte of its word on the wire.
+        Some(checksum::difference(0x0001u16.to_be() as u64, 0))
     }
 }

@@ -24,6 +24,9 @@ pub trait NetworkHeader: Pod {
     /// Refuses headers that contradict themselves or the packet's length, fragments, and headers
     /// between this one and the transport header. `len`: bytes from this header to the packet's end.
     fn check(&self, len: u32) -> Result<(), Counter>;
+    /// Bytes that follow, of a header that passed [`Self::check`] with the same `len`. Not what pads the
+    /// frame.
+    fn payload(&self, len: u32) -> u32;
     /// Protocol number of what follows.
     fn protocol(&self) -> u8;
     /// Source address.
@@ -32,6 +35,7 @@ pub trait NetworkHeader: Pod {
     fn destination(&self) -> Self::Addr;
     /// Sets both addresses, whose sums differ by `difference`, and mends the header's checksum.
     fn set_addresses(&mut self, source: Self::Addr, destination: Self::Addr, difference: u32);
-    /// One hop less; `false` and unchanged if the packet may not travel on.
-    fn take_hop(&mut self) -> bool;
+    /// One hop less; `None` and unchanged if the packet may not travel on. The difference is what the
+    /// header's sum changes by: nothing where a checksum of its own makes up for it.
+    fn take_hop(&mut self) -> Option<u32>;
 }

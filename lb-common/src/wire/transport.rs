@@ -34,7 +34,7 @@ impl Protocol {
 
     /// Length of the shortest header.
     #[inline(always)]
-    pub fn header_len(self) -> usize {
+    pub fn header_len(self) -> u32 {
         match self {
             Protocol::Tcp => 20,
             Protocol::Udp => 8,

@@ -1,0 +1,182 @@
+//! A packet case: rows, packets in a sequence, and what each of them gets.
+
+use lb_common::{
+    abi::{Counter, FlowKey, ReachKind, Settings},
+    path::{Hook, Verdict, Way},
+};
+
+use crate::{
+    family::Net,
+    packet::Wire,
+    state::{At, BRIDGE, Port, State, on},
+};
+
+/// Packets over the same tables, and what each gets.
+#[derive(Clone, Debug)]
+pub struct Case<F: Net> {
+    /// The test's name: what holds.
+    pub name: String,
+    pub(crate) state: State<F>,
+    settings: Settings,
+    pub(crate) steps: Vec<Step<F>>,
+}
+
+/// What happens next in a case.
+#[derive(Clone, Debug)]
+pub(crate) enum Step<F: Net> {
+    /// A packet is seen.
+    Packet(Box<Sent>),
+    /// Nothing is, for so many ticks.
+    Wait(u32),
+    /// A row is evicted.
+    Lose(FlowKey<F>),
+    /// The agent changes a row.
+    Change(fn(&mut State<F>)),
+    /// There is such a row with these bits (the low eight) and this backend, or there is none.
+    Row(FlowKey<F>, Option<(u32, u32)>),
+}
+
+/// A packet at a hook, and what it gets.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub at: At,
+    pub packet: Wire,
+    pub verdict: Verdict,
+    pub becomes: Wire,
+    pub counters: Vec<Counter>,
+    /// Packets of this length that the service's traffic grows by.
+    pub accounted: u64,
+}
+
+/// A case on these rows. Its packets meet the programs of [`BRIDGE`] in peer mode until [`Case::on`].
+pub fn case<F: Net>(name: impl Into<String>, state: State<F>) -> Case<F> {
+    Case { name: name.into(), state, settings: on(BRIDGE, ReachKind::Peer), steps: Vec::new() }
+}
+
+impl<F: Net> Case<F> {
+    /// Later packets meet programs with these settings.
+    pub fn on(self, settings: Settings) -> Self {
+        Case { settings, ..self }
+    }
+
+    /// A packet at a hook of a device; left alone unless one of the next methods says otherwise.
+    pub fn send(mut self, hook: Hook, ifindex: u32, packet: Wire) -> Self {
+        self.steps.push(Step::Packet(Box::new(Sent {
+            at: At { settings: self.settings, hook, ifindex },
+            becomes: packet.clone(),
+            packet,
+            verdict: Verdict::Pass,
+            counters: Vec::new(),
+            accounted: 0,
+        })));
+        self
+    }
+
+    /// A packet that a pod sends.
+    pub fn pod(self, port: Port, packet: Wire) -> Self {
+        self.send(Hook::PortIngress, port.ifindex, packet)
+    }
+
+    /// It goes on to a backend (`address:port`), addressed to its MAC.
+    pub fn request(mut self, way: Way, backend: &str) -> Self {
+        let sent = self.last();
+        sent.verdict = Verdict::Forward(way);
+        sent.becomes = sent.packet.clone().destination(backend).link_to(backend);
+        sent.counters = vec![Counter::Request];
+        sent.accounted = 1;
+        self
+    }
+
+    /// As [`Case::request`], the first packet of a flow.
+    pub fn opens(self, way: Way, backend: &str) -> Self {
+        self.request(way, backend).also(Counter::NewFlow)
+    }
+
+    /// It goes back to a client (`address:port`) from a frontend (`address:port`), addressed to the
+    /// client's MAC.
+    pub fn reply(mut self, way: Way, frontend: &str, client: &str) -> Self {
+        let sent = self.last();
+        sent.verdict = Verdict::Forward(way);
+        sent.becomes = sent.packet.clone().source(frontend).destination(client).link_to(client);
+        sent.counters = vec![Counter::Reply];
+        self
+    }
+
+    /// The last packet comes out differently from what the method before says.
+    pub fn but(mut self, change: impl FnOnce(Wire) -> Wire) -> Self {
+        let sent = self.last();
+        sent.becomes = change(sent.becomes.clone());
+        self
+    }
+
+    /// Another counter moves with the last packet.
+    pub fn also(mut self, counter: Counter) -> Self {
+        self.last().counters.push(counter);
+        self
+    }
+
+    /// The last packet is left alone for this reason.
+    pub fn passes(mut self, why: Counter) -> Self {
+        self.last().counters = vec![why];
+        self
+    }
+
+    /// The last packet is dropped for this reason.
+    pub fn drops(mut self, why: Counter) -> Self {
+        let sent = self.last();
+        sent.verdict = Verdict::Drop;
+        sent.counters = vec![why];
+        self
+    }
+
+    /// The last packet is its service's traffic, although it is not translated.
+    pub fn accounted(mut self) -> Self {
+        self.last().accounted = 1;
+        self
+    }
+
+    /// Time passes.
+    pub fn wait(self, ticks: u32) -> Self {
+        self.then(Step::Wait(ticks))
+    }
+
+    /// The row that this packet would find is evicted.
+    pub fn loses(self, packet: Wire) -> Self {
+        let key = packet.key(self.zone());
+        self.then(Step::Lose(key))
+    }
+
+    /// The agent changes rows.
+    pub fn change(self, change: fn(&mut State<F>)) -> Self {
+        self.then(Step::Change(change))
+    }
+
+    /// The row that this packet would find has these bits (`flow_bits`, without the way and the zone)
+    /// and names this backend.
+    pub fn row(self, packet: Wire, bits: u32, backend: u32) -> Self {
+        let key = packet.key(self.zone());
+        self.then(Step::Row(key, Some((bits, backend))))
+    }
+
+    /// This packet would find no row.
+    pub fn no_row(self, packet: Wire) -> Self {
+        let key = packet.key(self.zone());
+        self.then(Step::Row(key, None))
+    }
+
+    fn zone(&self) -> u16 {
+        self.settings.zone as u16
+    }
+
+    fn then(mut self, step: Step<F>) -> Self {
+        self.steps.push(step);
+        self
+    }
+
+    fn last(&mut self) -> &mut Sent {
+        match self.steps.last_mut() {
+            Some(Step::Packet(sent)) => sent,
+            _ => panic!("{}: an expectation without a packet before it", self.name),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The cases, one file per subject, and the rows they share.
+
+mod choice;
+mod clash;
+mod foreign;
+mod forward;
+mod hairpin;
+mod lifecycle;
+mod malformed;
+
+use lb_common::{
+    abi::{ReachKind, ReachRow},
+    wire::Protocol::{Tcp, Udp},
+};
+
+use crate::{
+    case::Case,
+    family::Net,
+    state::{BLUE, State},
+};
+
+/// A client in the pod [`crate::state::RED`].
+const CLIENT: &str = "10.244.1.2:40000";
+/// The frontend of service 1, TCP and UDP.
+const VIP: &str = "10.96.0.10:80";
+/// Its backend, id 1, in the pod [`BLUE`].
+const BACKEND: &str = "10.244.1.3:8080";
+
+/// Every case, read as family `F`.
+pub fn all<F: Net>() -> Vec<Case<F>> {
+    [
+        forward::cases::<F>(),
+        hairpin::cases(),
+        lifecycle::cases(),
+        choice::cases(),
+        clash::cases(),
+        foreign::cases(),
+        malformed::cases(),
+    ]
+    .concat()
+}
+
+/// Service 1 with one backend, reached so.
+fn web_by<F: Net>(at: &str, zone: u16, reach: ReachRow) -> State<F> {
+    State::default().service(1, &[(Tcp, VIP), (Udp, VIP)], &[1]).backend(1, 1, at, zone, reach)
+}
+
+/// Service 1 with one backend, the pod blue, straight into it.
+fn web<F: Net>() -> State<F> {
+    web_by(BACKEND, BLUE.bridge.zone, BLUE.reached(ReachKind::Peer))
+}

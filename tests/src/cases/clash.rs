@@ -1,0 +1,106 @@
+//! One client port to two services that share a backend: at that backend it is one connection.
+
+use lb_common::{
+    abi::{Counter, Lifetimes, ReachKind},
+    path::{Way::Peer, slot_hash},
+    wire::Protocol::{self, Tcp, Udp},
+};
+
+use super::{BACKEND, CLIENT, VIP, web};
+use crate::{
+    case::{Case, case},
+    family::Net,
+    packet::{Wire, of, tcp},
+    state::{BLUE, BRIDGE, GREEN, RED, State, on},
+};
+
+/// The frontend of service 2.
+const VIP2: &str = "10.96.0.11:80";
+/// Its backend 3, in the pod green; its backend 2 is service 1's, in the pod blue.
+const SPARE: &str = "10.244.1.4:8080";
+
+pub fn cases<F: Net>() -> Vec<Case<F>> {
+    let mut cases = vec![closing(), own_row_left()];
+    for protocol in [Tcp, Udp] {
+        cases.extend([another_backend(protocol), no_other_backend(protocol), expired(protocol)]);
+    }
+    cases
+}
+
+/// The slot that the first try for a packet looks at.
+pub fn first_slot<F: Net>(packet: &Wire, len: usize) -> usize {
+    let hash = slot_hash(&packet.key::<F>(BRIDGE.zone), on(BRIDGE, ReachKind::Peer).hash_seed);
+    ((hash as u64 * len as u64) >> 32) as usize
+}
+
+/// Two services with the backend blue; the second has green besides, where the first choice for the
+/// client of these cases is blue.
+fn shared<F: Net>(protocol: Protocol) -> State<F> {
+    let mut slots = [3; 16];
+    slots[first_slot::<F>(&of(protocol, CLIENT, VIP2), slots.len())] = 2;
+    only_blue(&slots)
+}
+
+fn only_blue<F: Net>(slots: &[u32]) -> State<F> {
+    web()
+        .service(2, &[(Tcp, VIP2), (Udp, VIP2)], slots)
+        .backend(2, 2, BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Peer))
+        .backend(3, 2, SPARE, BRIDGE.zone, GREEN.reached(ReachKind::Peer))
+}
+
+fn another_backend<F: Net>(protocol: Protocol) -> Case<F> {
+    case(format!("clash: the second flow gets another backend, {protocol:?}"), shared(protocol))
+        .pod(RED, of(protocol, CLIENT, VIP))
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .pod(RED, of(protocol, CLIENT, VIP2))
+        .opens(Peer(GREEN.ifindex), SPARE)
+        .pod(BLUE, of(protocol, BACKEND, CLIENT))
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .pod(GREEN, of(protocol, SPARE, CLIENT))
+        .reply(Peer(RED.ifindex), VIP2, CLIENT)
+}
+
+fn no_other_backend<F: Net>(protocol: Protocol) -> Case<F> {
+    case(format!("clash: dropped where there is no other backend, {protocol:?}"), only_blue(&[2]))
+        .pod(RED, of(protocol, CLIENT, VIP))
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .pod(RED, of(protocol, CLIENT, VIP2))
+        .drops(Counter::Clash)
+        .no_row(of(protocol, CLIENT, VIP2))
+        .pod(BLUE, of(protocol, BACKEND, CLIENT))
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+}
+
+fn closing<F: Net>() -> Case<F> {
+    case("clash: a flow that is over gives way", only_blue(&[2]))
+        .pod(RED, tcp(CLIENT, VIP).syn())
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .pod(BLUE, tcp(BACKEND, CLIENT).rst())
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .pod(RED, tcp(CLIENT, VIP2).syn())
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
+        .reply(Peer(RED.ifindex), VIP2, CLIENT)
+}
+
+fn expired<F: Net>(protocol: Protocol) -> Case<F> {
+    let life = Lifetimes::SECONDS;
+    let life = if protocol == Tcp { life.tcp_unanswered } else { life.udp_unanswered };
+    case(format!("clash: an expired flow gives way, {protocol:?}"), only_blue(&[2]))
+        .pod(RED, of(protocol, CLIENT, VIP))
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .wait(life + 1)
+        .pod(RED, of(protocol, CLIENT, VIP2))
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .pod(BLUE, of(protocol, BACKEND, CLIENT))
+        .reply(Peer(RED.ifindex), VIP2, CLIENT)
+}
+
+fn own_row_left<F: Net>() -> Case<F> {
+    case("clash: a flow's own reply row is no stranger", web())
+        .pod(RED, tcp(CLIENT, VIP).syn())
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .loses(tcp(CLIENT, VIP))
+        .pod(RED, tcp(CLIENT, VIP).syn())
+        .opens(Peer(BLUE.ifindex), BACKEND)
+}

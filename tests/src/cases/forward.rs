@@ -1,0 +1,268 @@
+//! How requests and replies travel on, by the kind of port and by hook.
+
+use lb_common::{
+    abi::{Counter, ReachKind, ReachRow, ZONE_OF_CLIENT, ZONE_UPLINK, flow_bits::ANSWERED},
+    path::{
+        Hook,
+        Way::{Continue, Egress, Neighbour, Peer},
+    },
+    wire::Protocol,
+};
+
+use super::{BACKEND, CLIENT, VIP, web, web_by};
+use crate::{
+    case::{Case, case},
+    family::Net,
+    packet::{of, tcp, udp},
+    state::{BLUE, BRIDGE, ORANGE, OTHER_BRIDGE, RED, UPLINK, host_process, on, on_uplink, outside},
+};
+
+pub fn cases<F: Net>() -> Vec<Case<F>> {
+    let mut cases = vec![
+        tcp_connection(),
+        udp_exchange(),
+        no_checksum(),
+        port_unchanged(),
+        host(),
+        uplink(),
+        hop_limit(),
+        hop_limit_from_uplink(),
+        client_outside(),
+        cross_bridge_peer(),
+        cross_bridge_bridge(),
+        stack(),
+        at_the_bridge(),
+        requests_at_egress(),
+        reply_of_a_host_process_without_a_flow(),
+    ];
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        cases.push(bridge(protocol));
+        cases.push(neighbour(protocol));
+    }
+    cases
+}
+
+fn tcp_connection<F: Net>() -> Case<F> {
+    case("peer: a TCP connection from SYN on", web())
+        .pod(RED, tcp(CLIENT, VIP).syn())
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .pod(RED, tcp(CLIENT, VIP))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .pod(RED, tcp(CLIENT, VIP).says(b"an odd number of bytes!"))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .pod(BLUE, tcp(BACKEND, CLIENT).says(&[0xff; 1400]))
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+}
+
+fn udp_exchange<F: Net>() -> Case<F> {
+    case("peer: UDP, request and reply", web())
+        .pod(RED, udp(CLIENT, VIP))
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .pod(BLUE, udp(BACKEND, CLIENT))
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .pod(RED, udp(CLIENT, VIP).says(b""))
+        .request(Peer(BLUE.ifindex), BACKEND)
+}
+
+fn no_checksum<F: Net>() -> Case<F> {
+    case("UDP without a checksum stays without", web())
+        .pod(RED, udp(CLIENT, VIP).no_checksum())
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .pod(BLUE, udp(BACKEND, CLIENT).no_checksum())
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+}
+
+fn port_unchanged<F: Net>() -> Case<F> {
+    const SAME_PORT: &str = "10.244.1.3:80";
+    case("a backend's port that is the frontend's", {
+        web_by(SAME_PORT, BRIDGE.zone, BLUE.reached(ReachKind::Peer))
+    })
+    .pod(RED, tcp(CLIENT, VIP).syn())
+    .opens(Peer(BLUE.ifindex), SAME_PORT)
+    .pod(BLUE, tcp(SAME_PORT, CLIENT).syn_ack())
+    .reply(Peer(RED.ifindex), VIP, CLIENT)
+    .pod(RED, udp(CLIENT, VIP))
+    .opens(Peer(BLUE.ifindex), SAME_PORT)
+    .pod(BLUE, udp(SAME_PORT, CLIENT))
+    .reply(Peer(RED.ifindex), VIP, CLIENT)
+}
+
+fn bridge<F: Net>(protocol: Protocol) -> Case<F> {
+    case(format!("bridge: by MAC, both ways, {protocol:?}"), {
+        web_by(BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Bridge))
+    })
+    .on(on(BRIDGE, ReachKind::Bridge))
+    .pod(RED, of(protocol, CLIENT, VIP))
+    .opens(Continue, BACKEND)
+    .pod(BLUE, of(protocol, BACKEND, CLIENT))
+    .reply(Continue, VIP, CLIENT)
+    .pod(RED, of(protocol, CLIENT, VIP))
+    .request(Continue, BACKEND)
+}
+
+fn neighbour<F: Net>(protocol: Protocol) -> Case<F> {
+    let reach = ReachRow { mac: [0; 3], ifindex: 0, ..BLUE.reached(ReachKind::Neighbour) };
+    case(format!("neighbour: the bridge finds the MAC, {protocol:?}"), web_by(BACKEND, BRIDGE.zone, reach))
+        .on(on(BRIDGE, ReachKind::Bridge))
+        .pod(RED, of(protocol, CLIENT, VIP))
+        .opens(Neighbour(BRIDGE.ifindex), BACKEND)
+        .but(|packet| packet.link_to(BRIDGE.at))
+        .pod(BLUE, of(protocol, BACKEND, CLIENT))
+        .reply(Continue, VIP, CLIENT)
+}
+
+fn host<F: Net>() -> Case<F> {
+    const API: &str = "10.244.1.1:6443";
+    case("host: a process of the node, whose reply leaves over the bridge", {
+        web_by(API, ZONE_OF_CLIENT, host_process())
+    })
+    .pod(RED, tcp(CLIENT, VIP).syn())
+    .opens(Continue, API)
+    .send(Hook::BridgeEgress, BRIDGE.ifindex, tcp(API, CLIENT).syn_ack().link_to(CLIENT))
+    .reply(Continue, VIP, CLIENT)
+    .pod(RED, tcp(CLIENT, VIP))
+    .request(Continue, API)
+}
+
+fn reply_of_a_host_process_without_a_flow<F: Net>() -> Case<F> {
+    const API: &str = "10.244.1.1:6443";
+    case("host: a direct connection to a backend's port is left alone", {
+        web_by(API, ZONE_OF_CLIENT, host_process())
+    })
+    .pod(RED, tcp(CLIENT, API).syn())
+    .passes(Counter::NotOurs)
+    .send(Hook::BridgeEgress, BRIDGE.ifindex, tcp(API, CLIENT).syn_ack().link_to(CLIENT))
+    .passes(Counter::WrongHook)
+}
+
+const REMOTE: &str = "172.16.5.9:8080";
+
+fn uplink<F: Net>() -> Case<F> {
+    case("uplink: a backend off the bridge is one hop away", web_by(REMOTE, ZONE_UPLINK, outside()))
+        .pod(RED, tcp(CLIENT, VIP).syn())
+        .opens(Neighbour(UPLINK), REMOTE)
+        .but(|packet| packet.link_to(BRIDGE.at).routed())
+        .on(on_uplink())
+        .send(Hook::UplinkIngress, UPLINK, tcp(REMOTE, CLIENT).syn_ack().hops(60))
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .but(|packet| packet.routed())
+        .on(on(BRIDGE, ReachKind::Peer))
+        .pod(RED, udp(CLIENT, VIP).hops(2))
+        .opens(Neighbour(UPLINK), REMOTE)
+        .but(|packet| packet.link_to(BRIDGE.at).routed())
+}
+
+fn hop_limit<F: Net>() -> Case<F> {
+    case("uplink: a packet at the end of its hops is the stack's", web_by(REMOTE, ZONE_UPLINK, outside()))
+        .pod(RED, tcp(CLIENT, VIP))
+        .opens(Neighbour(UPLINK), REMOTE)
+        .but(|packet| packet.link_to(BRIDGE.at).routed())
+        .pod(RED, tcp(CLIENT, VIP).hops(1))
+        .passes(Counter::TtlExceeded)
+        .accounted()
+        .pod(RED, tcp(CLIENT, VIP).hops(0))
+        .passes(Counter::TtlExceeded)
+        .accounted()
+}
+
+const OUTSIDER: &str = "192.0.2.7:5555";
+
+fn hop_limit_from_uplink<F: Net>() -> Case<F> {
+    case("uplink: from outside, hops end here too; between pods they do not count", web())
+        .pod(RED, udp(CLIENT, VIP).hops(1))
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .on(on_uplink())
+        .send(Hook::UplinkIngress, UPLINK, udp(OUTSIDER, VIP))
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .but(|packet| packet.routed())
+        .send(Hook::UplinkIngress, UPLINK, udp(OUTSIDER, VIP).hops(1))
+        .passes(Counter::TtlExceeded)
+        .accounted()
+}
+
+fn client_outside<F: Net>() -> Case<F> {
+    case("uplink: a client outside, a backend on the bridge", web())
+        .on(on_uplink())
+        .send(Hook::UplinkIngress, UPLINK, tcp(OUTSIDER, VIP).syn())
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .but(|packet| packet.routed())
+        .on(on(BRIDGE, ReachKind::Peer))
+        .pod(BLUE, tcp(BACKEND, OUTSIDER).syn_ack())
+        .reply(Neighbour(UPLINK), VIP, OUTSIDER)
+        .but(|packet| packet.link_to(BRIDGE.at).routed())
+}
+
+const ELSEWHERE: &str = "10.244.2.2:8080";
+
+fn cross_bridge_peer<F: Net>() -> Case<F> {
+    case("peer: a backend on another bridge", {
+        web_by(ELSEWHERE, OTHER_BRIDGE.zone, ORANGE.reached(ReachKind::Peer))
+    })
+    .pod(RED, tcp(CLIENT, VIP).syn())
+    .opens(Peer(ORANGE.ifindex), ELSEWHERE)
+    .on(on(OTHER_BRIDGE, ReachKind::Peer))
+    .pod(ORANGE, tcp(ELSEWHERE, CLIENT).syn_ack())
+    .reply(Peer(RED.ifindex), VIP, CLIENT)
+}
+
+fn cross_bridge_bridge<F: Net>() -> Case<F> {
+    case("bridge: a backend on another bridge", {
+        web_by(ELSEWHERE, OTHER_BRIDGE.zone, ORANGE.reached(ReachKind::Bridge))
+    })
+    .on(on(BRIDGE, ReachKind::Bridge))
+    .pod(RED, tcp(CLIENT, VIP).syn())
+    .opens(Egress(OTHER_BRIDGE.ifindex), ELSEWHERE)
+    .on(on(OTHER_BRIDGE, ReachKind::Bridge))
+    .pod(ORANGE, tcp(ELSEWHERE, CLIENT).syn_ack())
+    .reply(Egress(RED.ifindex), VIP, CLIENT)
+}
+
+fn stack<F: Net>() -> Case<F> {
+    case("stack: requests go up by the bridge, replies are translated at the client's port", web())
+        .on(on(BRIDGE, ReachKind::Stack))
+        .pod(RED, tcp(CLIENT, VIP).syn())
+        .opens(Continue, BACKEND)
+        .but(|packet| packet.link_to(BRIDGE.at))
+        .send(Hook::PortEgress, BLUE.ifindex, tcp(CLIENT, BACKEND).syn().link_from(BRIDGE.at))
+        .passes(Counter::NotOurs)
+        .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
+        .passes(Counter::LeftToStack)
+        .row(tcp(CLIENT, VIP), 0, 1)
+        .send(
+            Hook::PortEgress,
+            RED.ifindex,
+            tcp(BACKEND, CLIENT).syn_ack().link_from(BRIDGE.at).link_to(CLIENT),
+        )
+        .reply(Continue, VIP, CLIENT)
+        .row(tcp(CLIENT, VIP), ANSWERED, 1)
+}
+
+fn at_the_bridge<F: Net>() -> Case<F> {
+    case("bridge device: what a port without a program left to the host", {
+        web_by(BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Bridge))
+    })
+    .send(Hook::BridgeIngress, BRIDGE.ifindex, tcp(CLIENT, VIP).syn())
+    .opens(Egress(BRIDGE.ifindex), BACKEND)
+    .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
+    .reply(Continue, VIP, CLIENT)
+    .send(Hook::BridgeIngress, BRIDGE.ifindex, tcp(BACKEND, CLIENT))
+    .reply(Egress(BRIDGE.ifindex), VIP, CLIENT)
+}
+
+fn requests_at_egress<F: Net>() -> Case<F> {
+    case("egress: only replies are translated there", web())
+        .pod(RED, tcp(CLIENT, VIP).syn())
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .send(Hook::BridgeEgress, BRIDGE.ifindex, tcp(CLIENT, VIP))
+        .passes(Counter::WrongHook)
+        .send(Hook::BridgeEgress, BRIDGE.ifindex, tcp("10.244.1.1:7777", VIP).syn())
+        .passes(Counter::WrongHook)
+        .on(on_uplink())
+        .send(Hook::UplinkEgress, UPLINK, udp(CLIENT, VIP))
+        .passes(Counter::WrongHook)
+        .on(on(BRIDGE, ReachKind::Stack))
+        .send(Hook::PortEgress, RED.ifindex, tcp(CLIENT, VIP))
+        .passes(Counter::WrongHook)
+}

@@ -1,0 +1,206 @@
+//! Runs a case and compares what each packet gets with what it should get.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Error, Result, anyhow, ensure};
+use lb_common::{
+    abi::{Counter, Settings, Traffic},
+    path::Verdict,
+};
+
+use crate::{
+    case::{Case, Sent, Step},
+    family::Net,
+    host::{self, Outcome},
+    kernel::{Action, Kernel, Summed},
+    state::{At, State},
+};
+
+/// The decision core on the host gives each packet what the case says.
+///
+/// # Errors
+/// At the first packet that gets something else.
+pub fn on_host<F: Net>(case: &Case<F>) -> Result<()> {
+    play(case, |state, sent, bytes, verdict, outcome| {
+        let expected = sent.becomes.bytes::<F>();
+        ensure!(
+            verdict == sent.verdict,
+            "verdict {verdict:?} ({}), not {:?}",
+            labels(&outcome.counters),
+            sent.verdict
+        );
+        ensure!(outcome.packet == expected, "{}", differing("the case's", &expected, &outcome.packet));
+        let mut counters = BTreeMap::new();
+        for counter in &sent.counters {
+            *counters.entry(*counter as u32).or_default() += 1;
+        }
+        ensure!(
+            outcome.counters == counters,
+            "counted {}, not {}",
+            labels(&outcome.counters),
+            labels(&counters)
+        );
+        let total = |pick: fn(&Traffic) -> u64| outcome.traffic.values().map(pick).sum::<u64>();
+        ensure!(
+            (total(|t| t.packets), total(|t| t.bytes))
+                == (sent.accounted, sent.accounted * bytes.len() as u64),
+            "accounted {:?}, not {} packet of {} bytes",
+            outcome.traffic,
+            sent.accounted,
+            bytes.len()
+        );
+        ensure!(
+            outcome.traffic.keys().all(|service| state.services.contains_key(service)),
+            "accounted to a service that the case does not have"
+        );
+        Ok(())
+    })
+}
+
+/// The kernel programs give each packet what the decision core gives it on the host.
+///
+/// # Errors
+/// At the first packet that gets something else.
+pub fn in_kernel<F: Net>(case: &Case<F>, kernel: &mut Kernel) -> Result<()> {
+    play(case, |state, sent, bytes, _, _| agrees(kernel, state, sent.at, bytes, sent.packet.has_checksum()))
+}
+
+/// Whatever a packet is, it is left as it was or translated and counted as one, and how it lies in
+/// memory does not matter.
+///
+/// # Errors
+/// When that does not hold.
+pub fn is_sane<F: Net>(state: &State<F>, at: At, bytes: &[u8]) -> Result<()> {
+    let (verdict, outcome) = host::run(state, at, bytes);
+    let counted = |counter| outcome.counters.get(&(counter as u32)).copied().unwrap_or(0);
+    let translated = counted(Counter::Request) + counted(Counter::Reply);
+    let forwarded = matches!(verdict, Verdict::Forward(_));
+    ensure!(translated == forwarded as u64, "{verdict:?}, but counted {}", labels(&outcome.counters));
+    ensure!(forwarded || outcome.packet == bytes, "{verdict:?} and changed");
+    ensure!(outcome.packet.len() == bytes.len(), "its length changed");
+    let ip = bytes.get(12..14).is_some_and(|ethertype| ethertype == F::ETHERTYPE.to_ne_bytes());
+    let outcomes = outcome.counters.values().sum::<u64>();
+    let beside = counted(Counter::NewFlow) + counted(Counter::Rebuilt);
+    ensure!(outcomes - beside == ip as u64, "not one outcome, but {}", labels(&outcome.counters));
+    ensure!(
+        host::run_in_pieces(state, at, bytes) == (verdict, outcome),
+        "it matters how the packet lies in memory"
+    );
+    Ok(())
+}
+
+/// A packet gets the same in the kernel, whatever the device knows of it, as on the host. `summed`: its
+/// checksum covers what may change.
+///
+/// # Errors
+/// When it does not.
+pub fn agrees<F: Net>(
+    kernel: &mut Kernel,
+    state: &State<F>,
+    at: At,
+    bytes: &[u8],
+    summed: bool,
+) -> Result<()> {
+    if bytes.len() < F::TRANSPORT {
+        return Ok(()); // Too short for an IP header: newer kernels refuse to run a program on it.
+    }
+    let (verdict, outcome) = host::run(state, at, bytes);
+    let expected = Action::from(verdict);
+    for has_csum_ipv6 in 0..=kernel.has_csum_ipv6 as u32 {
+        for known in kernel.summed.iter().copied() {
+            // A device's sum can't be kept right over a change that the packet's own does not cover.
+            if known == Summed::Complete && !summed {
+                continue;
+            }
+            let at = At { settings: Settings { has_csum_ipv6, ..at.settings }, ..at };
+            let context = || format!("checksum {known:?}, has_csum_ipv6 {has_csum_ipv6}");
+            let (action, seen) = kernel.run(state, at, bytes, known).with_context(context)?;
+            if action != expected || seen != outcome {
+                return Err(disagreement((expected, &outcome), (action, &seen))).with_context(context);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn disagreement<F: Net>(host: (Action, &Outcome<F>), kernel: (Action, &Outcome<F>)) -> Error {
+    let (host_action, host) = host;
+    let (kernel_action, kernel) = kernel;
+    let mut text = "kernel and host disagree".to_owned();
+    let mut say = |line: String| text.extend(["\n", &line]);
+    if host_action != kernel_action {
+        say(format!("verdict {kernel_action:?}, on the host {host_action:?}"));
+    }
+    if host.counters != kernel.counters {
+        say(format!("counted {}, on the host {}", labels(&kernel.counters), labels(&host.counters)));
+    }
+    if host.packet != kernel.packet {
+        say(differing("the host's", &host.packet, &kernel.packet));
+    }
+    if host.traffic != kernel.traffic {
+        say(format!("accounted {:?}, on the host {:?}", kernel.traffic, host.traffic));
+    }
+    if host.flows != kernel.flows {
+        say(format!("left {:#?}\non the host {:#?}", kernel.flows, host.flows));
+    }
+    anyhow!(text)
+}
+
+/// Takes a case step by step; `seen` judges each packet.
+fn play<F: Net>(
+    case: &Case<F>,
+    mut seen: impl FnMut(&State<F>, &Sent, &[u8], Verdict, &Outcome<F>) -> Result<()>,
+) -> Result<()> {
+    let mut state = case.state.clone();
+    for (index, step) in case.steps.iter().enumerate() {
+        let place = || match step {
+            Step::Packet(sent) => {
+                let At { hook, ifindex, .. } = sent.at;
+                format!("step {}: {}, at {hook:?} of device {ifindex}", index + 1, sent.packet)
+            }
+            other => format!("step {}: {other:?}", index + 1),
+        };
+        match step {
+            Step::Packet(sent) => {
+                let bytes = sent.packet.bytes::<F>();
+                let (verdict, outcome) = host::run(&state, sent.at, &bytes);
+                let in_pieces = host::run_in_pieces(&state, sent.at, &bytes);
+                ensure!(
+                    in_pieces == (verdict, outcome.clone()),
+                    "it matters how the packet lies: {}",
+                    place()
+                );
+                seen(&state, sent, &bytes, verdict, &outcome).with_context(place)?;
+                state.flows = outcome.flows;
+            }
+            Step::Wait(ticks) => state.age(*ticks),
+            Step::Lose(key) => {
+                ensure!(state.flows.remove(key).is_some(), "no row to lose: {}", place());
+            }
+            Step::Change(change) => change(&mut state),
+            Step::Row(key, expected) => {
+                let found = state.flows.get(key).map(|row| (row.bits & 0xff, row.backend.low));
+                ensure!(found == *expected, "(bits, backend) {found:?}, not {expected:?}: {}", place());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn labels(counters: &BTreeMap<u32, u64>) -> String {
+    let label = |(index, count): (&u32, &u64)| {
+        let counter = Counter::ALL.get(*index as usize).map_or("?", |counter| counter.label());
+        format!("{counter} {count}")
+    };
+    counters.iter().map(label).collect::<Vec<_>>().join(", ")
+}
+
+fn differing(whose: &str, expected: &[u8], found: &[u8]) -> String {
+    let first = expected.iter().zip(found).position(|(a, b)| a != b);
+    let first = first.unwrap_or(expected.len().min(found.len()));
+    format!("bytes differ from {first} on\n{whose:>10}: {}\n{:>10}: {}", hex(expected), "found", hex(found))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,81 @@
+//! Cases are written with IPv4 addresses and read as either family.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
+
+use lb_common::{
+    abi::FrontendKey,
+    family::{Family, V4, V6},
+    wire::Protocol,
+};
+
+/// What a case needs of a family beyond what the path needs.
+pub trait Net: Family {
+    /// Part of the test's name.
+    const NAME: &str;
+    /// Suffix of the family's maps.
+    const MAPS: &str;
+    /// Offset of the transport header of a packet without options.
+    const TRANSPORT: usize;
+
+    /// The address that `written` stands for.
+    fn ip(written: Ipv4Addr) -> IpAddr;
+    /// The same as a row holds it.
+    fn addr(written: Ipv4Addr) -> Self::Addr;
+
+    /// The frontend that `written` (`address:port`) stands for.
+    fn frontend(protocol: Protocol, written: &str) -> FrontendKey<Self> {
+        let at = socket(written);
+        FrontendKey {
+            addr: Self::addr(*at.ip()),
+            port: at.port().to_be(),
+            zone: 0,
+            protocol: protocol as u32,
+        }
+    }
+}
+
+impl Net for V4 {
+    const NAME: &str = "ipv4";
+    const MAPS: &str = "4";
+    const TRANSPORT: usize = 34;
+
+    fn ip(written: Ipv4Addr) -> IpAddr {
+        written.into()
+    }
+
+    fn addr(written: Ipv4Addr) -> Self::Addr {
+        written.into()
+    }
+}
+
+impl Net for V6 {
+    const NAME: &str = "ipv6";
+    const MAPS: &str = "6";
+    const TRANSPORT: usize = 54;
+
+    fn ip(written: Ipv4Addr) -> IpAddr {
+        v6(written).into()
+    }
+
+    fn addr(written: Ipv4Addr) -> Self::Addr {
+        v6(written).into()
+    }
+}
+
+/// `10.a.b.c` reads as `fd00:a:b::c`, other addresses as `2001:db8:a:b::c`: the same digits.
+fn v6(written: Ipv4Addr) -> Ipv6Addr {
+    // The digits of a byte fit a group.
+    let [first, a, b, c] = written.octets().map(|byte| u16::from_str_radix(&byte.to_string(), 16).unwrap());
+    match first {
+        0x10 => Ipv6Addr::new(0xfd00, a, b, 0, 0, 0, 0, c),
+        _ => Ipv6Addr::new(0x2001, 0xdb8, a, b, 0, 0, first, c),
+    }
+}
+
+/// `address:port`.
+///
+/// # Panics
+/// When it is none: cases are constants.
+pub fn socket(written: &str) -> SocketAddrV4 {
+    written.parse().unwrap_or_else(|_| panic!("not an address:port: {written}"))
+}

@@ -1,0 +1,220 @@
+//! The surroundings of the decision core on the host: a packet in a vector, tables in hash maps.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, HashMap},
+};
+
+use bytemuck::Pod;
+use lb_common::{
+    abi::{
+        BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, ReachRow, ServiceRow,
+        SetRow, Settings, SlotRow, Traffic,
+    },
+    path::{self, Common, Insert, InsertError, Packet, SumKind, Tables, Verdict},
+    wire::{Ethernet, Protocol, checksum::fold16},
+};
+
+use crate::{
+    family::Net,
+    kernel::ROWS,
+    state::{At, Flows, State, interest_bit},
+};
+
+/// What a packet got, its verdict aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome<F: Net> {
+    /// Its bytes afterwards.
+    pub packet: Vec<u8>,
+    /// How far each counter moved; none that did not.
+    pub counters: BTreeMap<u32, u64>,
+    /// Traffic accounted to services.
+    pub traffic: BTreeMap<u32, Traffic>,
+    /// The flow table afterwards.
+    pub flows: Flows<F>,
+}
+
+/// Runs the decision core on one packet.
+pub fn run<F: Net>(state: &State<F>, at: At, packet: &[u8]) -> (Verdict, Outcome<F>) {
+    run_on(state, at, Bytes { bytes: packet.to_vec(), readable: packet.len(), ifindex: at.ifindex })
+}
+
+/// The same on a packet of which only the link header can be read until more is asked for.
+pub fn run_in_pieces<F: Net>(state: &State<F>, at: At, packet: &[u8]) -> (Verdict, Outcome<F>) {
+    let readable = packet.len().min(size_of::<Ethernet>());
+    run_on(state, at, Bytes { bytes: packet.to_vec(), readable, ifindex: at.ifindex })
+}
+
+fn run_on<F: Net>(state: &State<F>, at: At, mut packet: Bytes) -> (Verdict, Outcome<F>) {
+    let tables = Host::new(state, at.settings);
+    let verdict = match packet.load::<u16>(12) {
+        Some(ethertype) if ethertype == F::ETHERTYPE => path::run::<F, _, _>(&mut packet, &tables, at.hook),
+        _ => Verdict::Pass,
+    };
+    let outcome = Outcome {
+        packet: packet.bytes,
+        counters: tables.counters.into_inner(),
+        traffic: tables.traffic.into_inner(),
+        flows: tables.flows.into_inner().into_iter().map(|(key, row)| (key, row.get())).collect(),
+    };
+    (verdict, outcome)
+}
+
+/// A packet on a device.
+struct Bytes {
+    bytes: Vec<u8>,
+    readable: usize,
+    ifindex: u32,
+}
+
+impl Packet for Bytes {
+    fn len(&self) -> u32 {
+        self.bytes.len() as u32
+    }
+
+    fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    fn pull(&mut self, len: u32) {
+        if len as usize <= self.bytes.len() {
+            self.readable = self.readable.max(len as usize);
+        }
+    }
+
+    fn load<T: Pod>(&self, offset: usize) -> Option<T> {
+        Some(bytemuck::pod_read_unaligned(self.bytes[..self.readable].get(offset..offset + size_of::<T>())?))
+    }
+
+    fn store<T: Pod>(&mut self, offset: usize, value: &T) -> bool {
+        let Some(place) = self.bytes.get_mut(offset..offset + size_of::<T>()) else { return false };
+        place.copy_from_slice(bytemuck::bytes_of(value));
+        self.readable = self.readable.max(offset + size_of::<T>());
+        true
+    }
+
+    /// Nobody knows the sum of a packet in a vector.
+    fn update_sum(&mut self, _difference: u32) {}
+
+    /// As the kernel's `bpf_l4_csum_replace` with a difference, on a packet whose checksum is complete
+    /// in its bytes: `csum_fold(csum_add(diff, ~csum_unfold(*sum)))`, and `BPF_F_MARK_MANGLED_0` for UDP.
+    fn update_checksum(&mut self, offset: usize, difference: u32, kind: SumKind) -> bool {
+        self.pull((offset + size_of::<u16>()) as u32);
+        let Some(check) = self.load::<u16>(offset) else { return false };
+        let udp = kind.protocol == Protocol::Udp;
+        if udp && check == 0 {
+            return true;
+        }
+        let (sum, carry) = difference.overflowing_add(!(check as u32));
+        let check = !fold16(sum + carry as u32);
+        self.store(offset, &if udp && check == 0 { 0xffff } else { check })
+    }
+}
+
+/// The tables of one run. Rows are leaked, so that a row that was replaced or removed stays where it is
+/// while the path holds it, as in the kernel.
+struct Host<'a, F: Net> {
+    state: &'a State<F>,
+    settings: Settings,
+    free: BackendRow<F>,
+    flows: RefCell<HashMap<FlowKey<F>, &'static Cell<FlowRow<F>>>>,
+    counters: RefCell<BTreeMap<u32, u64>>,
+    traffic: RefCell<BTreeMap<u32, Traffic>>,
+}
+
+fn leak<F: Net>(row: FlowRow<F>) -> &'static Cell<FlowRow<F>> {
+    Box::leak(Box::new(Cell::new(row)))
+}
+
+impl<'a, F: Net> Host<'a, F> {
+    fn new(state: &'a State<F>, settings: Settings) -> Self {
+        let flows = state.flows.iter().map(|(key, row)| (*key, leak(*row))).collect();
+        Host {
+            state,
+            settings,
+            free: BackendRow::default(),
+            flows: RefCell::new(flows),
+            counters: Default::default(),
+            traffic: Default::default(),
+        }
+    }
+}
+
+impl<F: Net> Common for Host<'_, F> {
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn now(&self) -> u32 {
+        0
+    }
+
+    fn random(&self) -> u32 {
+        0x9d2c_5680
+    }
+
+    fn interesting(&self, hash: u32) -> bool {
+        self.state.interest.contains(&interest_bit(hash))
+    }
+
+    // An array has every row up to its size: the rows that nobody wrote are zero.
+    fn service(&self, id: u32) -> Option<ServiceRow> {
+        (id < ROWS).then(|| self.state.services.get(&id).copied().unwrap_or_default())
+    }
+
+    fn set(&self, index: u32) -> Option<SetRow> {
+        (index < ROWS).then(|| self.state.sets.get(&index).copied().unwrap_or_default())
+    }
+
+    fn slot(&self, index: u32) -> Option<SlotRow> {
+        (index < ROWS).then(|| self.state.slots.get(&index).copied().unwrap_or_default())
+    }
+
+    fn reach(&self, index: u32) -> Option<ReachRow> {
+        (index < ROWS).then(|| self.state.reach.get(&index).copied().unwrap_or_default())
+    }
+
+    fn count(&self, counter: Counter) {
+        *self.counters.borrow_mut().entry(counter as u32).or_default() += 1;
+    }
+
+    fn account(&self, service: u32, bytes: u32) {
+        if service < ROWS {
+            let mut traffic = self.traffic.borrow_mut();
+            let traffic = traffic.entry(service).or_default();
+            traffic.packets += 1;
+            traffic.bytes += bytes as u64;
+        }
+    }
+}
+
+impl<F: Net> Tables<F> for Host<'_, F> {
+    fn flow(&self, key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>> {
+        self.flows.borrow().get(key).copied()
+    }
+
+    fn insert_flow(&self, key: FlowKey<F>, row: FlowRow<F>, how: Insert) -> Result<(), InsertError> {
+        let mut flows = self.flows.borrow_mut();
+        if how == Insert::New && flows.contains_key(&key) {
+            return Err(InsertError::Exists);
+        }
+        flows.insert(key, leak(row));
+        Ok(())
+    }
+
+    fn remove_flow(&self, key: &FlowKey<F>) {
+        self.flows.borrow_mut().remove(key);
+    }
+
+    fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow> {
+        self.state.frontends.get(key).copied()
+    }
+
+    fn backend(&self, id: u32) -> Option<(BackendWord, &BackendRow<F>)> {
+        if id >= ROWS {
+            return None;
+        }
+        let row = self.state.backends.get(&id).unwrap_or(&self.free);
+        Some((BackendWord(row.word), row))
+    }
+}

@@ -1,0 +1,179 @@
+//! The kernel programs, run through `BPF_PROG_TEST_RUN` on the rows and the packet of a case.
+
+mod maps;
+mod test_run;
+
+use std::{collections::HashMap, os::fd::AsFd, process::Command};
+
+use anyhow::{Context, Result, bail, ensure};
+use aya::{Ebpf, EbpfLoader};
+use lb_common::{
+    abi::Settings,
+    path::{Hook, Verdict, Way},
+};
+use maps::Maps;
+use test_run::test_run;
+
+use crate::{
+    family::Net,
+    host::Outcome,
+    object::object,
+    state::{At, DEVICES, State},
+};
+
+/// Rows of each array in a run.
+pub const ROWS: u32 = 256;
+const FLOWS: u32 = 4096;
+
+/// What the kernel shows of a verdict: where a packet is redirected to can't be seen.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// `TCX_NEXT`.
+    Next,
+    /// `TC_ACT_OK`.
+    Continue,
+    /// `TC_ACT_SHOT`.
+    Drop,
+    /// `TC_ACT_REDIRECT`.
+    Redirect,
+}
+
+impl From<Verdict> for Action {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Pass => Action::Next,
+            Verdict::Drop => Action::Drop,
+            Verdict::Forward(Way::Continue) => Action::Continue,
+            Verdict::Forward(Way::Peer(_) | Way::Egress(_) | Way::Neighbour(_)) => Action::Redirect,
+        }
+    }
+}
+
+/// What the device is taken to know of a packet's checksum.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Summed {
+    /// Nothing (CHECKSUM_NONE).
+    None,
+    /// The sum of all its bytes (CHECKSUM_COMPLETE, kernel 6.16). The run fails (EBADMSG) if it is no
+    /// longer the packet's afterwards.
+    Complete,
+}
+
+/// Loaded programs, by their settings.
+pub struct Kernel {
+    object: Vec<u8>,
+    loaded: HashMap<Vec<u8>, Maps>,
+    /// Whether `bpf_l4_csum_replace` has `BPF_F_IPV6`.
+    pub has_csum_ipv6: bool,
+    /// What this kernel can take a device to know.
+    pub summed: &'static [Summed],
+}
+
+/// What a run in the kernel shows.
+pub type Seen<F> = (Action, Outcome<F>);
+
+/// Gives this thread, and those it starts from now on, a network namespace with the cases' devices.
+///
+/// # Errors
+/// Without root, or without `ip` from iproute2.
+pub fn enter_namespace() -> Result<()> {
+    // SAFETY: concerns this thread only.
+    let unshared = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+    ensure!(
+        unshared == 0,
+        "no network namespace of one's own ({}): run as root, with `cargo xtask test`",
+        std::io::Error::last_os_error()
+    );
+    for index in DEVICES {
+        let (name, peer) = (format!("case{index}"), format!("peer{index}"));
+        let index = index.to_string();
+        let status = Command::new("ip")
+            .args(["link", "add", &name, "index", &index, "type", "veth", "peer", "name", &peer])
+            .status()
+            .context("`ip` is missing: install iproute2")?;
+        ensure!(status.success(), "`ip link add {name} index {index} type veth` failed");
+    }
+    Ok(())
+}
+
+impl Kernel {
+    /// With the object under test; programs are loaded when they are first needed.
+    ///
+    /// # Errors
+    /// Without an object.
+    pub fn new() -> Result<Self> {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        let new = version >= (6, 16);
+        Ok(Kernel {
+            object: object()?,
+            loaded: HashMap::new(),
+            has_csum_ipv6: new,
+            summed: if new { &[Summed::None, Summed::Complete] } else { &[Summed::None] },
+        })
+    }
+
+    /// Runs the program of `hook` on one packet.
+    ///
+    /// # Errors
+    /// When the kernel refuses a program, a row or the packet.
+    pub fn run<F: Net>(
+        &mut self,
+        state: &State<F>,
+        at: At,
+        packet: &[u8],
+        summed: Summed,
+    ) -> Result<Seen<F>> {
+        let maps = self.load(&at.settings)?;
+        maps.fill(state)?;
+        let ran = test_run(maps.program(at.hook)?.as_fd(), at.ifindex, packet, summed);
+        // Read back in any case: that leaves the counters at zero for the next run.
+        let seen = maps.seen()?;
+        let (action, packet) = ran?;
+        let action = match action {
+            -1 => Action::Next,
+            0 => Action::Continue,
+            2 => Action::Drop,
+            7 => Action::Redirect,
+            other => bail!("the program returned {other}"),
+        };
+        Ok((action, Outcome { packet, ..seen }))
+    }
+
+    fn load(&mut self, settings: &Settings) -> Result<&mut Maps> {
+        let key = bytemuck::bytes_of(settings).to_vec();
+        if !self.loaded.contains_key(&key) {
+            self.loaded.insert(key.clone(), Maps::new(load(&self.object, settings)?));
+        }
+        Ok(self.loaded.get_mut(&key).expect("just inserted"))
+    }
+}
+
+/// Creates the maps and takes in the programs of an object.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn load(object: &[u8], settings: &Settings) -> Result<Ebpf> {
+    let mut loader = EbpfLoader::new();
+    loader.override_global("SETTINGS", settings, true);
+    for name in ["SERVICES", "SETS", "SLOTS", "REACH", "BACKENDS4", "BACKENDS6", "TRAFFIC"] {
+        loader.map_max_entries(name, ROWS);
+    }
+    for name in ["FLOWS4", "FLOWS6"] {
+        loader.map_max_entries(name, FLOWS);
+    }
+    loader.load(object).context("can't load the kernel object")
+}
+
+/// The program of a hook.
+pub fn program_name(hook: Hook) -> &'static str {
+    match hook {
+        Hook::PortIngress => "port_ingress",
+        Hook::PortEgress => "port_egress",
+        Hook::BridgeIngress => "bridge_ingress",
+        Hook::BridgeEgress => "bridge_egress",
+        Hook::UplinkIngress => "uplink_ingress",
+        Hook::UplinkEgress => "uplink_egress",
+    }
+}

@@ -1,0 +1,132 @@
+//! The maps of a loaded object, filled from a case and read back.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+};
+
+use anyhow::{Context, Result};
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap as HashTable, Map, PerCpuArray, PerCpuValues},
+    programs::{ProgramFd, SchedClassifier},
+};
+use lb_common::{
+    abi::{Counter, INTEREST_BITS, Traffic},
+    path::Hook,
+};
+
+use super::{ROWS, program_name};
+use crate::{family::Net, host::Outcome, state::State};
+
+/// An object's programs and maps, and what its arrays hold.
+pub struct Maps {
+    ebpf: Ebpf,
+    written: HashMap<String, BTreeMap<u32, Vec<u8>>>,
+}
+
+impl Maps {
+    pub fn new(ebpf: Ebpf) -> Self {
+        Maps { ebpf, written: HashMap::new() }
+    }
+
+    /// The program of a hook, loaded.
+    pub fn program(&mut self, hook: Hook) -> Result<&ProgramFd> {
+        let program = self.ebpf.program_mut(program_name(hook)).context("no such program")?;
+        let program: &mut SchedClassifier = program.try_into()?;
+        if program.fd().is_err() {
+            program.load()?;
+        }
+        Ok(program.fd()?)
+    }
+
+    /// Makes the maps hold what the case says and nothing else.
+    pub fn fill<F: Net>(&mut self, state: &State<F>) -> Result<()> {
+        let mut words = BTreeMap::<u32, u64>::new();
+        for bit in &state.interest {
+            debug_assert!(*bit < INTEREST_BITS);
+            *words.entry(bit / 64).or_default() |= 1 << (bit % 64);
+        }
+        self.array("INTEREST", &words)?;
+        self.array("SERVICES", &state.services)?;
+        self.array("SETS", &state.sets)?;
+        self.array("SLOTS", &state.slots)?;
+        self.array("REACH", &state.reach)?;
+        self.array(&format!("BACKENDS{}", F::MAPS), &state.backends)?;
+        self.hash(&format!("FRONTENDS{}", F::MAPS), &state.frontends)?;
+        self.hash(&format!("FLOWS{}", F::MAPS), &state.flows)
+    }
+
+    /// What a run has left, the packet aside.
+    pub fn seen<F: Net>(&mut self) -> Result<Outcome<F>> {
+        let flows = HashTable::try_from(self.map(&format!("FLOWS{}", F::MAPS))?)?;
+        let flows = flows.iter().collect::<Result<_, _>>().context("can't read the flows")?;
+        Ok(Outcome {
+            packet: Vec::new(),
+            counters: self.moved("COUNTERS", Counter::COUNT, |sum: u64, more| sum + more)?,
+            traffic: self.moved("TRAFFIC", ROWS, |sum: Traffic, more| Traffic {
+                packets: sum.packets + more.packets,
+                bytes: sum.bytes + more.bytes,
+            })?,
+            flows,
+        })
+    }
+
+    /// What is not zero in a per-CPU array, summed up over the CPUs, and then zero again.
+    fn moved<V>(&mut self, name: &str, len: u32, add: impl Fn(V, V) -> V) -> Result<BTreeMap<u32, V>>
+    where
+        V: aya::Pod + Default + PartialEq,
+    {
+        let mut array = PerCpuArray::<_, V>::try_from(self.map(name)?)?;
+        let mut moved = BTreeMap::new();
+        for index in 0..len {
+            let values = array.get(&index, 0)?;
+            let sum = values.iter().fold(V::default(), |sum, value| add(sum, *value));
+            if sum != V::default() {
+                moved.insert(index, sum);
+                let zeros = vec![V::default(); values.len()];
+                array.set(index, PerCpuValues::try_from(zeros)?, 0)?;
+            }
+        }
+        Ok(moved)
+    }
+
+    fn map(&mut self, name: &str) -> Result<&mut Map> {
+        self.ebpf.map_mut(name).with_context(|| format!("no map {name}"))
+    }
+
+    fn array<V>(&mut self, name: &str, rows: &BTreeMap<u32, V>) -> Result<()>
+    where
+        V: aya::Pod + bytemuck::Pod,
+    {
+        let rows: BTreeMap<u32, Vec<u8>> =
+            rows.iter().map(|(index, row)| (*index, bytemuck::bytes_of(row).to_vec())).collect();
+        let before = self.written.insert(name.to_owned(), rows.clone()).unwrap_or_default();
+        let mut array = Array::<_, V>::try_from(self.map(name)?)?;
+        for index in before.keys().filter(|index| !rows.contains_key(index)) {
+            array.set(*index, V::zeroed(), 0)?;
+        }
+        for (index, row) in rows.iter().filter(|(index, row)| before.get(index) != Some(row)) {
+            array
+                .set(*index, bytemuck::pod_read_unaligned::<V>(row), 0)
+                .with_context(|| format!("row {index} of {name} (arrays have {ROWS})"))?;
+        }
+        Ok(())
+    }
+
+    fn hash<K, V>(&mut self, name: &str, rows: &HashMap<K, V>) -> Result<()>
+    where
+        K: aya::Pod + Eq + Hash,
+        V: aya::Pod,
+    {
+        let mut table = HashTable::<_, K, V>::try_from(self.map(name)?)?;
+        let before = table.keys().collect::<Result<Vec<K>, _>>()?;
+        for key in before {
+            table.remove(&key)?;
+        }
+        for (key, row) in rows {
+            table.insert(key, row, 0)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,69 @@
+//! `BPF_PROG_TEST_RUN` with what aya leaves out: the flags for socket buffers.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+use anyhow::{Context, Result};
+
+use super::Summed;
+
+/// `struct { ... } test` of `union bpf_attr`.
+#[repr(C)]
+#[derive(Default)]
+struct Attr {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    padding: u32,
+}
+
+const BPF_PROG_TEST_RUN: libc::c_long = 10;
+const BPF_F_TEST_SKB_CHECKSUM_COMPLETE: u32 = 1 << 2;
+/// Index of a word of `struct __sk_buff`.
+const IFINDEX: usize = 10;
+
+/// Runs a tc program on a packet that arrives on a device of this namespace: its return value and the
+/// packet's bytes afterwards.
+pub fn test_run(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    packet: &[u8],
+    summed: Summed,
+) -> Result<(i32, Vec<u8>)> {
+    let mut context = [0u32; IFINDEX + 1];
+    context[IFINDEX] = ifindex;
+    let mut out = vec![0u8; packet.len() + 256];
+    let mut attr = Attr {
+        prog_fd: program.as_raw_fd() as u32,
+        data_size_in: packet.len() as u32,
+        data_size_out: out.len() as u32,
+        data_in: packet.as_ptr() as u64,
+        data_out: out.as_mut_ptr() as u64,
+        ctx_size_in: size_of_val(&context) as u32,
+        ctx_in: context.as_ptr() as u64,
+        flags: if summed == Summed::Complete { BPF_F_TEST_SKB_CHECKSUM_COMPLETE } else { 0 },
+        ..Default::default()
+    };
+    // SAFETY: the pointers in `attr` are valid for the sizes beside them until the call returns.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut attr, size_of::<Attr>() as u32) };
+    if result < 0 {
+        return Err(io::Error::last_os_error()).context("BPF_PROG_TEST_RUN");
+    }
+    out.truncate(attr.data_size_out as usize);
+    Ok((attr.retval as i32, out))
+}

@@ -1,0 +1,261 @@
+//! Packets that read like packets: `tcp("10.244.1.2:40000", "10.96.0.10:80").syn()`.
+
+mod edit;
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddrV4},
+};
+
+use edit::Edit;
+use etherparse::{IpHeaders, IpNumber, PacketBuilder, PacketBuilderStep};
+use lb_common::{abi::FlowKey, wire::Protocol};
+
+use crate::family::{Net, socket};
+
+/// Address of the bridge, whose MAC pods send to what is not on their link.
+const GATEWAY: [u8; 4] = [10, 244, 1, 1];
+
+/// A packet, before it is bytes of one family.
+#[derive(Clone, Debug)]
+pub struct Wire {
+    source: SocketAddrV4,
+    destination: SocketAddrV4,
+    link_source: [u8; 6],
+    link_destination: [u8; 6],
+    hop_limit: u8,
+    transport: Transport,
+    payload: Vec<u8>,
+    edits: Vec<Edit>,
+}
+
+#[derive(Clone, Debug)]
+enum Transport {
+    Tcp { flags: u8 },
+    Udp,
+    Other(u8),
+}
+
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+/// The MAC of whoever has an address in the cases' network.
+pub fn mac(written: [u8; 4]) -> [u8; 6] {
+    let [a, b, c, d] = written;
+    [2, 0, a, b, c, d]
+}
+
+/// A TCP segment with ACK and some data.
+pub fn tcp(source: &str, destination: &str) -> Wire {
+    Wire::new(source, destination, Transport::Tcp { flags: ACK })
+}
+
+/// A UDP datagram.
+pub fn udp(source: &str, destination: &str) -> Wire {
+    Wire::new(source, destination, Transport::Udp)
+}
+
+/// A TCP segment or UDP datagram.
+pub fn of(protocol: Protocol, source: &str, destination: &str) -> Wire {
+    match protocol {
+        Protocol::Tcp => tcp(source, destination),
+        Protocol::Udp => udp(source, destination),
+    }
+}
+
+/// A packet of another protocol between two addresses; the ports are not sent.
+pub fn other(number: u8, source: &str, destination: &str) -> Wire {
+    Wire::new(source, destination, Transport::Other(number))
+}
+
+impl fmt::Display for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Wire { source, destination, transport, hop_limit, edits, payload, .. } = self;
+        write!(f, "{transport:?} {source} > {destination}, {hop_limit} hops, {} bytes", payload.len())?;
+        if edits.is_empty() { Ok(()) } else { write!(f, ", {edits:?}") }
+    }
+}
+
+impl Wire {
+    fn new(source: &str, destination: &str, transport: Transport) -> Self {
+        let (source, destination) = (socket(source), socket(destination));
+        Wire {
+            source,
+            destination,
+            link_source: mac(source.ip().octets()),
+            link_destination: mac(GATEWAY),
+            hop_limit: 64,
+            transport,
+            payload: b"what a client says".to_vec(),
+            edits: Vec::new(),
+        }
+    }
+
+    fn flags(self, flags: u8) -> Self {
+        let payload = if flags & (SYN | RST) != 0 { Vec::new() } else { self.payload };
+        Wire { transport: Transport::Tcp { flags }, payload, ..self }
+    }
+
+    fn edit(mut self, edit: Edit) -> Self {
+        self.edits.push(edit);
+        self
+    }
+
+    /// The first segment of a connection.
+    pub fn syn(self) -> Self {
+        self.flags(SYN)
+    }
+    /// Its answer.
+    pub fn syn_ack(self) -> Self {
+        self.flags(SYN | ACK)
+    }
+    /// The last segment of one side.
+    pub fn fin(self) -> Self {
+        self.flags(FIN | ACK)
+    }
+    /// A reset.
+    pub fn rst(self) -> Self {
+        self.flags(RST | ACK)
+    }
+    /// With this payload.
+    pub fn says(self, payload: &[u8]) -> Self {
+        Wire { payload: payload.to_vec(), ..self }
+    }
+    /// From another address and port; the link source stays.
+    pub fn source(self, source: &str) -> Self {
+        Wire { source: socket(source), ..self }
+    }
+    /// To another address and port; the link destination stays.
+    pub fn destination(self, destination: &str) -> Self {
+        Wire { destination: socket(destination), ..self }
+    }
+    /// Sent by the device of this address (`address:port`; the port does not matter).
+    pub fn link_from(self, at: &str) -> Self {
+        Wire { link_source: mac(socket(at).ip().octets()), ..self }
+    }
+    /// Sent to the device of this address (`address:port`; the port does not matter).
+    pub fn link_to(self, at: &str) -> Self {
+        Wire { link_destination: mac(socket(at).ip().octets()), ..self }
+    }
+    /// With this TTL or hop limit.
+    pub fn hops(self, hop_limit: u8) -> Self {
+        Wire { hop_limit, ..self }
+    }
+    /// One hop less.
+    pub fn routed(self) -> Self {
+        Wire { hop_limit: self.hop_limit - 1, ..self }
+    }
+    /// UDP over IPv4 without a checksum.
+    pub fn no_checksum(self) -> Self {
+        self.edit(Edit::NoChecksum)
+    }
+    /// With IPv4 options or an IPv6 extension header.
+    pub fn options(self) -> Self {
+        self.edit(Edit::Options)
+    }
+    /// The fragment at `offset` (in units of 8 bytes); more follow.
+    pub fn fragment(self, offset: u16) -> Self {
+        self.edit(Edit::Fragment(offset))
+    }
+    /// With a VLAN tag.
+    pub fn tagged(self, id: u16) -> Self {
+        self.edit(Edit::Tag(id))
+    }
+    /// With other bytes at an offset from the Ethernet header.
+    pub fn frame_bytes(self, offset: usize, bytes: &[u8]) -> Self {
+        self.edit(Edit::Frame(offset, bytes.to_vec()))
+    }
+    /// With other bytes at an offset from the transport header.
+    pub fn transport_bytes(self, offset: usize, bytes: &[u8]) -> Self {
+        self.edit(Edit::Transport(offset, bytes.to_vec()))
+    }
+    /// Cut off after `len` bytes; the headers don't know.
+    pub fn cut(self, len: usize) -> Self {
+        self.edit(Edit::Cut(len))
+    }
+    /// Cut off `len` bytes into the transport header; the network header says so.
+    pub fn shortened(self, len: usize) -> Self {
+        self.edit(Edit::Shorten(len))
+    }
+    /// With `len` bytes behind the end of the IP packet.
+    pub fn padded(self, len: usize) -> Self {
+        self.edit(Edit::Padding(len))
+    }
+
+    /// Whether its checksum covers it.
+    pub fn has_checksum(&self) -> bool {
+        !self.edits.iter().any(|edit| matches!(edit, Edit::NoChecksum))
+    }
+
+    /// The key of its flow's row in `zone`.
+    pub fn key<F: Net>(&self, zone: u16) -> FlowKey<F> {
+        FlowKey {
+            src: F::addr(*self.source.ip()),
+            dst: F::addr(*self.destination.ip()),
+            src_port: self.source.port().to_be(),
+            dst_port: self.destination.port().to_be(),
+            zone,
+            protocol: self.number() as u16,
+        }
+    }
+
+    fn number(&self) -> u8 {
+        match self.transport {
+            Transport::Tcp { .. } => 6,
+            Transport::Udp => 17,
+            Transport::Other(number) => number,
+        }
+    }
+
+    /// Its bytes, with every checksum computed in full.
+    pub fn bytes<F: Net>(&self) -> Vec<u8> {
+        let ip = match (F::ip(*self.source.ip()), F::ip(*self.destination.ip())) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => PacketBuilder::ethernet2(
+                self.link_source,
+                self.link_destination,
+            )
+            .ipv4(source.octets(), destination.octets(), self.hop_limit),
+            (IpAddr::V6(source), IpAddr::V6(destination)) => PacketBuilder::ethernet2(
+                self.link_source,
+                self.link_destination,
+            )
+            .ipv6(source.octets(), destination.octets(), self.hop_limit),
+            _ => unreachable!("both addresses are of one family"),
+        };
+        let mut bytes = self.transport(ip);
+        for edit in &self.edits {
+            edit.apply::<F>(&mut bytes);
+        }
+        bytes
+    }
+
+    fn transport(&self, ip: PacketBuilderStep<IpHeaders>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let written = match self.transport {
+            Transport::Tcp { flags } => {
+                let mut step = ip.tcp(self.source.port(), self.destination.port(), 0x1234_5678, 0xfaf0);
+                if flags & FIN != 0 {
+                    step = step.fin();
+                }
+                if flags & SYN != 0 {
+                    step = step.syn();
+                }
+                if flags & RST != 0 {
+                    step = step.rst();
+                }
+                if flags & ACK != 0 {
+                    step = step.ack(0x9abc_def0);
+                }
+                step.write(&mut bytes, &self.payload)
+            }
+            Transport::Udp => {
+                ip.udp(self.source.port(), self.destination.port()).write(&mut bytes, &self.payload)
+            }
+            Transport::Other(number) => ip.write(&mut bytes, IpNumber(number), &self.payload),
+        };
+        written.expect("a vector takes every packet");
+        bytes
+    }
+}

@@ -1,0 +1,299 @@
+//! Rows and packets at random, from small pools so that they meet, for what nobody thought of.
+
+use std::net::Ipv4Addr;
+
+use lb_common::{
+    abi::{
+        BackendRow, BackendState, BackendWord, FlowKey, FlowRow, Mac, ReachKind, ReachRow, Settings, Word,
+        ZONE_OF_CLIENT,
+    },
+    path::{Hook, interest_hash},
+    wire::Protocol,
+};
+use proptest::{
+    collection::vec,
+    prelude::*,
+    sample::{Index, select},
+};
+
+use crate::{
+    family::Net,
+    packet::{Wire, of},
+    state::{
+        At, BLUE, BRIDGE, DEVICES, GREEN, ORANGE, OTHER_BRIDGE, RED, State, interest_bit, mac_of, on,
+        on_uplink, outside,
+    },
+};
+
+const ADDRESSES: [&str; 6] =
+    ["10.244.1.2", "10.244.1.3", "10.244.1.4", "10.244.2.2", "10.96.0.10", "10.96.0.11"];
+const PORTS: [u16; 3] = [80, 8080, 40_000];
+/// One beyond the rows of the maps.
+const NO_ROW: u32 = crate::kernel::ROWS;
+
+/// Addresses and ports.
+type Tuple = (Protocol, Ipv4Addr, u16, Ipv4Addr, u16);
+
+/// Rows, a place and a packet.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    backends: Vec<Backend>,
+    slots: [Vec<u32>; 2],
+    flows: Vec<Flow>,
+    first: First,
+    place: (Settings, Hook, u32),
+    tuple: Tuple,
+    shape: Shape,
+    bytes: Vec<(Index, u8)>,
+    cut: Option<Index>,
+}
+
+/// What the first flow has to do with the packet.
+#[derive(Copy, Clone, Debug)]
+enum First {
+    Nothing,
+    /// It is the packet's.
+    Its,
+    /// It has the tuple of the first backend's replies.
+    ItsReplies,
+}
+
+#[derive(Clone, Debug)]
+struct Backend {
+    service: u32,
+    at: (Ipv4Addr, u16),
+    zone: u16,
+    state: BackendState,
+    reach: ReachRow,
+}
+
+#[derive(Clone, Debug)]
+struct Flow {
+    tuple: Tuple,
+    zone: u16,
+    backend: Word,
+    age: u32,
+    bits: u32,
+    to: (Ipv4Addr, u16),
+    mac: Mac,
+    ifindex: u32,
+}
+
+#[derive(Clone, Debug)]
+enum Shape {
+    Plain,
+    Syn,
+    SynAck,
+    Fin,
+    Rst,
+    Hops(u8),
+    Options,
+    Fragment(u16),
+    Shortened(usize, usize),
+    NoChecksum,
+}
+
+fn address() -> impl Strategy<Value = Ipv4Addr> {
+    select(&ADDRESSES[..]).prop_map(|text| text.parse().expect("an address"))
+}
+
+fn tuple() -> impl Strategy<Value = Tuple> {
+    let protocol = select(&[Protocol::Tcp, Protocol::Udp][..]);
+    (protocol, address(), select(&PORTS[..]), address(), select(&PORTS[..]))
+}
+
+/// The packet's: more often than not to a frontend.
+fn call() -> impl Strategy<Value = Tuple> {
+    let vip = select(&["10.96.0.10", "10.96.0.11"][..]).prop_map(|vip| vip.parse().expect("an address"));
+    let to_frontend =
+        (tuple(), vip).prop_map(|((protocol, source, port, _, _), vip)| (protocol, source, port, vip, 80));
+    prop_oneof![2 => to_frontend, 1 => tuple()]
+}
+
+fn reach() -> impl Strategy<Value = ReachRow> {
+    use ReachKind::{Bridge, Host, Neighbour, None, Peer, Stack};
+    let kinds = select(&[None, Peer, Bridge, Neighbour, Host, Stack][..]);
+    let port = (select(&[RED, BLUE, GREEN, ORANGE][..]), kinds).prop_map(|(port, kind)| port.reached(kind));
+    prop_oneof![6 => port, 1 => Just(outside())]
+}
+
+fn backend() -> impl Strategy<Value = Backend> {
+    use BackendState::{Active, Draining, Free, Removed};
+    let state = prop_oneof![4 => Just(Active), 1 => select(&[Draining, Free, Removed][..])];
+    let at = (address(), select(&PORTS[..]));
+    (1..3u32, at, select(&[0, 1, 2, ZONE_OF_CLIENT][..]), state, reach())
+        .prop_map(|(service, at, zone, state, reach)| Backend { service, at, zone, state, reach })
+}
+
+fn flow() -> impl Strategy<Value = Flow> {
+    let ids = prop_oneof![8 => 1..5u32, 1 => select(&[0, NO_ROW, u32::MAX][..])];
+    let backend = (ids, prop_oneof![5 => Just(1u32), 1 => Just(2)]);
+    let age = select(&[0u32, 0, 1, 30, 31, 60, 61, 120, 121, 180, 181, 432_000, 432_001][..]);
+    let bits = (0..0x40u32, 0..8u32, select(&[0u32, 1, 2][..]));
+    let to = (address(), select(&PORTS[..]), select(&[RED, BLUE, ORANGE][..]));
+    (tuple(), 0..3u16, backend, age, bits, to, select(&DEVICES[..])).prop_map(
+        |(tuple, zone, (low, generation), age, (low_bits, way, twin), (addr, port, mac), ifindex)| Flow {
+            tuple,
+            zone,
+            backend: Word { low, generation },
+            age,
+            bits: low_bits | way << 8 | twin << 16,
+            to: (addr, port),
+            mac: mac_of(mac.at),
+            ifindex,
+        },
+    )
+}
+
+fn place() -> impl Strategy<Value = (Settings, Hook, u32)> {
+    let settings = vec![
+        on(BRIDGE, ReachKind::Peer),
+        on(BRIDGE, ReachKind::Bridge),
+        on(BRIDGE, ReachKind::Stack),
+        on(OTHER_BRIDGE, ReachKind::Peer),
+        on_uplink(),
+    ];
+    use Hook::{BridgeEgress, BridgeIngress, PortEgress, PortIngress, UplinkEgress, UplinkIngress};
+    let rare = vec![PortEgress, BridgeIngress, BridgeEgress, UplinkIngress, UplinkEgress];
+    (select(settings), prop_oneof![2 => Just(PortIngress), 1 => select(rare)], select(&DEVICES[..]))
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    prop_oneof![
+        6 => Just(Shape::Plain),
+        2 => Just(Shape::Syn),
+        1 => Just(Shape::SynAck),
+        1 => Just(Shape::Fin),
+        1 => Just(Shape::Rst),
+        2 => (0..3u8).prop_map(Shape::Hops),
+        1 => Just(Shape::Options),
+        1 => (0..3u16).prop_map(Shape::Fragment),
+        1 => (0..24usize, 0..24usize).prop_map(|(len, padding)| Shape::Shortened(len, padding)),
+        1 => Just(Shape::NoChecksum),
+    ]
+}
+
+/// Any scenario.
+pub fn scenario() -> impl Strategy<Value = Scenario> {
+    let slots = || vec(prop_oneof![19 => 1..5u32, 1 => Just(NO_ROW)], 0..6);
+    let bytes = prop_oneof![6 => Just(Vec::new()), 1 => vec(any::<(Index, u8)>(), 1..4)];
+    let first = select(&[First::Nothing, First::Its, First::ItsReplies][..]);
+    let rows = (vec(backend(), 1..5), [slots(), slots()], vec(flow(), 0..5), first);
+    (rows, place(), call(), shape(), bytes, proptest::option::weighted(0.03, any::<Index>())).prop_map(
+        |((backends, slots, flows, first), place, tuple, shape, bytes, cut)| Scenario {
+            backends,
+            slots,
+            flows,
+            first,
+            place,
+            tuple,
+            shape,
+            bytes,
+            cut,
+        },
+    )
+}
+
+fn key<F: Net>(
+    (protocol, source, source_port, destination, destination_port): Tuple,
+    zone: u16,
+) -> FlowKey<F> {
+    FlowKey {
+        src: F::addr(source),
+        dst: F::addr(destination),
+        src_port: source_port.to_be(),
+        dst_port: destination_port.to_be(),
+        zone,
+        protocol: protocol as u16,
+    }
+}
+
+impl Scenario {
+    /// Where the packet is seen.
+    pub fn at(&self) -> At {
+        let (settings, hook, ifindex) = self.place;
+        At { settings, hook, ifindex }
+    }
+
+    /// The rows.
+    pub fn state<F: Net>(&self) -> State<F> {
+        use Protocol::{Tcp, Udp};
+        let mut state = State::default()
+            .service(1, &[(Tcp, "10.96.0.10:80"), (Udp, "10.96.0.10:80")], &self.slots[0])
+            .service(2, &[(Tcp, "10.96.0.11:80"), (Udp, "10.96.0.11:80")], &self.slots[1]);
+        for (id, backend) in (1..).zip(&self.backends) {
+            let row = BackendRow {
+                word: BackendWord::new(backend.state, id, 1).0,
+                addr: F::addr(backend.at.0),
+                port: backend.at.1.to_be(),
+                zone: backend.zone,
+                service: backend.service,
+            };
+            state.interest.insert(interest_bit(interest_hash(row.addr, row.port)));
+            state.backends.insert(id, row);
+            state.reach.insert(id, backend.reach);
+        }
+        for (index, flow) in self.flows.iter().enumerate() {
+            let key = if index == 0 { self.first_key(flow) } else { key(flow.tuple, flow.zone) };
+            let row = FlowRow {
+                backend: flow.backend,
+                seen: 0u32.wrapping_sub(flow.age),
+                bits: flow.bits,
+                addr: F::addr(flow.to.0),
+                port: flow.to.1.to_be(),
+                mac: flow.mac,
+                ifindex: flow.ifindex,
+            };
+            state.flows.insert(key, row);
+        }
+        state
+    }
+
+    fn first_key<F: Net>(&self, flow: &Flow) -> FlowKey<F> {
+        let (protocol, source, source_port, ..) = self.tuple;
+        let zone = self.place.0.zone as u16;
+        let backend = &self.backends[0];
+        match self.first {
+            First::Nothing => key(flow.tuple, flow.zone),
+            First::Its => key(self.tuple, zone),
+            First::ItsReplies => {
+                let zone = if backend.zone == ZONE_OF_CLIENT { zone } else { backend.zone };
+                key((protocol, backend.at.0, backend.at.1, source, source_port), zone)
+            }
+        }
+    }
+
+    /// The packet's bytes, and whether its checksum covers what may change.
+    pub fn packet<F: Net>(&self) -> (Vec<u8>, bool) {
+        let mut bytes = self.wire().bytes::<F>();
+        for (index, byte) in &self.bytes {
+            // In the headers, where it matters.
+            let index = index.index(bytes.len().min(F::TRANSPORT + 20));
+            bytes[index] = *byte;
+        }
+        if let Some(cut) = &self.cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        let no_checksum = bytes.get(F::TRANSPORT + 6..F::TRANSPORT + 8) == Some(&[0, 0]);
+        (bytes, !no_checksum)
+    }
+
+    fn wire(&self) -> Wire {
+        let (protocol, source, source_port, destination, destination_port) = self.tuple;
+        let wire =
+            of(protocol, &format!("{source}:{source_port}"), &format!("{destination}:{destination_port}"));
+        let tcp = protocol == Protocol::Tcp;
+        match self.shape {
+            Shape::Syn if tcp => wire.syn(),
+            Shape::SynAck if tcp => wire.syn_ack(),
+            Shape::Fin if tcp => wire.fin(),
+            Shape::Rst if tcp => wire.rst(),
+            Shape::NoChecksum if !tcp => wire.no_checksum(),
+            Shape::Hops(hops) => wire.hops(hops),
+            Shape::Options => wire.options(),
+            Shape::Fragment(offset) => wire.fragment(offset),
+            Shape::Shortened(len, padding) => wire.shortened(len).padded(padding),
+            Shape::Plain | Shape::Syn | Shape::SynAck | Shape::Fin | Shape::Rst | Shape::NoChecksum => wire,
+        }
+    }
+}

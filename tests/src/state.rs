@@ -1,0 +1,212 @@
+//! What the maps hold while a packet is seen, as data.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use lb_common::{
+    abi::{
+        BackendRow, BackendState, BackendWord, FlowKey, FlowRow, FrontendKey, FrontendRow, INTEREST_BITS,
+        Lifetimes, Mac, ReachKind, ReachRow, ServiceRow, SetRow, Settings, SlotRow,
+    },
+    path::{Hook, interest_hash},
+    wire::Protocol,
+};
+
+use crate::{
+    family::{Net, socket},
+    packet::mac,
+};
+
+/// The rows of the flow table.
+pub type Flows<F> = HashMap<FlowKey<F>, FlowRow<F>>;
+
+/// All rows. Each service's set has its own index, and its slots begin at [`slots_of`].
+#[derive(Clone, Debug)]
+pub struct State<F: Net> {
+    /// Bits of the map of interest.
+    pub interest: HashSet<u32>,
+    /// Services by index.
+    pub services: BTreeMap<u32, ServiceRow>,
+    /// Sets by index.
+    pub sets: BTreeMap<u32, SetRow>,
+    /// Slots by index.
+    pub slots: BTreeMap<u32, SlotRow>,
+    /// Ways to backends by index.
+    pub reach: BTreeMap<u32, ReachRow>,
+    /// Frontends.
+    pub frontends: HashMap<FrontendKey<F>, FrontendRow>,
+    /// Backends by id.
+    pub backends: BTreeMap<u32, BackendRow<F>>,
+    /// Flows.
+    pub flows: Flows<F>,
+}
+
+impl<F: Net> Default for State<F> {
+    fn default() -> Self {
+        State {
+            interest: HashSet::new(),
+            services: BTreeMap::new(),
+            sets: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            reach: BTreeMap::new(),
+            frontends: HashMap::new(),
+            backends: BTreeMap::new(),
+            flows: HashMap::new(),
+        }
+    }
+}
+
+/// Where a packet is seen.
+#[derive(Copy, Clone, Debug)]
+pub struct At {
+    /// What the programs there were loaded with.
+    pub settings: Settings,
+    /// The hook.
+    pub hook: Hook,
+    /// The device.
+    pub ifindex: u32,
+}
+
+/// First slot of a service.
+pub fn slots_of(service: u32) -> u32 {
+    service * 24
+}
+
+/// A port of a bridge and the pod behind it.
+#[derive(Copy, Clone, Debug)]
+pub struct Port {
+    /// The pod's address, with a port that does not matter.
+    pub at: &'static str,
+    /// The port's interface index.
+    pub ifindex: u32,
+    /// Its bridge.
+    pub bridge: Bridge,
+}
+
+/// A bridge.
+#[derive(Copy, Clone, Debug)]
+pub struct Bridge {
+    /// Its own address, with a port that does not matter.
+    pub at: &'static str,
+    /// Its interface index.
+    pub ifindex: u32,
+    /// Its zone.
+    pub zone: u16,
+}
+
+/// The bridge of most cases.
+pub const BRIDGE: Bridge = Bridge { at: "10.244.1.1:0", ifindex: 100, zone: 1 };
+/// Another one on the same host.
+pub const OTHER_BRIDGE: Bridge = Bridge { at: "10.244.2.1:0", ifindex: 200, zone: 2 };
+/// A pod.
+pub const RED: Port = Port { at: "10.244.1.2:0", ifindex: 102, bridge: BRIDGE };
+/// A pod.
+pub const BLUE: Port = Port { at: "10.244.1.3:0", ifindex: 103, bridge: BRIDGE };
+/// A pod.
+pub const GREEN: Port = Port { at: "10.244.1.4:0", ifindex: 104, bridge: BRIDGE };
+/// A pod on the other bridge.
+pub const ORANGE: Port = Port { at: "10.244.2.2:0", ifindex: 202, bridge: OTHER_BRIDGE };
+/// The device to the outside.
+pub const UPLINK: u32 = 300;
+/// Every device that packets arrive on.
+pub const DEVICES: [u32; 7] = [100, 200, 102, 103, 104, 202, UPLINK];
+
+/// A MAC as rows hold it.
+pub fn mac_of(at: &str) -> Mac {
+    bytemuck::cast(mac(socket(at).ip().octets()))
+}
+
+impl Port {
+    /// The way to it.
+    pub fn reached(self, kind: ReachKind) -> ReachRow {
+        ReachRow {
+            ifindex: self.ifindex,
+            bridge: self.bridge.ifindex,
+            mac: mac_of(self.at),
+            bridge_mac: mac_of(self.bridge.at),
+            kind: kind as u32,
+        }
+    }
+}
+
+/// The way out of the uplink.
+pub fn outside() -> ReachRow {
+    ReachRow { ifindex: UPLINK, kind: ReachKind::Uplink as u32, ..Default::default() }
+}
+
+/// The way to a process of the host.
+pub fn host_process() -> ReachRow {
+    ReachRow { kind: ReachKind::Host as u32, ..Default::default() }
+}
+
+/// Settings of a bridge's programs; its clients are reached by `way_back`. The kernel's time does not
+/// move: a tick is longer than its clock can count.
+pub fn on(bridge: Bridge, way_back: ReachKind) -> Settings {
+    Settings {
+        zone: bridge.zone as u32,
+        way_back: way_back as u32,
+        bridge: bridge.ifindex,
+        hash_seed: 0x5eed,
+        tick_shift: 63,
+        has_csum_ipv6: 0,
+        peer_scrubs: 0,
+        lifetimes: Lifetimes::SECONDS,
+    }
+}
+
+/// Settings of the uplink's programs.
+pub fn on_uplink() -> Settings {
+    Settings { zone: 0, way_back: ReachKind::Uplink as u32, bridge: 0, ..on(BRIDGE, ReachKind::Uplink) }
+}
+
+impl<F: Net> State<F> {
+    /// With a service of these frontends and, slot by slot, these backends.
+    pub fn service(mut self, id: u32, frontends: &[(Protocol, &str)], slots: &[u32]) -> Self {
+        for (protocol, at) in frontends {
+            let key = F::frontend(*protocol, at);
+            self.interest.insert(interest_bit(interest_hash(key.addr, 0)));
+            self.frontends.insert(key, FrontendRow { service: id, flags: 0 });
+        }
+        self.services.insert(id, ServiceRow { low: id, generation: 1 });
+        let set = SetRow { first: slots_of(id), len: slots.len() as u32, service: id, ..Default::default() };
+        self.sets.insert(id, set);
+        for (index, backend) in slots.iter().enumerate() {
+            self.slots.insert(slots_of(id) + index as u32, SlotRow { backend: *backend, service: id });
+        }
+        self
+    }
+
+    /// With an active backend of a service; its reach row has the same index.
+    pub fn backend(mut self, id: u32, service: u32, at: &str, zone: u16, reach: ReachRow) -> Self {
+        let at = socket(at);
+        let row = BackendRow {
+            word: BackendWord::new(BackendState::Active, id, 1).0,
+            addr: F::addr(*at.ip()),
+            port: at.port().to_be(),
+            zone,
+            service,
+        };
+        self.interest.insert(interest_bit(interest_hash(row.addr, row.port)));
+        self.backends.insert(id, row);
+        self.reach.insert(id, reach);
+        self
+    }
+
+    /// Gives a backend another state.
+    pub fn set_state(&mut self, id: u32, state: BackendState) {
+        let row = self.backends.get_mut(&id).expect("a backend of this case");
+        let word = BackendWord(row.word);
+        row.word = BackendWord::new(state, word.reach(), row.word.generation).0;
+    }
+
+    /// Lets time pass: every row gets older.
+    pub fn age(&mut self, ticks: u32) {
+        for row in self.flows.values_mut() {
+            row.seen = row.seen.wrapping_sub(ticks);
+        }
+    }
+}
+
+/// The bit of a hash in the map of interest.
+pub fn interest_bit(hash: u32) -> u32 {
+    hash & (INTEREST_BITS - 1)
+}
