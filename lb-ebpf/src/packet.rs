@@ -85,7 +85,7 @@ impl Skb {
 
 impl Packet for Skb {
     #[inline(always)]
-    fn len(&self) -> u32 {
+    fn size(&self) -> u32 {
         // SAFETY: a field of the live context.
         unsafe { (*self.skb).len }
     }

@@ -68,7 +68,7 @@ struct Bytes {
 }
 
 impl Packet for Bytes {
-    fn len(&self) -> u32 {
+    fn size(&self) -> u32 {
         self.bytes.len() as u32
     }
 

@@ -107,7 +107,7 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
             let (word, backend) = tables.backend(row.backend.low).ok_or(Counter::NoBackend)?;
             let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
             let onward = forward::to_backend(packet, tables, hook, &parsed, &reach, row.is_hairpin())?;
-            tables.account(backend.service, packet.len());
+            tables.account(backend.service, packet.size());
             (row, onward, Counter::Request)
         }
     };

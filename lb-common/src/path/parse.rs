@@ -65,7 +65,7 @@ impl<F: Family> Parsed<F> {
     #[inline(always)]
     pub fn new<P: Packet>(packet: &mut P, frame: &Frame<F>, key: FlowKey<F>) -> Result<Self, Counter> {
         let protocol = Protocol::from_number(frame.ip.protocol()).ok_or(Counter::Protocol)?;
-        let payload = frame.ip.payload(packet.len() - size_of::<Ethernet>() as u32);
+        let payload = frame.ip.payload(packet.size() - size_of::<Ethernet>() as u32);
         if payload < protocol.header_len() {
             return Err(Counter::Truncated);
         }
@@ -98,7 +98,7 @@ impl<F: Family> Parsed<F> {
 #[inline(always)]
 pub fn frame<F: Family, P: Packet>(packet: &mut P) -> Result<Frame<F>, Counter> {
     let frame = readable::<Frame<F>, P>(packet, 0)?;
-    frame.ip.check(packet.len() - size_of::<Ethernet>() as u32)?;
+    frame.ip.check(packet.size() - size_of::<Ethernet>() as u32)?;
     match Protocol::from_number(frame.ip.protocol()) {
         Some(_) => Ok(frame),
         None => Err(Counter::Protocol),
@@ -112,7 +112,7 @@ fn readable<T: Pod, P: Packet>(packet: &mut P, offset: usize) -> Result<T, Count
         return Ok(value);
     }
     let end = (offset + size_of::<T>()) as u32;
-    if packet.len() < end {
+    if packet.size() < end {
         return Err(Counter::Truncated);
     }
     packet.pull(end);

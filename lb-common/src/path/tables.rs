@@ -16,7 +16,7 @@ use crate::{
 /// Checked views on a packet's bytes, from its Ethernet header on.
 pub trait Packet {
     /// Bytes of the whole packet, also of the part that can't be read yet.
-    fn len(&self) -> u32;
+    fn size(&self) -> u32;
     /// Interface index of the device the program runs on.
     fn ifindex(&self) -> u32;
     /// Makes the first `len` bytes readable.

@@ -26,7 +26,7 @@ pub fn difference(old: u64, new: u64) -> u32 {
 /// The checksum field after `difference` (RFC 1624, equation 3).
 #[inline(always)]
 pub fn update(check: u16, difference: u32) -> u16 {
-    !fold16(fold32(!check as u16 as u64 + difference as u64))
+    !fold16(fold32(!check as u64 + difference as u64))
 }
 
 #[cfg(test)]

@@ -106,7 +106,7 @@ fn prime_above(n: u32) -> u32 {
     if n >= LARGEST {
         return LARGEST;
     }
-    let prime = |n: u32| (2..).take_while(|d| d * d <= n).all(|d| n % d != 0);
+    let prime = |n: u32| (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d));
     // The largest prime gap below 10 million is 154.
     (n + 1..n + 200).find(|n| prime(*n)).unwrap_or(LARGEST)
 }

@@ -228,7 +228,10 @@ proptest! {
         pass(&mut fake, &mut mirror, last);
         assert_serves(&fake, last);
     }
+}
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
     fn rows_are_given_back(shapes in shapes()) {
         let (mut fake, mut mirror) = (Fake::default(), mirror());
