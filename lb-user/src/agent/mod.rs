@@ -34,9 +34,12 @@ pub use uninstall::uninstall;
 
 /// Runs the agent until it is told to end. What it has set up stays and goes on without it.
 pub async fn run(options: Options) -> Result<()> {
+    // Listened to before it is read, so that no change between is missed.
+    let watched = sources::watch::watch(&options.config);
     // Everything that can be wrong with the input comes before the first change.
     let loaded = sources::file::load(&options.config)?;
     let (mut watcher, world) = Watcher::start().await.context("listening to netlink")?;
+    let mut changed = watched?;
     let bridges = bridges(&world, &options.bridges)?;
     let uplinks = uplinks(&world, &options.uplinks)?;
 
@@ -82,7 +85,6 @@ pub async fn run(options: Options) -> Result<()> {
     control.write_view();
     info!("ready: {} services on {}", control.model.services.len(), options.bridges.join(", "));
 
-    let mut changed = sources::watch::watch(&options.config)?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
