@@ -103,6 +103,8 @@ pub async fn run(options: Options) -> Result<()> {
                 if let Err(error) = ports.update(watcher.world(), &mut control.view) {
                     error!("{error:#}");
                 }
+                control.view_changed();
+                resolve(&control, &ports, &watcher).await;
                 false
             }
             Some(()) = changed.recv() => true,
@@ -128,6 +130,7 @@ pub async fn run(options: Options) -> Result<()> {
                     control.view_changed();
                 }
             }
+            control.write_view();
         }
     }
     control.write_view();

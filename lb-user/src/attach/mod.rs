@@ -2,7 +2,7 @@
 //! filters, which stay by themselves.
 //!
 //! For each there is a pin in the instance's directory: `<ifindex>-<hook>` is the link itself,
-//! `<ifindex>-<hook>.filter` the program of a filter. The names tell what is attached where.
+//! `<ifindex>-<hook>-filter` the program of a filter. The names tell what is attached where.
 
 mod rcu;
 
@@ -26,8 +26,8 @@ const PRIORITY: u16 = 1;
 /// Handle of our filters, so that they can be replaced in place.
 const HANDLE: u32 = 0x6c62;
 
-/// How the pin of a filter's program ends.
-const FILTER: &str = ".filter";
+/// How the pin of a filter's program ends. The bpf file system keeps names with dots for itself.
+const FILTER: &str = "-filter";
 
 /// Where a program is attached. Each has a program of its name in the kernel object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
