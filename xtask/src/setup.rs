@@ -20,7 +20,7 @@ const TOOLS: [(&str, &str); 8] = [
 ];
 
 /// What `cargo xtask old-kernel` calls besides.
-const EMULATOR: [(&str, &str); 1] = [("qemu-system-x86_64", "qemu-system-x86")];
+const EMULATOR: [(&str, &str); 2] = [("qemu-system-x86_64", "qemu-system-x86"), ("depmod", "kmod")];
 
 /// Says what is being done, on its own line.
 pub fn say(what: &str) {

@@ -18,17 +18,8 @@ use super::{
 use crate::{build::workspace, setup};
 
 /// What the lab and the agent need that is not in the kernel itself. Nothing loads modules later.
-const NEEDED: [&str; 8] = [
-    // The checksum that connection tracking asks for by its name.
-    "crc32c_generic",
-    "veth",
-    "bridge",
-    "cls_bpf",
-    "sch_ingress",
-    "iptable_nat",
-    "ip6table_nat",
-    "xt_MASQUERADE",
-];
+const NEEDED: [&str; 7] =
+    ["veth", "bridge", "cls_bpf", "sch_ingress", "iptable_nat", "ip6table_nat", "xt_MASQUERADE"];
 
 /// Tools of the lab, and the programs that they are. The iptables of old needs fewer modules.
 const TOOLS: [(&str, &str); 4] =

@@ -64,7 +64,7 @@ pub fn old_kernel() -> Result<()> {
 /// Runs the machine to its end, its console shown; whether the guest says that all went well.
 fn boot(kernel: &Path, image: &Path) -> Result<bool> {
     let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args(["-accel", "kvm", "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "1024"]);
+    qemu.args(["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "1024"]);
     qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"]);
     qemu.args(["-append", "console=ttyS0 quiet panic=-1 -- guest", "-kernel"]).arg(kernel);
     qemu.arg("-initrd").arg(image).stdin(Stdio::null()).stdout(Stdio::piped());
