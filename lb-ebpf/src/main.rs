@@ -3,6 +3,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod log;
 mod maps;
 mod packet;
 mod tables;
@@ -27,19 +28,24 @@ macro_rules! programs {
         #[classifier]
         pub fn $name(ctx: TcContext) -> i32 {
             #[inline(never)]
-            fn ipv4(skb: *mut __sk_buff) -> i32 {
+            fn ipv4(skb: *mut __sk_buff) -> u64 {
                 run::<V4>(skb, Hook::$hook)
             }
             #[inline(never)]
-            fn ipv6(skb: *mut __sk_buff) -> i32 {
+            fn ipv6(skb: *mut __sk_buff) -> u64 {
                 run::<V6>(skb, Hook::$hook)
             }
             let skb = ctx.skb.skb;
-            match packet::ethertype(skb) {
+            let ethertype = packet::ethertype(skb);
+            let answer = match ethertype {
                 V4::ETHERTYPE => ipv4(skb),
                 V6::ETHERTYPE => ipv6(skb),
-                _ => TC_ACT_UNSPEC,
+                _ => return TC_ACT_UNSPEC,
+            };
+            if answer as i32 == TC_ACT_SHOT {
+                log::dropped(&ctx, ethertype, (answer >> 32) as u32);
             }
+            answer as i32
         }
     )*};
 }
@@ -59,14 +65,15 @@ programs! {
     uplink_egress: UplinkEgress;
 }
 
-/// `TC_ACT_UNSPEC` is `TCX_NEXT`: what is not ours is left to the next program.
+/// What the kernel is told; above, if that is to drop the packet, why. `TC_ACT_UNSPEC` is `TCX_NEXT`:
+/// what is not ours is left to the next program.
 #[inline(always)]
-fn run<F: FamilyMaps>(skb: *mut __sk_buff, hook: Hook) -> i32 {
+fn run<F: FamilyMaps>(skb: *mut __sk_buff, hook: Hook) -> u64 {
     let mut packet = Skb::new(skb);
     match path::run::<F, _, _>(&mut packet, &Maps, hook) {
-        Verdict::Pass => TC_ACT_UNSPEC,
-        Verdict::Drop => TC_ACT_SHOT,
-        Verdict::Forward(way) => packet.send(way).unwrap_or(TC_ACT_OK),
+        Verdict::Pass => TC_ACT_UNSPEC as u32 as u64,
+        Verdict::Drop(why) => TC_ACT_SHOT as u64 | (why as u64) << 32,
+        Verdict::Forward(way) => packet.send(way).unwrap_or(TC_ACT_OK) as u32 as u64,
     }
 }
 

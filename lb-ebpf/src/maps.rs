@@ -32,7 +32,7 @@ impl Frozen {
 }
 
 #[unsafe(no_mangle)]
-#[unsafe(link_section = ".rodata")]
+#[unsafe(link_section = ".rodata.settings")]
 pub static SETTINGS: Frozen = Frozen(UnsafeCell::new(Settings {
     zone: 0,
     way_back: 0,

@@ -124,7 +124,7 @@ impl<F: Net> Case<F> {
     /// The last packet is dropped for this reason.
     pub fn drops(mut self, why: Counter) -> Self {
         let sent = self.last();
-        sent.verdict = Verdict::Drop;
+        sent.verdict = Verdict::Drop(why);
         sent.counters = vec![why];
         self
     }

@@ -42,7 +42,7 @@ impl From<Verdict> for Action {
     fn from(verdict: Verdict) -> Self {
         match verdict {
             Verdict::Pass => Action::Next,
-            Verdict::Drop => Action::Drop,
+            Verdict::Drop(_) => Action::Drop,
             Verdict::Forward(Way::Continue) => Action::Continue,
             Verdict::Forward(Way::Peer(_) | Way::Egress(_) | Way::Neighbour(_)) => Action::Redirect,
         }
@@ -156,7 +156,8 @@ impl Kernel {
 /// When the kernel refuses.
 pub fn load(object: &[u8], settings: &Settings) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
-    loader.override_global("SETTINGS", settings, true);
+    // Without their log, as the agent loads them.
+    loader.override_global("SETTINGS", settings, true).override_global("AYA_LOG_LEVEL", &0u8, true);
     for name in ["SERVICES", "SETS", "SLOTS", "REACH", "BACKENDS4", "BACKENDS6", "TRAFFIC"] {
         loader.map_max_entries(name, ROWS);
     }

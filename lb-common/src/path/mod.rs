@@ -56,8 +56,8 @@ impl Hook {
 pub enum Verdict {
     /// Untouched, left to the next program.
     Pass,
-    /// Dropped.
-    Drop,
+    /// Dropped, and why.
+    Drop(Counter),
     /// Rewritten; it goes on its way.
     Forward(Way),
 }
@@ -124,7 +124,7 @@ fn verdict(stop: Counter) -> Verdict {
         | Counter::Unreachable
         | Counter::TableFull
         | Counter::Clash
-        | Counter::RewriteFailed => Verdict::Drop,
+        | Counter::RewriteFailed => Verdict::Drop(stop),
         Counter::NotOurs
         | Counter::Truncated
         | Counter::Malformed

@@ -5,7 +5,10 @@ use std::{collections::HashMap, io};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned, programs::SchedClassifier};
+use aya_log::{EbpfLogger, Level};
 use lb_common::abi::{Lifetimes, ReachKind, Settings};
+
+use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
     attach::Hook,
@@ -33,6 +36,8 @@ pub struct Programs {
     pins: Pins,
     sizes: Sizes,
     base: Settings,
+    /// Programs say what they drop, as debug messages.
+    log_drops: bool,
     loaded: HashMap<Variant, Ebpf>,
 }
 
@@ -52,7 +57,13 @@ impl Programs {
             peer_scrubs: (kernel >= (6, 15)) as u32,
             lifetimes: Lifetimes::default_ticks(hz, tick_shift),
         };
-        Programs { pins: pins.clone(), sizes, base, loaded: HashMap::new() }
+        Programs {
+            pins: pins.clone(),
+            sizes,
+            base,
+            log_drops: tracing::enabled!(tracing::Level::DEBUG),
+            loaded: HashMap::new(),
+        }
     }
 
     /// Makes or opens the pinned maps, before anything is attached.
@@ -75,7 +86,10 @@ impl Programs {
 
     fn object(&mut self, variant: Variant) -> Result<&mut Ebpf> {
         if !self.loaded.contains_key(&variant) {
-            let object = self.load(variant)?;
+            let mut object = self.load(variant)?;
+            if self.log_drops {
+                follow_log(&mut object)?;
+            }
             self.loaded.insert(variant, object);
         }
         self.loaded.get_mut(&variant).ok_or_else(|| anyhow!("an object just loaded is gone"))
@@ -96,6 +110,12 @@ impl Programs {
         for (name, entries) in self.sizes.entries() {
             loader.map_max_entries(name, entries);
         }
+        // Below any level that programs log at, so that logging is not in them.
+        let level = if self.log_drops { Level::Debug as u8 } else { 0 };
+        loader.override_global(aya_log::LEVEL, &level, true);
+        if !self.log_drops {
+            loader.map_max_entries("AYA_LOGS", rustix::param::page_size() as u32);
+        }
         for (name, path) in PINNED.iter().zip(&paths) {
             loader.map_pin_path(name, path.as_path());
         }
@@ -109,4 +129,19 @@ impl Programs {
             }
         })
     }
+}
+
+/// Passes on what the programs of an object log, until the agent ends.
+fn follow_log(object: &mut Ebpf) -> Result<()> {
+    let logger = EbpfLogger::init(object).context("opening the programs' log")?;
+    // SAFETY: the logger owns its descriptor and never changes it.
+    let mut logger = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) }
+        .context("opening the programs' log")?;
+    tokio::spawn(async move {
+        while let Ok(mut ready) = logger.readable_mut().await {
+            ready.get_inner_mut().flush();
+            ready.clear_ready();
+        }
+    });
+    Ok(())
 }

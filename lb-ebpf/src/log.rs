@@ -1,0 +1,41 @@
+//! Drops, told through aya-log to people who run the agent with `RUST_LOG=debug`. Otherwise the
+//! verifier takes it all out: the level is a read-only global.
+
+use aya_ebpf::programs::TcContext;
+use aya_log_ebpf::debug;
+use lb_common::{
+    abi::Counter,
+    family::{Family, V4},
+};
+
+/// Offset of the IPv4 addresses in a frame.
+const IPV4: usize = 26;
+/// Offset of the IPv6 addresses in a frame.
+const IPV6: usize = 22;
+
+/// Says which packet was dropped and why. A function of its own: the paths of the families leave it
+/// too little stack.
+#[inline(never)]
+pub fn dropped(ctx: &TcContext, ethertype: u16, why: u32) {
+    macro_rules! say {
+        ($($counter:ident: $words:literal,)*) => {
+            $(if why == Counter::$counter as u32 {
+                if ethertype == V4::ETHERTYPE {
+                    if let Ok([from, to]) = ctx.load::<[u32; 2]>(IPV4) {
+                        debug!(ctx, $words, u32::from_be(from), u32::from_be(to));
+                    }
+                } else if let Ok([from, to]) = ctx.load::<[[u8; 16]; 2]>(IPV6) {
+                    debug!(ctx, $words, from, to);
+                }
+            })*
+        };
+    }
+    // The words are part of the program: what it could look up by number would be a table of pointers.
+    say! {
+        NoBackend: "{:i} -> {:i} dropped: no-backend",
+        Unreachable: "{:i} -> {:i} dropped: backend-unreachable",
+        TableFull: "{:i} -> {:i} dropped: flow-table-full",
+        Clash: "{:i} -> {:i} dropped: tuple-clash",
+        RewriteFailed: "{:i} -> {:i} dropped: rewrite-failed",
+    }
+}
