@@ -1,10 +1,12 @@
 //! Packet cases: what each packet gets, written once as data ([`case`], [`cases`]), run by the decision
-//! core on the host ([`host`]) and by the kernel programs through `BPF_PROG_TEST_RUN` ([`kernel`]).
+//! core on the host ([`host`]) and by the kernel programs through `BPF_PROG_TEST_RUN` ([`kernel`]). Golden
+//! scripts: what the agent makes of each version of a config ([`golden`]).
 
 pub mod case;
 pub mod cases;
 pub mod check;
 pub mod family;
+pub mod golden;
 pub mod host;
 pub mod kernel;
 pub mod object;

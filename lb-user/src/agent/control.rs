@@ -2,7 +2,7 @@
 //! tried again.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -29,19 +29,28 @@ use crate::{
 /// How many rows of removed backends are freed at once when no other is left.
 const RECYCLED: usize = 1024;
 
+/// Of so many changes at once each has a line in the log; of more, there is one for all.
+const LINES: usize = 100;
+
+const NOT_WRITTEN: &str = "not written to the maps yet; trying again";
+
 /// See the module.
 pub struct Control {
     /// What is served.
     pub model: Model,
     /// What the command line reads.
     pub view: View,
+    /// What is wrong with the config.
+    pub problems: Vec<String>,
     maps: Maps,
     mirror: Mirror,
     kept: Kept,
     pins: Pins,
     seed: u64,
-    /// Services whose last change was not fully applied.
-    failed: BTreeSet<ServiceName>,
+    /// Services whose last change was not fully applied, and why.
+    failed: BTreeMap<ServiceName, String>,
+    /// No lines about single services now.
+    quiet: bool,
     started: bool,
     view_changed: bool,
 }
@@ -53,12 +62,14 @@ impl Control {
         Control {
             model: Model::default(),
             view,
+            problems: Vec::new(),
             maps,
             mirror,
             kept,
             pins,
             seed,
-            failed: BTreeSet::new(),
+            failed: BTreeMap::new(),
+            quiet: false,
             started: false,
             view_changed: true,
         }
@@ -78,6 +89,11 @@ impl Control {
         }
         let changed = diff::changes(&self.model, &mut model);
         let old = std::mem::replace(&mut self.model, model);
+        let count = changed.len();
+        for name in &changed {
+            self.failed.remove(name);
+        }
+        self.quiet = count > LINES;
         if !std::mem::replace(&mut self.started, true) {
             self.remove_unwanted();
         }
@@ -88,9 +104,15 @@ impl Control {
             }
         }
         for name in changed {
-            self.publish(name, ways);
+            self.publish(name, ways, None);
         }
         self.reclaim();
+        if std::mem::take(&mut self.quiet) {
+            info!("{count} services have changed");
+            if let Some((name, why)) = self.failed.first_key_value() {
+                error!("{} services not taken over, among them {name}: {why}", self.failed.len());
+            }
+        }
         self.view_changed = true;
         Ok(())
     }
@@ -103,24 +125,36 @@ impl Control {
         let steps = plan::leftovers(&self.mirror);
         self.apply("leftovers", &steps);
         self.reclaim();
-        for name in std::mem::take(&mut self.failed) {
-            self.publish(name, ways);
+        let failed = std::mem::take(&mut self.failed);
+        if failed.values().any(|why| why == NOT_WRITTEN) {
+            self.remove_unwanted();
+        }
+        for (name, why) in &failed {
+            self.publish(name.clone(), ways, Some(why));
         }
         self.reclaim();
+        self.view_changed |= failed != self.failed;
     }
 
     /// Follows a change of the ways to backends.
     pub fn follow(&mut self, ways: &ways::View) {
+        let mut followed = 0;
         for address in self.mirror.addresses() {
             match plan::way(&mut self.mirror, address, ways) {
                 Ok(steps) if steps.is_empty() => {}
                 Ok(steps) => {
-                    let (row, _) = ways.way(address);
-                    info!("backend {address}: reached by {}", way(row.kind()));
+                    followed += 1;
+                    if followed <= LINES {
+                        let (row, _) = ways.way(address);
+                        info!("backend {address}: reached by {}", way(row.kind()));
+                    }
                     self.apply(&address.to_string(), &steps);
                 }
                 Err(full) => error!("the way to {address} could not be changed: {full}"),
             }
+        }
+        if followed > LINES {
+            info!("{} more backends are reached by other ways", followed - LINES);
         }
         self.reclaim();
     }
@@ -144,6 +178,8 @@ impl Control {
         if !std::mem::take(&mut self.view_changed) {
             return;
         }
+        let failed = self.failed.iter().map(|(name, why)| format!("service {name}: {why}"));
+        self.view.problems = self.problems.iter().cloned().chain(failed).collect();
         self.view.services =
             self.model.services.values().flat_map(|service| self.service_views(service)).collect();
         if let Err(error) = self.view.write(&self.pins.view()) {
@@ -180,7 +216,7 @@ impl Control {
             .collect()
     }
 
-    /// After adoption: what an agent before us served and nobody asks for now.
+    /// What nobody asks for: served by an agent before us, or left by a removal that failed.
     fn remove_unwanted(&mut self) {
         let wanted: HashSet<Frontend> = self
             .model
@@ -195,10 +231,17 @@ impl Control {
             .filter(|(_, found)| !found.frontends.iter().any(|frontend| wanted.contains(frontend)))
             .map(|(id, _)| id)
             .collect();
+        let (count, quiet) = (unwanted.len(), self.quiet || unwanted.len() > LINES);
+        if quiet {
+            info!("{count} services removed that nobody asks for");
+        }
         for id in unwanted {
             let frontends = self.mirror.found(id).map(|found| found.frontends.clone()).unwrap_or_default();
             let steps = plan::removal(&self.mirror, id);
-            if self.apply("unwanted", &steps) {
+            if !self.apply("unwanted", &steps) {
+                let name = ServiceName { namespace: String::new(), name: format!("row {id}") };
+                self.failed.insert(name, NOT_WRITTEN.to_owned());
+            } else if !quiet {
                 for frontend in frontends {
                     info!("{} removed: no service asks for it", show(&frontend));
                 }
@@ -222,32 +265,35 @@ impl Control {
             }
             let Some(id) = self.mirror.service_of(&wanted.frontends[0]) else { continue };
             let steps = plan::removal(&self.mirror, id);
-            if self.apply(&name.to_string(), &steps) {
+            if !self.apply(&name.to_string(), &steps) {
+                self.failed.insert(name.clone(), NOT_WRITTEN.to_owned());
+            } else if !self.quiet {
                 info!("service {name} {}: removed", show(&wanted.frontends[0]));
-            } else {
-                self.failed.insert(name.clone());
             }
         }
     }
 
-    /// Publishes a service of the model.
-    fn publish(&mut self, name: ServiceName, ways: &ways::View) {
+    /// Publishes a service of the model; `failed` is why that could not be done the last time.
+    fn publish(&mut self, name: ServiceName, ways: &ways::View, failed: Option<&String>) {
         let Some(service) = self.model.services.get(&name).cloned() else { return };
         for wanted in compile(&service) {
             match self.plan(&wanted, ways) {
                 Ok(steps) if steps.is_empty() => {}
                 Ok(steps) => {
-                    let log = describe(&wanted, &steps);
-                    if self.apply(&name.to_string(), &steps) {
+                    if !self.apply(&name.to_string(), &steps) {
+                        self.failed.insert(name.clone(), NOT_WRITTEN.to_owned());
+                    } else if !self.quiet {
+                        let log = describe(&wanted, &steps);
                         info!("service {name} {}: {log}", show(&wanted.frontends[0]));
-                    } else {
-                        self.failed.insert(name.clone());
                     }
                 }
                 Err(full) => {
-                    error!("service {name} {} not taken over: {full}", show(&wanted.frontends[0]));
-                    self.view.problems.push(format!("service {name}: {full}"));
-                    self.failed.insert(name.clone());
+                    let why = full.to_string();
+                    // Said once, not with every try.
+                    if !self.quiet && failed != Some(&why) {
+                        error!("service {name} {} not taken over: {why}", show(&wanted.frontends[0]));
+                    }
+                    self.failed.insert(name.clone(), why);
                 }
             }
         }
@@ -275,7 +321,6 @@ impl Control {
 
     /// Carries steps out; whether all of them were.
     fn apply(&mut self, what: &str, steps: &[Step]) -> bool {
-        self.view_changed = true;
         match apply::apply(&mut self.maps, &mut self.mirror, steps) {
             Ok(()) => true,
             Err(error) => {

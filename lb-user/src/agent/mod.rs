@@ -5,10 +5,14 @@ mod kept;
 pub mod options;
 mod ports;
 mod programs;
+mod resolver;
 mod uninstall;
 mod ways;
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use tokio::{
@@ -30,6 +34,7 @@ use kept::Kept;
 pub use options::Options;
 use ports::Ports;
 use programs::Programs;
+use resolver::Resolver;
 pub use uninstall::uninstall;
 
 /// Runs the agent until it is told to end. What it has set up stays and goes on without it.
@@ -44,13 +49,18 @@ pub async fn run(options: Options) -> Result<()> {
     let uplinks = uplinks(&world, &options.uplinks)?;
 
     let pins = Pins::new(&options.instance);
-    pins.create().map_err(|error| match error.kind() {
+    let mounted = pins.create().map_err(|error| match error.kind() {
         std::io::ErrorKind::PermissionDenied => anyhow!(
             "{} can't be made: run as root (or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON and a writable bpf file system)",
             pins.root().display()
         ),
         _ => anyhow!("{} can't be made: {error}; is a bpf file system mounted there? `mount -t bpf bpf /sys/fs/bpf`", pins.root().display()),
     })?;
+    if mounted {
+        info!(
+            "mounted a bpf file system at /sys/fs/bpf: programs and maps stay there when this process ends"
+        );
+    }
     let Some(_lock) = pins.lock().context("locking the instance")? else {
         bail!(
             "an agent already runs instance {}: stop it first, or name another instance with --instance",
@@ -80,7 +90,9 @@ pub async fn run(options: Options) -> Result<()> {
     }
     ports.describe(&mut control.view);
 
-    load(&mut control, &ports, &watcher, loaded).await;
+    let mut resolver = Resolver::default();
+
+    load(&mut control, &ports, &watcher, loaded);
     ports.update(watcher.world(), &mut control.view)?;
     control.write_view();
     info!("ready: {} services on {}", control.model.services.len(), options.bridges.join(", "));
@@ -95,9 +107,14 @@ pub async fn run(options: Options) -> Result<()> {
             change = watcher.changed() => {
                 change.context("following netlink")?;
                 control.follow(&ports.view(watcher.world()));
+                let before = control.view.ports.clone();
                 if let Err(error) = ports.update(watcher.world(), &mut control.view) {
                     error!("{error:#}");
                 }
+                if control.view.ports != before {
+                    control.view_changed();
+                }
+                resolve(&control, &ports, &watcher, &mut resolver).await;
                 false
             }
             Some(()) = changed.recv() => true,
@@ -105,7 +122,7 @@ pub async fn run(options: Options) -> Result<()> {
             _ = second.tick() => {
                 control.retry(&ports.view(watcher.world()));
                 control.write_view();
-                resolve(&control, &ports, &watcher).await;
+                resolve(&control, &ports, &watcher, &mut resolver).await;
                 false
             }
             _ = terminate.recv() => break,
@@ -114,15 +131,19 @@ pub async fn run(options: Options) -> Result<()> {
         if reload {
             let path = options.config.clone();
             match tokio::task::spawn_blocking(move || sources::file::load(&path)).await? {
-                Ok(loaded) => load(&mut control, &ports, &watcher, loaded).await,
+                Ok(loaded) => {
+                    load(&mut control, &ports, &watcher, loaded);
+                    resolve(&control, &ports, &watcher, &mut resolver).await;
+                }
                 Err(error) => {
                     for line in error.to_string().lines() {
                         error!("config not taken over: {line}");
                     }
-                    control.view.problems = error.to_string().lines().map(str::to_owned).collect();
+                    control.problems = error.to_string().lines().map(str::to_owned).collect();
                     control.view_changed();
                 }
             }
+            control.write_view();
         }
     }
     control.write_view();
@@ -131,7 +152,7 @@ pub async fn run(options: Options) -> Result<()> {
 }
 
 /// Takes a loaded config over.
-async fn load(control: &mut Control, ports: &Ports, watcher: &Watcher, loaded: Loaded) {
+fn load(control: &mut Control, ports: &Ports, watcher: &Watcher, loaded: Loaded) {
     let mut problems = Vec::new();
     for problem in &loaded.problems {
         warn!("{problem}");
@@ -141,16 +162,23 @@ async fn load(control: &mut Control, ports: &Ports, watcher: &Watcher, loaded: L
         error!("config not taken over: {error:#}");
         problems.push(format!("{error:#}"));
     }
-    control.view.problems = problems;
-    resolve(control, ports, watcher).await;
+    control.problems = problems;
 }
 
 /// Asks for the neighbours that backends wait for.
-async fn resolve(control: &Control, ports: &Ports, watcher: &Watcher) {
-    for (bridge, address) in control.unresolved(&ports.view(watcher.world())) {
+async fn resolve(control: &Control, ports: &Ports, watcher: &Watcher, resolver: &mut Resolver) {
+    let unresolved = control.unresolved(&ports.view(watcher.world()));
+    let mut failed = None;
+    for (bridge, address) in resolver.due(&unresolved, Instant::now()) {
         if let Err(error) = watcher.resolve(bridge, address).await {
-            warn!("asking for the neighbour {address}: {error:#}");
+            failed = Some((address, error));
+            // Most likely the neighbour table is full: more requests would only push others out.
+            break;
         }
+    }
+    if let (true, Some((address, error))) = (resolver.is_news(failed.is_some()), failed) {
+        let advice = "where the table is full, raise net.ipv4.neigh.default.gc_thresh3 (net.ipv6 likewise)";
+        warn!("asking for the neighbour {address}: {error:#}; {advice}");
     }
 }
 

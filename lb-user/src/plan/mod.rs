@@ -11,7 +11,10 @@ mod mirror;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use lb_common::abi::{BackendState, BackendWord, ReachRow, SetRow, SlotRow, Word};
 
@@ -60,11 +63,19 @@ pub trait Ways {
 /// The steps to one service port. Ids are taken from the mirror's free ones; those of steps that are
 /// never carried out are given back with [`Mirror::abandon`].
 pub fn service(mirror: &mut Mirror, wanted: &Wanted, ways: &dyn Ways, seed: u64) -> Result<Vec<Step>, Full> {
+    let known = wanted.frontends.iter().find_map(|frontend| mirror.service_of(frontend));
+    let id = match known {
+        Some(id) => id,
+        None => mirror.ids.service()?,
+    };
     let mut steps = Vec::new();
-    match plan(mirror, wanted, ways, seed, &mut steps) {
+    match plan(mirror, id, wanted, ways, seed, &mut steps) {
         Ok(()) => Ok(steps),
         Err(full) => {
             mirror.abandon(&steps);
+            if known.is_none() {
+                mirror.ids.free_service(id);
+            }
             Err(full)
         }
     }
@@ -72,32 +83,28 @@ pub fn service(mirror: &mut Mirror, wanted: &Wanted, ways: &dyn Ways, seed: u64)
 
 fn plan(
     mirror: &mut Mirror,
+    id: u32,
     wanted: &Wanted,
     ways: &dyn Ways,
     seed: u64,
     steps: &mut Vec<Step>,
 ) -> Result<(), Full> {
-    let known = wanted.frontends.iter().find_map(|frontend| mirror.service_of(frontend));
     let ipv6 = wanted.frontends[0].address.is_ipv6();
     let missing: Vec<&Frontend> =
         wanted.frontends.iter().filter(|frontend| mirror.service_of(frontend).is_none()).collect();
     mirror.ids.admit_frontends(ipv6, missing.len() as u32)?;
 
-    let id = match known {
-        Some(id) => id,
-        None => mirror.ids.service()?,
-    };
     let found = mirror.found(id).cloned().unwrap_or_default();
     let found_backends = mirror.backends_of(id);
+    let known: HashMap<(IpAddr, u16), &FoundBackend> =
+        found_backends.iter().map(|backend| ((backend.address, backend.port), backend)).collect();
 
     // Backends first where they become active; what they lose comes after the set that leaves them.
     let mut after = Vec::new();
     let mut planned: HashMap<IpAddr, u32> = HashMap::new();
     let mut backend_ids = Vec::with_capacity(wanted.backends.len());
     for backend in &wanted.backends {
-        let old =
-            found_backends.iter().find(|old| (old.address, old.port) == (backend.address, backend.port));
-        let Some(old) = old else {
+        let Some(old) = known.get(&(backend.address, backend.port)) else {
             let (row, zone) = ways.way(backend.address);
             let known = mirror.way_to(backend.address).map(|(index, _)| index);
             let reach = match known.or_else(|| planned.get(&backend.address).copied()) {
@@ -123,8 +130,9 @@ fn plan(
             if backend.state == BackendState::Active { steps.push(step) } else { after.push(step) }
         }
     }
+    let kept: HashSet<u32> = backend_ids.iter().copied().collect();
     for old in &found_backends {
-        if !backend_ids.contains(&old.id) && old.word.state() != BackendState::Removed {
+        if !kept.contains(&old.id) && old.word.state() != BackendState::Removed {
             after.push(removed(old));
         }
     }

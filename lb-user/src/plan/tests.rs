@@ -267,3 +267,16 @@ fn a_full_map_refuses_the_change_as_a_whole() {
     apply(&mut fake, &mut mirror, &steps).expect("no failures");
     assert_eq!(fake.lookup(&wanted(1, &[]).frontends[0]).map(|found| found.len()), Some(2));
 }
+
+#[test]
+fn what_did_not_fit_leaves_every_row_free() {
+    let (mut fake, mut mirror) = (Fake::default(), Mirror::new(Ids::of(Sizes { services: 3, flows: 1024 })));
+    let many: Vec<(u8, u8)> = (0..60).map(|host| (host, 1)).collect();
+    for _ in 0..4 {
+        service(&mut mirror, &wanted(0, &many), &Everywhere, SEED).expect_err("more backends than rows");
+    }
+    for index in 0..2 {
+        let steps = service(&mut mirror, &wanted(index, &[(1, 1), (2, 1)]), &Everywhere, SEED).expect("room");
+        apply(&mut fake, &mut mirror, &steps).expect("no failures");
+    }
+}
