@@ -42,11 +42,11 @@ pub fn unavailable() -> Option<String> {
 
 /// See the module.
 pub fn old_kernel() -> Result<()> {
+    setup::toolchain()?;
+    setup::tools()?;
     if let Some(why) = unavailable() {
         bail!("not on this host: {why}");
     }
-    setup::toolchain()?;
-    setup::tools()?;
     setup::emulator()?;
     let kernel = kernel::fetch()?;
     let lb = build::agent()?;
