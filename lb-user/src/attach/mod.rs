@@ -28,7 +28,7 @@ const PRIORITY: u16 = 1;
 /// Handle of our filters, so that they can be replaced in place.
 const HANDLE: u32 = 0x6c62;
 
-/// How the pin of a filter's program ends. The bpf file system keeps names with dots for itself.
+/// How the pin of a filter's program ends. The bpf file system refuses names with dots.
 const FILTER: &str = "-filter";
 
 /// Where a program is attached. Each has a program of its name in the kernel object.
