@@ -13,6 +13,7 @@ use crate::{
 pub const ALL: &[Test] = &[
     ("uninstall leaves nothing", || leaves_nothing(&[])),
     ("uninstall leaves no filter and no clsact", || leaves_nothing(&["--forward", "stack", "--clsact"])),
+    ("uninstall leaves the filters of others", leaves_others),
 ];
 
 fn leaves_nothing(options: &[&str]) -> Result<()> {
@@ -39,4 +40,29 @@ fn leaves_nothing(options: &[&str]) -> Result<()> {
     only(&bed.pages("red", "10.244.1.3:8080".parse()?, 3)?, &["blue"])?;
     // A second time there is nothing to do, and that is fine.
     bed.agent.output(&["uninstall"]).map(drop)
+}
+
+fn leaves_others() -> Result<()> {
+    let mut bed = Bed::new(&["--clsact"])?;
+    bed.agent.signal(Signal::TERM)?;
+    let links = Path::new("/sys/fs/bpf/lb").join(NAME).join("links");
+    let pins = links.read_dir()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let pin = pins.into_iter().find(|path| path.to_string_lossy().ends_with("-filter"));
+    let pin = pin.context("no filter has a pin")?;
+    let tc = |arguments: &str| -> Result<String> {
+        let output = bed.lab().command("node", "tc")?.args(arguments.split(' ')).output()?;
+        ensure!(output.status.success(), "tc {arguments}: {output:?}");
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    // Any program does as somebody else's.
+    tc(&format!("filter add dev veth-blue egress prio 7 bpf da pinned {}", pin.display()))?;
+    tc("qdisc show")?.matches("clsact").nth(1).context("only one clsact before")?;
+    bed.agent.output(&["uninstall", "--all"])?;
+    let left = tc("qdisc show")?;
+    let clsact: Vec<&str> = left.lines().filter(|line| line.contains("clsact")).collect();
+    ensure!(clsact.len() == 1 && clsact[0].contains("veth-blue"), "left: {clsact:?}");
+    let filters = tc("filter show dev veth-blue egress")?;
+    ensure!(filters.contains("pref 7"), "the filter is gone: {filters:?}");
+    ensure!(!tc("filter show dev veth-blue ingress")?.contains("bpf"), "ours is left");
+    Ok(())
 }

@@ -41,12 +41,15 @@ pub fn fetch() -> Result<Kernel> {
     if let Some(kernel) = cached() {
         return Ok(kernel);
     }
-    let package = package()?;
-    say(&format!("fetching {package} (a Debian package)"));
+    say(&format!("fetching {} (a Debian package)", package()?));
     let partial = dir().with_extension("partial");
     let _ = fs::remove_dir_all(&partial);
     fs::create_dir_all(&partial).with_context(|| format!("making {}", partial.display()))?;
-    run(Command::new("apt-get").args(["download", "-qq", &package]).current_dir(&partial))?;
+    // An old list names a package that is gone.
+    download(&partial).or_else(|_| {
+        run(setup::elevated("apt-get").args(["update", "-qq"]))?;
+        download(&partial)
+    })?;
     let found = fs::read_dir(&partial)?.filter_map(|entry| Some(entry.ok()?.path()));
     let deb = found.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "deb"));
     let deb = deb.with_context(|| format!("apt-get put no package into {}", partial.display()))?;
@@ -54,7 +57,11 @@ pub fn fetch() -> Result<Kernel> {
     fs::remove_file(&deb)?;
     let _ = fs::remove_dir_all(dir());
     fs::rename(&partial, dir()).with_context(|| format!("making {}", dir().display()))?;
-    cached().ok_or_else(|| anyhow!("{package} has no kernel in it"))
+    cached().ok_or_else(|| anyhow!("the package has no kernel {VERSION}x in it"))
+}
+
+fn download(to: &Path) -> Result<()> {
+    run(Command::new("apt-get").args(["download", "-qq", &package()?]).current_dir(to))
 }
 
 fn dir() -> PathBuf {
