@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod build;
 pub mod lab;
+pub mod old_kernel;
 pub mod run;
 pub mod setup;
 pub mod test;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, build, lab, run, setup, test};
+use xtask::{bench, build, lab, old_kernel, run, setup, test};
 
 /// Everything there is to do with this project, each from a fresh machine.
 #[derive(Parser)]
@@ -26,6 +26,11 @@ enum Command {
     Build,
     /// Installs what building, the lab and the tests need
     Setup,
+    /// Runs the demonstration on Debian's 6.1 kernel, in qemu
+    OldKernel,
+    /// What old-kernel starts inside
+    #[command(hide = true)]
+    Guest,
     /// The lab's network alone
     #[command(subcommand)]
     Lab(lab::Command),
@@ -40,6 +45,8 @@ fn main() -> ExitCode {
             setup::toolchain().and_then(|()| build::agent()).map(|path| println!("{}", path.display()))
         }
         Command::Setup => setup::toolchain().and_then(|()| setup::tools()),
+        Command::OldKernel => old_kernel::old_kernel(),
+        Command::Guest => old_kernel::guest(),
         Command::Lab(command) => lab::command(&command),
     };
     match result {

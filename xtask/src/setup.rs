@@ -1,7 +1,7 @@
 //! Installing what building, the lab and the tests need. Nothing is assumed but cargo, git and apt.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -18,6 +18,9 @@ const TOOLS: [(&str, &str); 8] = [
     ("bpftool", "bpftool"),
     ("curl", "curl"),
 ];
+
+/// What `cargo xtask old-kernel` calls besides.
+const EMULATOR: [(&str, &str); 2] = [("qemu-system-x86_64", "qemu-system-x86"), ("depmod", "kmod")];
 
 /// Says what is being done, on its own line.
 pub fn say(what: &str) {
@@ -36,8 +39,17 @@ pub fn is_root() -> bool {
 
 /// Programs that the lab and the tests call.
 pub fn tools() -> Result<()> {
+    install(&TOOLS)
+}
+
+/// The machine for `cargo xtask old-kernel`.
+pub fn emulator() -> Result<()> {
+    install(&EMULATOR)
+}
+
+fn install(tools: &[(&str, &str)]) -> Result<()> {
     let missing: Vec<&str> =
-        TOOLS.iter().filter(|(tool, _)| !installed(tool)).map(|(_, package)| *package).collect();
+        tools.iter().filter(|(tool, _)| !installed(tool)).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -81,7 +93,12 @@ pub fn elevated(program: impl AsRef<Path>) -> Command {
 }
 
 fn installed(tool: &str) -> bool {
+    find(tool).is_some()
+}
+
+/// Where a program is.
+pub fn find(tool: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin"].map(Into::into);
-    std::env::split_paths(&path).chain(system).any(|dir| dir.join(tool).is_file())
+    std::env::split_paths(&path).chain(system).map(|dir| dir.join(tool)).find(|program| program.is_file())
 }

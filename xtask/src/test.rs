@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     build::{self, cargo},
+    old_kernel,
     setup::{self, say},
 };
 
@@ -15,7 +16,7 @@ pub struct Options {
 }
 
 /// Sets up, builds, then runs every test: those of the crates, the packet cases on the host and in the
-/// kernel, and the end-to-end tests on lab bridges.
+/// kernel, the end-to-end tests on lab bridges, and the demonstration on an old kernel.
 pub fn test(options: &Options) -> Result<()> {
     setup::toolchain()?;
     setup::tools()?;
@@ -33,5 +34,12 @@ pub fn test(options: &Options) -> Result<()> {
     if !status.success() {
         bail!("tests failed");
     }
-    Ok(())
+    match (&options.filter, old_kernel::unavailable()) {
+        (Some(_), _) => Ok(()),
+        (None, Some(why)) => {
+            say(&format!("skipped: the demonstration on Linux 6.1 ({why})"));
+            Ok(())
+        }
+        (None, None) => old_kernel::old_kernel(),
+    }
 }

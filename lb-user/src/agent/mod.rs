@@ -56,13 +56,18 @@ pub async fn run(options: Options) -> Result<()> {
     let uplinks = uplinks(&world, &options.uplinks)?;
 
     let pins = Pins::new(&options.instance);
-    pins.create().map_err(|error| match error.kind() {
+    let mounted = pins.create().map_err(|error| match error.kind() {
         std::io::ErrorKind::PermissionDenied => anyhow!(
             "{} can't be made: run as root (or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON and a writable bpf file system)",
             pins.root().display()
         ),
         _ => anyhow!("{} can't be made: {error}; is a bpf file system mounted there? `mount -t bpf bpf /sys/fs/bpf`", pins.root().display()),
     })?;
+    if mounted {
+        info!(
+            "mounted a bpf file system at /sys/fs/bpf: programs and maps stay there when this process ends"
+        );
+    }
     let Some(_lock) = pins.lock().context("locking the instance")? else {
         bail!(
             "an agent already runs instance {}: stop it first, or name another instance with --instance",
@@ -116,6 +121,7 @@ pub async fn run(options: Options) -> Result<()> {
                 if control.view.ports != before {
                     control.view_changed();
                 }
+                resolve(&control, &ports, &watcher, &mut resolver).await;
                 false
             }
             Some(()) = changed.recv() => true,
@@ -144,6 +150,7 @@ pub async fn run(options: Options) -> Result<()> {
                     control.view_changed();
                 }
             }
+            control.write_view();
         }
     }
     control.write_view();

@@ -2,8 +2,10 @@
 //! filters, which stay by themselves.
 //!
 //! For each there is a pin in the instance's directory: `<ifindex>-<hook>` is the link itself,
-//! `<ifindex>-<hook>.filter` the program of a filter. The names tell what is attached where.
+//! `<ifindex>-<hook>-filter` the program of a filter. The names tell what is attached where. A directory
+//! `<ifindex>-clsact` notes that we added the clsact queueing discipline: it goes with our last filter.
 
+mod qdisc;
 mod rcu;
 
 use std::{
@@ -26,8 +28,8 @@ const PRIORITY: u16 = 1;
 /// Handle of our filters, so that they can be replaced in place.
 const HANDLE: u32 = 0x6c62;
 
-/// How the pin of a filter's program ends.
-const FILTER: &str = ".filter";
+/// How the pin of a filter's program ends. The bpf file system refuses names with dots.
+const FILTER: &str = "-filter";
 
 /// Where a program is attached. Each has a program of its name in the kernel object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -123,6 +125,7 @@ impl Attacher {
         if self.tcx {
             link(program, ifindex, hook, &pin)?
         } else {
+            self.add_clsact(ifindex)?;
             filter(program, ifindex, hook, &pin)?
         }
         // After a change of the way of attaching, only one stays.
@@ -146,7 +149,38 @@ impl Attacher {
                 _ => {}
             }
         }
-        fs::remove_file(&pin).with_context(|| format!("removing {}", pin.display()))
+        fs::remove_file(&pin).with_context(|| format!("removing {}", pin.display()))?;
+        if attached.filter { self.remove_clsact(attached.ifindex) } else { Ok(()) }
+    }
+
+    fn clsact_note(&self, ifindex: u32) -> PathBuf {
+        self.dir.join(format!("{ifindex}-clsact"))
+    }
+
+    /// Adds what filters need, and notes that it was us.
+    fn add_clsact(&self, ifindex: u32) -> Result<()> {
+        match tc::qdisc_add_clsact(&name_of(ifindex)?) {
+            Ok(()) => {
+                let note = self.clsact_note(ifindex);
+                fs::create_dir_all(&note).with_context(|| format!("making {}", note.display()))
+            }
+            Err(error) if io_kind(&error) == Some(io::ErrorKind::AlreadyExists) => Ok(()),
+            Err(error) => Err(error).context("adding the clsact queueing discipline"),
+        }
+    }
+
+    /// Removes what we added once our last filter is gone, but not from under filters of others.
+    fn remove_clsact(&self, ifindex: u32) -> Result<()> {
+        let note = self.clsact_note(ifindex);
+        let used = self.list()?.iter().any(|other| other.filter && other.ifindex == ifindex);
+        if used || !note.exists() {
+            return Ok(());
+        }
+        if let Ok(name) = name_of(ifindex) {
+            qdisc::remove_unused(ifindex)
+                .with_context(|| format!("removing the clsact queueing discipline of {name}"))?;
+        }
+        fs::remove_dir(&note).with_context(|| format!("removing {}", note.display()))
     }
 
     /// Detaches everything; says what.
@@ -209,12 +243,6 @@ fn link(program: &mut SchedClassifier, ifindex: u32, hook: Hook, pin: &Path) -> 
 /// A clsact filter, made or replaced, and its program's pin.
 fn filter(program: &mut SchedClassifier, ifindex: u32, hook: Hook, pin: &Path) -> Result<()> {
     let name = name_of(ifindex)?;
-    match tc::qdisc_add_clsact(&name) {
-        Err(error) if io_kind(&error) != Some(io::ErrorKind::AlreadyExists) => {
-            return Err(error).context("adding the clsact queueing discipline");
-        }
-        _ => {}
-    }
     let handle = TcHandle::from(HANDLE);
     let options = NlOptions { priority: PRIORITY, handle, classid: None };
     let attached = program.attach_with_options(&name, hook.direction(), TcAttachOptions::Netlink(options));

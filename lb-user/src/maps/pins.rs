@@ -5,7 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock, statfs},
+    mount::{MountFlags, mount},
+};
+
+/// Where the bpf file system is mounted on every host that has one.
+const BPF_FS: &str = "/sys/fs/bpf";
+/// `BPF_FS_MAGIC` of linux/magic.h.
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
 /// The paths of one instance.
 #[derive(Clone, Debug)]
@@ -25,7 +33,7 @@ impl Pins {
     pub fn new(instance: &str) -> Pins {
         Pins {
             instance: instance.to_owned(),
-            root: Path::new("/sys/fs/bpf/lb").join(instance),
+            root: Path::new(BPF_FS).join("lb").join(instance),
             run: Path::new("/run/lb").join(instance),
             state: Path::new("/var/lib/lb").join(instance),
         }
@@ -56,13 +64,19 @@ impl Pins {
         self.state.join("kept.json")
     }
 
-    /// Makes the directories, for the owner alone.
-    pub fn create(&self) -> io::Result<()> {
+    /// Makes the directories, for the owner alone. On a host where nothing has mounted a bpf file
+    /// system yet, mounts it; whether it did.
+    pub fn create(&self) -> io::Result<bool> {
         use std::os::unix::fs::DirBuilderExt as _;
+        let mounted = !is_bpf(BPF_FS)?;
+        if mounted {
+            let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RELATIME;
+            mount("bpf", BPF_FS, "bpf", flags, c"mode=700")?;
+        }
         for dir in [self.maps(), self.links(), self.run.clone(), self.state.clone()] {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         }
-        Ok(())
+        Ok(mounted)
     }
 
     /// Takes the instance for this process; `None` if another one has it.
@@ -93,7 +107,15 @@ impl Pins {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
+            // The directory of all instances goes with the last of them.
+            if let Some(parent) = dir.parent() {
+                let _ = fs::remove_dir(parent);
+            }
         }
         Ok(())
     }
+}
+
+fn is_bpf(path: &str) -> io::Result<bool> {
+    Ok(statfs(path)?.f_type as i64 == BPF_FS_MAGIC)
 }

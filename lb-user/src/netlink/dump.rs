@@ -16,7 +16,7 @@ use netlink_packet_route::{
 };
 use rtnetlink::Handle;
 
-use super::world::{Address, Link, LinkKind, World};
+use super::world::{Address, Link, LinkKind, Neighbour, World};
 
 /// Links, addresses, neighbours and forwarding tables as they are now.
 pub(super) async fn world(handle: &Handle) -> Result<World> {
@@ -35,8 +35,8 @@ pub(super) async fn world(handle: &Handle) -> Result<World> {
     let neighbours = handle.neighbours().get().execute();
     pin_mut!(neighbours);
     while let Some(message) = neighbours.try_next().await.context("reading neighbours")? {
-        if let Some((address, mac)) = neighbour(&message) {
-            world.neighbours.insert((message.header.ifindex, address), mac);
+        if let Some((address, neighbour)) = neighbour(&message) {
+            world.neighbours.insert((message.header.ifindex, address), neighbour);
         }
     }
     let fdb = handle.neighbours().get().set_address_family(AddressFamily::Bridge).execute();
@@ -116,7 +116,7 @@ fn mac(message: &NeighbourMessage) -> Option<[u8; 6]> {
     })
 }
 
-fn neighbour(message: &NeighbourMessage) -> Option<(IpAddr, [u8; 6])> {
+fn neighbour(message: &NeighbourMessage) -> Option<(IpAddr, Neighbour)> {
     if matches!(
         message.header.state,
         NeighbourState::Failed | NeighbourState::Incomplete | NeighbourState::Noarp
@@ -128,7 +128,8 @@ fn neighbour(message: &NeighbourMessage) -> Option<(IpAddr, [u8; 6])> {
         NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
         _ => None,
     })?;
-    Some((address, mac(message)?))
+    let permanent = message.header.state == NeighbourState::Permanent;
+    Some((address, Neighbour { mac: mac(message)?, permanent }))
 }
 
 /// An entry of a bridge's table that was learned or set; its own addresses are permanent.

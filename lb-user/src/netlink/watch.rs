@@ -81,8 +81,17 @@ impl Watcher {
         }
     }
 
-    /// Asks the kernel to find a neighbour (`ip neigh ... use`); the answer comes as a change.
+    /// Asks the kernel to find a neighbour whose port is not known (`ip neigh ... use`); the answer
+    /// comes as a change. A MAC that is behind no port is of somebody who left: it is forgotten first,
+    /// as the kernel would go on using it for seconds.
     pub async fn resolve(&self, ifindex: u32, address: IpAddr) -> Result<()> {
+        let known = self.world.neighbours.get(&(ifindex, address));
+        if known.is_some_and(|neighbour| !neighbour.permanent) {
+            let mut request = self.handle.neighbours().add(ifindex, address);
+            let message = std::mem::take(request.message_mut());
+            // The kernel may have forgotten it by itself.
+            let _ = self.handle.neighbours().del(message).execute().await;
+        }
         let request = self.handle.neighbours().add(ifindex, address);
         let request = request.state(NeighbourState::None).flags(NeighbourFlags::Use).replace();
         request.execute().await.context("asking the kernel for a neighbour")

@@ -16,14 +16,23 @@ pub struct World {
     pub addresses: Vec<Address>,
     /// Ports that MACs were seen behind.
     pub fdb: Fdb,
-    /// MACs of neighbours.
+    /// Neighbours whose MAC is known.
     pub neighbours: Neighbours,
 }
 
 /// (bridge, MAC) to the port's interface index.
 pub type Fdb = HashMap<(u32, [u8; 6]), u32>;
-/// (interface index, address) to the MAC.
-pub type Neighbours = HashMap<(u32, IpAddr), [u8; 6]>;
+/// (interface index, address) to who has it.
+pub type Neighbours = HashMap<(u32, IpAddr), Neighbour>;
+
+/// A neighbour whose MAC is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Its MAC.
+    pub mac: [u8; 6],
+    /// Somebody has set it; the kernel never asks again.
+    pub permanent: bool,
+}
 
 /// An address of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +147,7 @@ impl World {
         let Some(Address { ifindex: bridge, .. }) = self.addresses.iter().find(on).copied() else {
             return Location::Remote;
         };
-        let port = self.neighbours.get(&(bridge, address)).and_then(|mac| {
+        let port = self.neighbours.get(&(bridge, address)).and_then(|Neighbour { mac, .. }| {
             let port = *self.fdb.get(&(bridge, *mac))?;
             Some(Location::Port { bridge, port, mac: *mac })
         });
@@ -153,9 +162,9 @@ impl World {
                 self.fdb.entry((*bridge, *mac)).or_insert(*port);
             }
         }
-        for ((ifindex, address), mac) in &old.neighbours {
-            if self.links.contains_key(ifindex) {
-                self.neighbours.entry((*ifindex, *address)).or_insert(*mac);
+        for ((ifindex, address), neighbour) in &old.neighbours {
+            if self.fdb.contains_key(&(*ifindex, neighbour.mac)) {
+                self.neighbours.entry((*ifindex, *address)).or_insert(*neighbour);
             }
         }
     }
@@ -179,7 +188,10 @@ mod tests {
             ]),
             addresses: vec![Address { ifindex: 1, net: "10.244.1.1/24".parse().expect("a subnet") }],
             fdb: Fdb::from([((1, MAC), 2)]),
-            neighbours: Neighbours::from([((1, [10, 244, 1, 2].into()), MAC)]),
+            neighbours: Neighbours::from([(
+                (1, [10, 244, 1, 2].into()),
+                Neighbour { mac: MAC, permanent: false },
+            )]),
         }
     }
 
@@ -205,9 +217,9 @@ mod tests {
         moved.remember(&old);
         assert_eq!(moved.fdb[&(1, MAC)], 3);
 
-        let mut unplugged = World { fdb: Fdb::new(), ..old.clone() };
+        let mut unplugged = World { fdb: Fdb::new(), neighbours: Neighbours::new(), ..old.clone() };
         unplugged.links.remove(&2);
         unplugged.remember(&old);
-        assert!(unplugged.fdb.is_empty());
+        assert!(unplugged.fdb.is_empty() && unplugged.neighbours.is_empty());
     }
 }

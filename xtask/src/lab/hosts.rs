@@ -9,29 +9,43 @@ use anyhow::{Context as _, Result, bail};
 
 use super::netns;
 
-/// A pod by its place on the bridge.
+/// A pod by its place on a bridge.
 #[derive(Clone, Copy, Debug)]
 pub struct Pod {
     /// Its name.
     pub name: &'static str,
+    /// The bridge's network: 10.244.N.0/24 and fd00:244:N::/64 are on `v-net-(N-1)`.
+    pub network: u8,
     /// Last part of its addresses.
     pub host: u8,
 }
 
 impl Pod {
     /// The pods every lab has.
-    pub const ALL: [Pod; 3] =
-        [Pod { name: "red", host: 2 }, Pod { name: "blue", host: 3 }, Pod { name: "green", host: 4 }];
+    pub const ALL: [Pod; 3] = [
+        Pod { name: "red", network: 1, host: 2 },
+        Pod { name: "blue", network: 1, host: 3 },
+        Pod { name: "green", network: 1, host: 4 },
+    ];
 
-    /// 10.244.1.N
+    /// 10.244.1.2 and so on.
     pub fn ipv4(&self) -> IpAddr {
-        Ipv4Addr::new(10, 244, 1, self.host).into()
+        Ipv4Addr::new(10, 244, self.network, self.host).into()
     }
 
-    /// fd00:244:1::N
+    /// fd00:244:1::2 and so on.
     pub fn ipv6(&self) -> IpAddr {
-        Ipv6Addr::new(0xfd00, 0x244, 1, 0, 0, 0, 0, self.host as u16).into()
+        Ipv6Addr::new(0xfd00, 0x244, self.network as u16, 0, 0, 0, 0, self.host as u16).into()
     }
+
+    /// The bridge it hangs off.
+    pub fn bridge(&self) -> String {
+        bridge(self.network)
+    }
+}
+
+fn bridge(network: u8) -> String {
+    format!("v-net-{}", network - 1)
 }
 
 /// A lab by the prefix of its namespaces, so that several can be up.
@@ -85,10 +99,7 @@ impl Lab {
 
     fn build(&self) -> Result<()> {
         self.add_host("node")?;
-        self.on("node", "link add v-net-0 type bridge")?;
-        self.on("node", "addr add 10.244.1.1/24 dev v-net-0")?;
-        self.on("node", "addr add fd00:244:1::1/64 dev v-net-0 nodad")?;
-        self.on("node", "link set v-net-0 up")?;
+        self.add_bridge(1)?;
         for pod in Pod::ALL {
             self.add_pod(pod)?;
         }
@@ -117,20 +128,42 @@ impl Lab {
         Ok(())
     }
 
-    /// Plugs a pod into the bridge.
+    /// Adds the bridge of a network to the node.
+    pub fn add_bridge(&self, network: u8) -> Result<()> {
+        let bridge = bridge(network);
+        self.on("node", &format!("link add {bridge} type bridge"))?;
+        self.on("node", &format!("addr add 10.244.{network}.1/24 dev {bridge}"))?;
+        self.on("node", &format!("addr add fd00:244:{network}::1/64 dev {bridge} nodad"))?;
+        self.on("node", &format!("link set {bridge} up"))
+    }
+
+    /// Takes a pod away, its port with it.
+    pub fn remove_pod(&self, pod: Pod) -> Result<()> {
+        self.on("node", &format!("link del veth-{}", pod.name))?;
+        ip(&format!("netns del {}", self.namespace(pod.name)))
+    }
+
+    /// Makes a pod and plugs it into its bridge.
     pub fn add_pod(&self, pod: Pod) -> Result<()> {
         self.add_host(pod.name)?;
         let (node, namespace, name) = (self.namespace("node"), self.namespace(pod.name), pod.name);
         ip(&format!("link add veth-{name} netns {node} type veth peer name eth0 netns {namespace}"))?;
-        self.on("node", &format!("link set veth-{name} master v-net-0 up"))?;
+        self.on("node", &format!("link set veth-{name} master {} up", pod.bridge()))?;
+        self.give_addresses(pod)
+    }
+
+    /// Gives a pod's `eth0` its addresses and routes.
+    pub fn give_addresses(&self, pod: Pod) -> Result<()> {
+        let Pod { name, network, .. } = pod;
         self.on(name, &format!("addr add {}/24 dev eth0", pod.ipv4()))?;
         self.on(name, &format!("addr add {}/64 dev eth0 nodad", pod.ipv6()))?;
         self.on(name, "link set eth0 up")?;
-        self.on(name, "route add default via 10.244.1.1")?;
-        self.on(name, "-6 route add default via fd00:244:1::1")
+        self.on(name, &format!("route add default via 10.244.{network}.1"))?;
+        self.on(name, &format!("-6 route add default via fd00:244:{network}::1"))
     }
 
-    fn add_host(&self, host: &str) -> Result<()> {
+    /// Makes a host without any wire.
+    pub fn add_host(&self, host: &str) -> Result<()> {
         ip(&format!("netns add {}", self.namespace(host)))?;
         self.on(host, "link set lo up")
     }

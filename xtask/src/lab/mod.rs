@@ -25,7 +25,7 @@ use clap::Subcommand;
 
 pub use hosts::{Lab, Pod};
 pub use netns::{enter, within};
-pub use server::serve;
+pub use server::{serve, serve_pod};
 
 use crate::setup;
 

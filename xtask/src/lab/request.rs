@@ -20,16 +20,20 @@ pub type Answers = BTreeMap<String, u32>;
 /// A page fetched over a connection of its own: the name of who served it and the client's address
 /// as it was seen there.
 pub fn page(to: SocketAddr) -> Result<(String, String)> {
-    let mut stream =
-        TcpStream::connect_timeout(&to, TIMEOUT).with_context(|| format!("connecting to {to}"))?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
+    let stream = TcpStream::connect_timeout(&to, TIMEOUT).with_context(|| format!("connecting to {to}"))?;
     if stream.peer_addr()? != to {
         bail!("the connection to {to} says it is with {}", stream.peer_addr()?);
     }
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    get(&stream).with_context(|| format!("a page of {to}"))
+}
+
+/// A page over a connection that ends with it.
+pub fn get(mut stream: &TcpStream) -> Result<(String, String)> {
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).with_context(|| format!("reading from {to}"))?;
+    stream.read_to_string(&mut answer).context("waiting for an answer")?;
     let body = answer.split("\r\n\r\n").nth(1).context("an answer without a body")?;
     let (name, peer) = body.trim().split_once(' ').context("an answer without a name")?;
     Ok((name.to_owned(), peer.to_owned()))
@@ -41,13 +45,18 @@ pub fn echo(to: SocketAddr) -> Result<String> {
     let socket = UdpSocket::bind(any)?;
     socket.connect(to)?;
     socket.set_read_timeout(Some(TIMEOUT))?;
+    ask(&socket).with_context(|| format!("an echo of {to}"))
+}
+
+/// One datagram there and back; the name of who answered.
+pub fn ask(socket: &UdpSocket) -> Result<String> {
     socket.send(b"hello")?;
     let mut buffer = [0; 256];
-    let len = socket.recv(&mut buffer).with_context(|| format!("waiting for an answer of {to}"))?;
+    let len = socket.recv(&mut buffer).context("waiting for an answer")?;
     let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
     let (name, echoed) = text.split_once(' ').context("an answer without a name")?;
     if echoed != "hello" {
-        bail!("{to} echoed {echoed:?}");
+        bail!("what came back is {echoed:?}");
     }
     Ok(name.to_owned())
 }

@@ -1,6 +1,7 @@
 //! An agent in the node of a lab.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -20,6 +21,9 @@ pub struct Agent {
     lb: PathBuf,
     instance: String,
     log: PathBuf,
+    arguments: Vec<OsString>,
+    /// How many of the arguments every agent of a lab has.
+    common: usize,
     process: Child,
 }
 
@@ -30,12 +34,37 @@ impl Agent {
         fs::create_dir_all(&dir)?;
         let log =
             dir.join(if instance == "lab" { "agent.log".to_owned() } else { format!("{instance}.log") });
-        let file = File::create(&log).with_context(|| format!("making {}", log.display()))?;
-        let mut command = lab.command("node", &lb.to_string_lossy())?;
-        command.args(["run", "--bridge", "v-net-0", "--uplink", "eth0", "--instance", instance, "--config"]);
-        command.arg(config).args(more).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        let process = command.spawn().context("starting the agent")?;
-        Ok(Agent { lab: lab.clone(), lb: lb.to_owned(), instance: instance.to_owned(), log, process })
+        let mut arguments: Vec<OsString> =
+            ["run", "--bridge", "v-net-0", "--uplink", "eth0", "--instance", instance, "--config"]
+                .map(OsString::from)
+                .into();
+        arguments.push(config.into());
+        let common = arguments.len();
+        arguments.extend(more.iter().map(OsString::from));
+        let process = spawn(lab, lb, &log, &arguments)?;
+        let instance = instance.to_owned();
+        Ok(Agent { lab: lab.clone(), lb: lb.to_owned(), instance, log, arguments, common, process })
+    }
+
+    /// Starts it again, with the same options, after it was ended.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.process = spawn(&self.lab, &self.lb, &self.log, &self.arguments)?;
+        Ok(())
+    }
+
+    /// Starts it again with other options than those that every agent of a lab has.
+    pub fn start_with(&mut self, more: &[&str]) -> Result<()> {
+        self.arguments.truncate(self.common);
+        self.arguments.extend(more.iter().map(OsString::from));
+        self.start_again()
+    }
+
+    /// Tries to start a second one of the instance; how that ended and what it said.
+    pub fn start_second(&self) -> Result<(ExitStatus, String)> {
+        let mut command = self.lab.command("node", &self.lb.to_string_lossy())?;
+        let output =
+            command.args(&self.arguments).stdin(Stdio::null()).output().context("starting an agent")?;
+        Ok((output.status, String::from_utf8_lossy(&output.stderr).into_owned()))
     }
 
     /// Waits until it has published its services.
@@ -102,6 +131,13 @@ impl Agent {
         self.signal(Signal::TERM)?;
         self.output(&["uninstall", "--all"]).map(drop)
     }
+}
+
+fn spawn(lab: &Lab, lb: &Path, log: &Path, arguments: &[OsString]) -> Result<Child> {
+    let file = File::create(log).with_context(|| format!("making {}", log.display()))?;
+    let mut command = lab.command("node", &lb.to_string_lossy())?;
+    command.args(arguments).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+    command.spawn().context("starting the agent")
 }
 
 impl Drop for Agent {

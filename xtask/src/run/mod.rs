@@ -5,6 +5,7 @@ pub mod checks;
 
 use std::{
     os::unix::process::CommandExt as _,
+    path::Path,
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread::sleep,
@@ -69,25 +70,42 @@ pub fn run(options: &Options) -> Result<()> {
     say("bringing up the lab: node, red, blue, green, client");
     let lab = Lab::new(lab::PREFIX);
     lab.up()?;
-    let result = demonstrate(&lab, &lb, options.once);
+    let extent = if options.once { Extent::Once } else { Extent::Live };
+    let result = demonstrate(&lab, &lb, extent);
     say("cleaning up");
     lab.down();
     result
 }
 
-fn demonstrate(lab: &Lab, lb: &std::path::Path, once: bool) -> Result<()> {
+/// How much of the demonstration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// The checks, then what happens until the user has seen enough.
+    Live,
+    /// The checks.
+    Once,
+    /// A tenth of the requests and no throughput, for an emulated machine.
+    Short,
+}
+
+/// The agent on a lab that is up, requests through its services, and that nothing is left after it.
+pub fn demonstrate(lab: &Lab, lb: &Path, extent: Extent) -> Result<()> {
     lab::serve(lab)?;
     say("starting the agent on v-net-0 with examples/lab.yaml (its log: target/lab/agent.log)");
     let mut agent = Agent::start(lab, lb, &workspace().join("examples/lab.yaml"), "lab", &[])?;
     agent.wait_ready()?;
     agent.lb(&["get", "services"])?;
     agent.lb(&["get", "ports"])?;
-    let passed = checks::requests(lab)? & checks::throughput(lab)?;
+    let passed = match extent {
+        Extent::Live | Extent::Once => checks::requests(lab, 1)? & checks::throughput(lab)?,
+        Extent::Short => checks::requests(lab, 10)?,
+    };
     agent.lb(&["get", "services"])?;
-    if !once && !ended() {
+    if extent == Extent::Live && !ended() {
         live(&agent)?;
     }
     agent.end()?;
+    checks::nothing_left(lab, "lab")?;
     if !passed {
         bail!("some checks failed");
     }

@@ -1,0 +1,183 @@
+//! A lab with servers and an agent, for one test.
+
+use std::{
+    env, fs,
+    net::SocketAddr,
+    path::PathBuf,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+use xtask::{
+    lab::{
+        self, Lab,
+        request::{self, Answers},
+    },
+    run::Agent,
+};
+
+/// Prefix of the namespaces, instance and files of these tests.
+pub const NAME: &str = "lbtest";
+
+/// The services of most tests: `web` on every pod, `self` on red alone, `blue` on blue alone, `node` a
+/// process of the node. Each has TCP 80 and, but for `node`, UDP 90, on an address of each family.
+pub const CONFIG: &str = r#"
+serviceCIDRs: [10.96.0.0/12, "fd00:96::/112"]
+hashSeed: 7f3a9c01d2e4b586
+services:
+  - name: web
+    addresses: [10.96.0.10, "fd00:96::10"]
+    ports: [{name: page, port: 80, targetPort: 8080}, {name: echo, port: 90, targetPort: 9090, protocol: UDP}]
+    backends:
+      - {address: 10.244.1.2}
+      - {address: 10.244.1.3}
+      - {address: 10.244.1.4}
+      - {address: "fd00:244:1::2"}
+      - {address: "fd00:244:1::3"}
+      - {address: "fd00:244:1::4"}
+  - name: self
+    addresses: [10.96.0.11, "fd00:96::11"]
+    ports: [{name: page, port: 80, targetPort: 8080}, {name: echo, port: 90, targetPort: 9090, protocol: UDP}]
+    backends: [{address: 10.244.1.2}, {address: "fd00:244:1::2"}]
+  - name: blue
+    addresses: [10.96.0.12, "fd00:96::12"]
+    ports: [{name: page, port: 80, targetPort: 8080}, {name: echo, port: 90, targetPort: 9090, protocol: UDP}, {name: iperf3, port: 5201}]
+    backends: [{address: 10.244.1.3}, {address: "fd00:244:1::3"}]
+  - name: node
+    addresses: [10.96.0.1, "fd00:96::1"]
+    ports: [{port: 443, targetPort: 6443}]
+    backends: [{address: 192.168.1.11}, {address: "fd00:1::11"}]
+"#;
+
+/// Last parts of the addresses in [`CONFIG`].
+pub mod service {
+    pub const WEB: u16 = 0x10;
+    pub const SELF: u16 = 0x11;
+    pub const BLUE: u16 = 0x12;
+    pub const NODE: u16 = 0x1;
+}
+
+/// A service's address in a family, from its last part as it is written in both.
+pub fn vip(ipv6: bool, last: u16, port: u16) -> SocketAddr {
+    let text = if ipv6 { format!("[fd00:96::{last:x}]:{port}") } else { format!("10.96.0.{last:x}:{port}") };
+    text.parse().expect("an address")
+}
+
+/// A lab, taken down at the end.
+struct Up(Lab);
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        self.0.down();
+    }
+}
+
+/// See the module. The agent ends and is uninstalled before the lab goes.
+pub struct Bed {
+    pub agent: Agent,
+    up: Up,
+    config: PathBuf,
+}
+
+impl Bed {
+    /// The lab, `CONFIG` served.
+    pub fn new(options: &[&str]) -> Result<Bed> {
+        Bed::with(CONFIG, options, |_| Ok(()))
+    }
+
+    /// The lab, changed by `prepare` before the agent starts with `config`.
+    pub fn with(config: &str, options: &[&str], prepare: impl FnOnce(&Lab) -> Result<()>) -> Result<Bed> {
+        let lb = env::var_os("LB_BINARY").context("LB_BINARY names the agent: run `cargo xtask test e2e`")?;
+        let lab = Lab::new(NAME);
+        lab.up()?;
+        let up = Up(lab.clone());
+        lab::serve(&lab)?;
+        prepare(&lab)?;
+        let path = env::temp_dir().join(format!("{NAME}-{}.yaml", std::process::id()));
+        fs::write(&path, config)?;
+        let mut agent = Agent::start(&lab, lb.as_ref(), &path, NAME, options)?;
+        agent.wait_ready()?;
+        Ok(Bed { agent, up, config: path })
+    }
+
+    pub fn lab(&self) -> &Lab {
+        &self.up.0
+    }
+
+    /// Replaces the config's file whole, as tools that write configs do.
+    pub fn replace(&self, config: &str) -> Result<()> {
+        let new = self.config.with_extension("new");
+        fs::write(&new, config)?;
+        fs::rename(&new, &self.config).context("replacing the config")
+    }
+
+    /// Makes the agent serve another config; returns when it has said something about it.
+    pub fn configure(&self, config: &str, said: &str) -> Result<()> {
+        let before = self.agent.log()?.len();
+        self.replace(config)?;
+        self.wait_for(&format!("the agent says {said:?}"), || {
+            Ok(self.agent.log()?.get(before..).is_some_and(|log| log.contains(said)))
+        })
+    }
+
+    /// Tries until it is so.
+    pub fn wait_for(&self, what: &str, mut so: impl FnMut() -> Result<bool>) -> Result<()> {
+        let start = Instant::now();
+        while !so()? {
+            if start.elapsed() > Duration::from_secs(20) {
+                bail!("not within 20 s: {what}; the agent's log:\n{}", self.agent.log()?);
+            }
+            sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// What `lb get` or `lb status` prints as JSON.
+    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let text = self.agent.output(&[arguments, &["-o", "json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("{arguments:?} printed {text}"))
+    }
+
+    /// How packets travel on from a port.
+    pub fn forward_of(&self, port: &str) -> Result<String> {
+        let ports = self.json(&["get", "ports"])?;
+        let port = ports.as_array().into_iter().flatten().find(|row| row["name"] == port);
+        Ok(port.map_or_else(String::new, |row| row["forward"].as_str().unwrap_or_default().to_owned()))
+    }
+
+    pub fn pages(&self, from: &str, to: SocketAddr, count: u32) -> Result<Answers> {
+        request::pages(self.lab(), from, to, count).with_context(|| format!("pages from {from} to {to}"))
+    }
+
+    pub fn echoes(&self, from: &str, to: SocketAddr, count: u32) -> Result<Answers> {
+        request::echoes(self.lab(), from, to, count).with_context(|| format!("echoes from {from} to {to}"))
+    }
+
+    /// Pages and echoes of a service answered by exactly these, in both families.
+    pub fn answered(&self, from: &str, service: u16, by: &[&str], count: u32) -> Result<()> {
+        for ipv6 in [false, true] {
+            let found = self.pages(from, vip(ipv6, service, 80), count)?;
+            only(&found, by).with_context(|| format!("pages from {from}, {}", vip(ipv6, service, 80)))?;
+            let found = self.echoes(from, vip(ipv6, service, 90), count)?;
+            only(&found, by).with_context(|| format!("echoes from {from}, {}", vip(ipv6, service, 90)))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.config);
+    }
+}
+
+/// Each of `by` has answered, and nobody else.
+pub fn only(answers: &Answers, by: &[&str]) -> Result<()> {
+    let names: Vec<&str> = answers.keys().map(String::as_str).collect();
+    let mut by = by.to_vec();
+    by.sort_unstable();
+    ensure!(names == by, "answered by {answers:?} where {by:?} should have");
+    Ok(())
+}

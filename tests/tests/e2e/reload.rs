@@ -1,0 +1,121 @@
+//! The config changes while the agent runs.
+
+use std::{
+    io::BufReader,
+    net::{TcpStream, UdpSocket},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use xtask::lab::request;
+
+use crate::{
+    Test,
+    bed::{Bed, CONFIG, only, service, vip},
+    restart::next_page,
+};
+
+pub const ALL: &[Test] = &[
+    ("services come and go", come_and_go),
+    ("a backend goes: TCP stays, UDP moves", backend_goes),
+    ("a broken config changes nothing", broken),
+    ("a directory with Kubernetes' objects", kubernetes),
+];
+
+fn come_and_go() -> Result<()> {
+    let bed = Bed::new(&[])?;
+    let more = "\n  - name: more\n    address: 10.96.0.20\n    ports: [{port: 80, targetPort: 8080}]\n    backends: [{address: 10.244.1.4}]\n";
+    let to = "10.96.0.20:80".parse()?;
+    bed.configure(&(CONFIG.to_owned() + more), "service default/more")?;
+    only(&bed.pages("red", to, 5)?, &["green"])?;
+    // Another target.
+    bed.configure(&(CONFIG.to_owned() + &more.replace("10.244.1.4", "10.244.1.3")), "+10.244.1.3:8080")?;
+    only(&bed.pages("red", to, 5)?, &["blue"])?;
+    bed.configure(CONFIG, "TCP 10.96.0.20:80: removed")?;
+    ensure!(bed.pages("red", to, 1).is_err(), "a removed service is served");
+    bed.answered("red", service::WEB, &["red", "blue", "green"], 30)
+}
+
+/// A TCP flow stays with a backend that was removed; a UDP flow goes on with another one.
+fn backend_goes() -> Result<()> {
+    let bed = Bed::new(&[])?;
+    let only_blue = CONFIG.replacen("      - {address: 10.244.1.2}\n", "", 1).replacen(
+        "      - {address: 10.244.1.4}\n",
+        "",
+        1,
+    );
+    let only_green = CONFIG.replacen("      - {address: 10.244.1.2}\n", "", 1).replacen(
+        "      - {address: 10.244.1.3}\n",
+        "",
+        1,
+    );
+    bed.configure(&only_blue, "10.96.0.10:90: 1 of 1")?;
+    let (page, echo) = (vip(false, service::WEB, 80), vip(false, service::WEB, 90));
+    let (mut stream, socket) = bed.lab().within("red", move || -> Result<_> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect(echo)?;
+        socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+        Ok((BufReader::new(TcpStream::connect(page)?), socket))
+    })??;
+    ensure!(next_page(&mut stream)?.starts_with("blue ") && request::ask(&socket)? == "blue", "not blue");
+    bed.configure(&only_green, "10.96.0.10:90: 1 of 1")?;
+    only(&bed.pages("red", page, 5)?, &["green"])?;
+    ensure!(request::ask(&socket)? == "green", "the next datagram did not move");
+    ensure!(next_page(&mut stream)?.starts_with("blue "), "the connection moved");
+    // And back: a row that was removed serves again.
+    bed.configure(&only_blue, "10.96.0.10:90: 1 of 1")?;
+    ensure!(next_page(&mut stream)?.starts_with("blue "), "the connection moved");
+    ensure!(request::ask(&socket)? == "blue", "the datagram after the second change did not move");
+    Ok(())
+}
+
+fn broken() -> Result<()> {
+    let bed = Bed::new(&[])?;
+    let before = bed.json(&["get", "services"])?;
+    for broken in
+        ["services: [{name: web", "servicse: []", "services:\n  - name: web\n    address: 10.96.0.999\n"]
+    {
+        bed.configure(broken, "config not taken over")?;
+        ensure!(before == bed.json(&["get", "services"])?, "{broken:?} changed what is served");
+    }
+    bed.answered("red", service::BLUE, &["blue"], 3)?;
+    bed.configure(&CONFIG.replace("10.96.0.12", "10.96.0.21"), "10.96.0.21:80")?;
+    only(&bed.pages("red", "10.96.0.21:80".parse()?, 3)?, &["blue"])
+}
+
+/// Service and EndpointSlice as `kubectl get -o yaml` prints them, beside our own format.
+fn kubernetes() -> Result<()> {
+    let objects = r#"
+---
+apiVersion: v1
+kind: Service
+metadata: {name: shop, namespace: prod}
+spec:
+  clusterIP: 10.96.0.30
+  clusterIPs: [10.96.0.30]
+  ports: [{name: http, port: 80, protocol: TCP, targetPort: http}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: shop-x1, namespace: prod, labels: {kubernetes.io/service-name: shop}}
+addressType: IPv4
+ports: [{name: http, port: 8080, protocol: TCP}]
+endpoints:
+  - {addresses: [10.244.1.3], conditions: {ready: true}}
+  - {addresses: [10.244.1.4], conditions: {ready: false, serving: true, terminating: true}}
+"#;
+    let bed = Bed::new(&[])?;
+    bed.configure(&(CONFIG.to_owned() + objects), "service prod/shop")?;
+    let to = "10.96.0.30:80".parse()?;
+    only(&bed.pages("red", to, 10)?, &["blue"])?;
+    let services = bed.json(&["get", "services"])?;
+    let shop = services.as_array().into_iter().flatten().find(|row| row["name"] == "shop");
+    let shop = shop.with_context(|| format!("no shop in {services}"))?;
+    ensure!(shop["namespace"] == "prod" && shop["backends"][1]["state"] == "draining", "{shop}");
+    // None is ready: who serves while it terminates is better than nobody.
+    bed.configure(
+        &(CONFIG.to_owned() + &objects.replace("ready: true", "ready: false")),
+        "10.244.1.4 ready",
+    )?;
+    only(&bed.pages("red", to, 10)?, &["green"])
+}

@@ -1,0 +1,203 @@
+//! The agent goes and comes while traffic flows.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::{TcpStream, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle, sleep},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use rustix::process::Signal;
+use xtask::lab::{Lab, request};
+
+use crate::{
+    Test,
+    bed::{Bed, CONFIG, service, vip},
+};
+
+pub const ALL: &[Test] = &[
+    ("killed under load, and another takes over", || killed_under_load(&[])),
+    ("killed under load, by clsact filters", || killed_under_load(&["--clsact"])),
+    ("a second agent is turned away", second),
+    ("what changed while no agent ran", changed_meanwhile),
+    ("another way of forwarding after a restart", other_way),
+];
+
+/// Clients that never stop, until they are asked how it went.
+struct Load {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Result<u64>>>,
+}
+
+type Client = fn(&AtomicBool, bool) -> Result<u64>;
+
+impl Load {
+    /// New connections, connections that stay and datagrams, of both families.
+    fn start(lab: &Lab) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let client = |client: Client, ipv6: bool| {
+            let (lab, stop) = (lab.clone(), stop.clone());
+            thread::spawn(move || lab.within("red", move || client(&stop, ipv6))?)
+        };
+        let all: [Client; 3] = [new_connections, one_connection, one_socket];
+        let clients = all.into_iter().flat_map(|each| [client(each, false), client(each, true)]).collect();
+        Load { stop, clients }
+    }
+
+    /// How many requests were answered; an error if one was not, or if one that stays has moved.
+    fn end(self) -> Result<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut answered = 0;
+        for client in self.clients {
+            let count = client.join().map_err(|_| anyhow!("a client ended badly"))??;
+            ensure!(count > 20, "a client made {count} requests only");
+            answered += count;
+        }
+        Ok(answered)
+    }
+}
+
+fn new_connections(stop: &AtomicBool, ipv6: bool) -> Result<u64> {
+    let mut count = 0;
+    while !stop.load(Ordering::Relaxed) {
+        request::page(vip(ipv6, service::WEB, 80)).with_context(|| format!("new connection {count}"))?;
+        count += 1;
+        sleep(Duration::from_millis(1));
+    }
+    Ok(count)
+}
+
+fn one_connection(stop: &AtomicBool, ipv6: bool) -> Result<u64> {
+    let stream = TcpStream::connect(vip(ipv6, service::WEB, 80))?;
+    let mut stays = Stays::default();
+    let mut reader = BufReader::new(stream);
+    while !stop.load(Ordering::Relaxed) {
+        let body = next_page(&mut reader).with_context(|| format!("request {}", stays.count))?;
+        stays.with(body.split(' ').next().unwrap_or_default())?;
+    }
+    Ok(stays.count)
+}
+
+/// A request over a connection that goes on; the body of its answer.
+pub fn next_page(stream: &mut BufReader<TcpStream>) -> Result<String> {
+    stream.get_ref().set_read_timeout(Some(Duration::from_secs(3)))?;
+    stream.get_mut().write_all(b"GET / HTTP/1.1\r\n\r\n")?;
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        ensure!(stream.read_line(&mut line)? > 0, "the connection was closed");
+    }
+    line.clear();
+    stream.read_line(&mut line)?;
+    Ok(line)
+}
+
+fn one_socket(stop: &AtomicBool, ipv6: bool) -> Result<u64> {
+    let socket = UdpSocket::bind(if ipv6 { "[::]:0" } else { "0.0.0.0:0" })?;
+    socket.connect(vip(ipv6, service::WEB, 90))?;
+    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+    let mut stays = Stays::default();
+    while !stop.load(Ordering::Relaxed) {
+        stays.with(&request::ask(&socket).with_context(|| format!("datagram {}", stays.count))?)?;
+    }
+    Ok(stays.count)
+}
+
+/// One answers all.
+#[derive(Default)]
+struct Stays {
+    by: String,
+    count: u64,
+}
+
+impl Stays {
+    fn with(&mut self, name: &str) -> Result<()> {
+        if self.by.is_empty() {
+            self.by = name.to_owned();
+        }
+        ensure!(self.by == name, "request {} moved from {} to {name}", self.count, self.by);
+        self.count += 1;
+        sleep(Duration::from_millis(1));
+        Ok(())
+    }
+}
+
+fn killed_under_load(options: &[&str]) -> Result<()> {
+    let mut bed = Bed::new(options)?;
+    let load = Load::start(bed.lab());
+    sleep(Duration::from_millis(500));
+    for _ in 0..3 {
+        bed.agent.signal(Signal::KILL)?;
+        sleep(Duration::from_millis(300));
+        bed.agent.start_again()?;
+        bed.agent.wait_ready()?;
+        sleep(Duration::from_millis(200));
+    }
+    load.end()?;
+    // It has taken over: what changes now is followed.
+    bed.configure(&CONFIG.replace("10.96.0.12", "10.96.0.18"), "10.96.0.18:80")?;
+    let moved = "10.96.0.18:80".parse()?;
+    bed.pages("green", moved, 5).map(drop)
+}
+
+fn second() -> Result<()> {
+    let bed = Bed::new(&[])?;
+    let (status, said) = bed.agent.start_second()?;
+    ensure!(!status.success() && said.contains("an agent already runs instance lbtest"), "{status}: {said}");
+    bed.answered("red", service::BLUE, &["blue"], 3)
+}
+
+/// A new agent serves what the config says now, and a given address is the same one.
+fn changed_meanwhile() -> Result<()> {
+    let given = "\n  - name: given\n    ports: [{port: 80, targetPort: 8080}]\n    backends: [{address: 10.244.1.4}]\n";
+    let mut bed = Bed::with(&(CONFIG.to_owned() + given), &[], |_| Ok(()))?;
+    let address = |bed: &Bed| -> Result<String> {
+        let services = bed.json(&["get", "services"])?;
+        let row = services.as_array().into_iter().flatten().find(|row| row["name"] == "given");
+        Ok(row.and_then(|row| row["address"].as_str()).context("no service given")?.to_owned())
+    };
+    let before = address(&bed)?;
+    bed.agent.signal(Signal::TERM)?;
+    // Services go on without an agent.
+    bed.answered("red", service::BLUE, &["blue"], 3)?;
+    let other = CONFIG.replace("name: blue", "name: azure").replace("10.96.0.11", "10.96.0.19");
+    bed.replace(
+        &(other
+            + given
+            + "\n  - name: given2\n    ports: [{port: 80}]\n    backends: [{address: 10.244.1.4}]\n"),
+    )?;
+    bed.agent.start_again()?;
+    bed.agent.wait_ready()?;
+    ensure!(address(&bed)? == before, "given was {before} and is {}", address(&bed)?);
+    bed.answered("red", service::BLUE, &["blue"], 3)?;
+    bed.pages("red", "10.96.0.19:80".parse()?, 3)?;
+    let gone = vip(false, service::SELF, 80);
+    ensure!(bed.pages("blue", gone, 1).is_err(), "{gone} is served though no service has it");
+    let services = bed.json(&["get", "services"])?.to_string();
+    ensure!(services.contains("azure") && !services.contains("10.96.0.11"), "{services}");
+    Ok(())
+}
+
+/// Another `--forward`, then filters instead of links: each start replaces what the one before set up.
+fn other_way() -> Result<()> {
+    let mut bed = Bed::new(&[])?;
+    for (options, way) in [
+        (&["--forward", "bridge"][..], "bridge"),
+        (&["--forward", "stack", "--clsact"], "stack"),
+        (&["--forward", "stack"], "stack"),
+        (&[], "peer"),
+    ] {
+        bed.agent.signal(Signal::TERM)?;
+        bed.agent.start_with(options)?;
+        bed.agent.wait_ready()?;
+        ensure!(bed.forward_of("veth-red")? == way, "{options:?}: not {way}");
+        bed.answered("red", service::WEB, &["red", "blue", "green"], 30)?;
+        bed.answered("client", service::WEB, &["red", "blue", "green"], 30)?;
+    }
+    Ok(())
+}
