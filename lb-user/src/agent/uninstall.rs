@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use crate::{attach::Attacher, maps::Pins, observe::view::View};
 
 /// Detaches every program of the instance, then removes its maps; with `all`, also the addresses and
-/// the seed that are kept over boots. Says what it removed.
+/// the seed that are kept over boots. Says what it removed: where nothing is installed, nothing.
 pub fn uninstall(pins: &Pins, all: bool) -> Result<Vec<String>> {
     let instance = &pins.instance;
     match pins.root().try_exists() {
@@ -16,16 +16,14 @@ pub fn uninstall(pins: &Pins, all: bool) -> Result<Vec<String>> {
             pins.remove(all).context("removing the instance's files")?;
             return Ok(vec![format!("kept addresses and seed of instance {instance}")]);
         }
-        Ok(false) => bail!(
-            "no instance {instance} is installed, there is nothing to remove; name another with --instance"
-        ),
+        Ok(false) => return Ok(Vec::new()),
         Err(error) => return Err(denied(error, pins)),
     }
     let lock = match pins.lock() {
         Ok(lock) => lock,
         // Nothing was left there by an agent that got no further.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            pins.create().and_then(|()| pins.lock()).context("locking the instance")?
+            pins.create().and_then(|_| pins.lock()).context("locking the instance")?
         }
         Err(error) => return Err(denied(error, pins)),
     };

@@ -114,8 +114,13 @@ impl Cli {
             Command::Status { output } => return status::status(&pins, output),
             Command::Uninstall { all, output } => {
                 let removed = agent::uninstall(&pins, all)?;
-                let lines = removed.iter().map(|what| format!("{what} removed\n")).collect();
-                output::print(output, &removed, || lines)?;
+                output::print(output, &removed, || match removed.is_empty() {
+                    true => {
+                        let instance = &pins.instance;
+                        format!("no instance {instance} is installed: nothing to remove\n")
+                    }
+                    false => removed.iter().map(|what| format!("{what} removed\n")).collect(),
+                })?;
             }
             Command::Completions { shell } => {
                 let mut script = Vec::new();
