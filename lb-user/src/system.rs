@@ -2,6 +2,8 @@
 
 use std::io;
 
+use rustix::thread::{CapabilitySet, capabilities};
+
 /// The system's word behind an error.
 pub fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<io::ErrorKind> {
     match error.downcast_ref::<io::Error>() {
@@ -21,4 +23,18 @@ pub fn kernel_version() -> (u32, u32) {
 /// The kernel attaches classifiers by tcx links (6.6).
 pub fn has_tcx() -> bool {
     kernel_version() >= (6, 6)
+}
+
+/// What this process may not do of what the agent does: names of capabilities(7).
+pub fn missing_capabilities() -> Vec<&'static str> {
+    // Where the kernel does not tell, trying will.
+    let held = capabilities(None).map_or(CapabilitySet::all(), |sets| sets.effective);
+    // CAP_SYS_ADMIN stands for each of them (and did so alone before 5.8).
+    let needed = [
+        ("CAP_BPF", CapabilitySet::BPF),
+        ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
+        ("CAP_PERFMON", CapabilitySet::PERFMON),
+    ];
+    let missing = needed.iter().filter(|(_, one)| !held.intersects(*one | CapabilitySet::SYS_ADMIN));
+    missing.map(|(name, _)| *name).collect()
 }

@@ -9,6 +9,7 @@ pub mod family;
 pub mod golden;
 pub mod host;
 pub mod kernel;
+pub mod node;
 pub mod object;
 pub mod packet;
 pub mod random;

@@ -5,11 +5,12 @@ use std::{
     collections::{BTreeMap, HashSet},
     net::IpAddr,
     sync::Arc,
+    time::Instant,
 };
 
 use anyhow::Result;
 use lb_common::abi::BackendState;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{kept::Kept, ways};
 use crate::{
@@ -178,6 +179,7 @@ impl Control {
         if !std::mem::take(&mut self.view_changed) {
             return;
         }
+        let start = Instant::now();
         let failed = self.failed.iter().map(|(name, why)| format!("service {name}: {why}"));
         self.view.problems = self.problems.iter().cloned().chain(failed).collect();
         self.view.services =
@@ -185,6 +187,7 @@ impl Control {
         if let Err(error) = self.view.write(&self.pins.view()) {
             warn!("writing {}: {error}", self.pins.view().display());
         }
+        debug!("view written in {:?}", start.elapsed());
     }
 
     fn service_views(&self, service: &Arc<Service>) -> Vec<ServiceView> {
@@ -231,7 +234,7 @@ impl Control {
             .filter(|(_, found)| !found.frontends.iter().any(|frontend| wanted.contains(frontend)))
             .map(|(id, _)| id)
             .collect();
-        let (count, quiet) = (unwanted.len(), self.quiet || unwanted.len() > LINES);
+        let (count, quiet) = (unwanted.len(), unwanted.len() > LINES);
         if quiet {
             info!("{count} services removed that nobody asks for");
         }
@@ -362,5 +365,6 @@ fn describe(wanted: &Wanted, steps: &[Step]) -> String {
         changes.truncate(SHOWN);
         changes.push(format!("and {more} more"));
     }
-    format!("{active} of {} backends take flows ({})", wanted.backends.len(), changes.join(", "))
+    let changes = if changes.is_empty() { String::new() } else { format!(" ({})", changes.join(", ")) };
+    format!("{active} of {} backends take flows{changes}", wanted.backends.len())
 }

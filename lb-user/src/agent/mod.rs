@@ -27,7 +27,7 @@ use crate::{
     netlink::{LinkKind, Watcher, World, bypassed},
     plan,
     sources::{self, file::Loaded},
-    system::has_tcx,
+    system::{has_tcx, missing_capabilities},
 };
 use control::Control;
 use kept::Kept;
@@ -43,6 +43,13 @@ pub async fn run(options: Options) -> Result<()> {
     let watched = sources::watch::watch(&options.config);
     // Everything that can be wrong with the input comes before the first change.
     let loaded = sources::file::load(&options.config)?;
+    let missing = missing_capabilities();
+    if !missing.is_empty() {
+        bail!(
+            "not allowed to load programs: {} missing; run as root, or with these capabilities",
+            missing.join(", ")
+        );
+    }
     let (mut watcher, world) = Watcher::start().await.context("listening to netlink")?;
     let mut changed = watched?;
     let bridges = bridges(&world, &options.bridges)?;

@@ -1,22 +1,56 @@
 //! Leaving the host as it was.
 
-use anyhow::{Context as _, Result, bail};
+use std::io;
+
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{attach::Attacher, maps::Pins, observe::view::View};
 
 /// Detaches every program of the instance, then removes its maps; with `all`, also the addresses and
-/// the seed that are kept over boots. Says what it removed.
+/// the seed that are kept over boots. Says what it removed: where nothing is installed, nothing.
 pub fn uninstall(pins: &Pins, all: bool) -> Result<Vec<String>> {
-    if !pins.root().exists() {
-        pins.remove(all).context("removing the instance's files")?;
-        return Ok(Vec::new());
+    let instance = &pins.instance;
+    match pins.root().try_exists() {
+        Ok(true) => {}
+        Ok(false) if all && pins.kept().exists() => {
+            pins.remove(all).context("removing the instance's files")?;
+            return Ok(vec![format!("kept addresses and seed of instance {instance}")]);
+        }
+        Ok(false) => return Ok(Vec::new()),
+        Err(error) => return Err(denied(error, pins)),
     }
-    let Some(_lock) = pins.lock().context("locking the instance")? else {
-        let pid = View::read(&pins.view()).ok().flatten().map_or(0, |view| view.pid);
-        bail!("an agent (process {pid}) runs instance {}: end it first, then uninstall again", pins.instance);
+    let lock = match pins.lock() {
+        Ok(lock) => lock,
+        // Nothing was left there by an agent that got no further.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            pins.create().and_then(|_| pins.lock()).context("locking the instance")?
+        }
+        Err(error) => return Err(denied(error, pins)),
     };
-    let mut removed = Attacher::new(pins.links(), true).detach_all()?;
+    let view = View::read(&pins.view()).ok().flatten().unwrap_or_default();
+    let Some(_lock) = lock else {
+        bail!("an agent (process {}) runs instance {instance}: end it first, then uninstall again", view.pid);
+    };
+    let attacher = Attacher::new(pins.links(), true);
+    let mut removed = Vec::new();
+    for attached in attacher.list()? {
+        attacher.detach(&attached)?;
+        // The agent's word for the device: an index of its network namespace may be another device's here.
+        let port = view.ports.iter().find(|port| port.ifindex == attached.ifindex);
+        let device = port.map_or_else(|| format!("device {}", attached.ifindex), |port| port.name.clone());
+        removed.push(format!("{} on {device}", attached.hook));
+    }
+    removed.sort();
     pins.remove(all).context("removing the instance's pins and files")?;
-    removed.push(format!("maps of instance {}", pins.instance));
+    removed.push(format!("maps of instance {instance}"));
     Ok(removed)
+}
+
+fn denied(error: io::Error, pins: &Pins) -> anyhow::Error {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            anyhow!("instance {} can't be looked at or removed: not permitted; run as root", pins.instance)
+        }
+        _ => anyhow!(error).context("locking the instance"),
+    }
 }

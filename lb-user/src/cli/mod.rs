@@ -22,7 +22,7 @@ use crate::{
 #[command(name = "lb", version)]
 pub struct Cli {
     /// Which of the host's instances
-    #[arg(long, global = true, default_value = "default")]
+    #[arg(long, global = true, default_value = "default", value_parser = instance)]
     instance: String,
     #[command(subcommand)]
     command: Command,
@@ -114,8 +114,13 @@ impl Cli {
             Command::Status { output } => return status::status(&pins, output),
             Command::Uninstall { all, output } => {
                 let removed = agent::uninstall(&pins, all)?;
-                let lines = removed.iter().map(|what| format!("{what} removed\n")).collect();
-                output::print(output, &removed, || lines)?;
+                output::print(output, &removed, || match removed.is_empty() {
+                    true => {
+                        let instance = &pins.instance;
+                        format!("no instance {instance} is installed: nothing to remove\n")
+                    }
+                    false => removed.iter().map(|what| format!("{what} removed\n")).collect(),
+                })?;
             }
             Command::Completions { shell } => {
                 let mut script = Vec::new();
@@ -153,6 +158,15 @@ fn log() {
         .init();
 }
 
+/// The name of an instance. It names directories, which `lb uninstall` removes.
+fn instance(name: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.chars().all(allowed) {
+        return Err("use up to 64 letters, digits, '-', '_' and '.', the first not '.'".to_owned());
+    }
+    Ok(name.to_owned())
+}
+
 /// Somebody reads only the head of what we print.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
@@ -165,6 +179,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_instance_stays_in_its_directory() {
+        for name in ["default", "a.b", "lab-1_x"] {
+            assert_eq!(instance(name).as_deref(), Ok(name));
+        }
+        for name in ["", ".", "..", "../..", "a/b", "/", "a b", &"a".repeat(65)] {
+            assert!(instance(name).is_err(), "{name:?}");
+        }
     }
 
     #[test]

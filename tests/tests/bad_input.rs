@@ -1,0 +1,251 @@
+//! Bad input: what the real binary says to it, word for word, and that nothing changes.
+
+use std::{path::Path, process::Output};
+
+use anyhow::{Context, Result, ensure};
+use lb_tests::node::{Node, binary};
+
+const GOOD: &str = "\
+services:
+  - name: web
+    address: 10.96.0.10
+    ports: [{port: 80}]
+    backends: [{address: 10.128.0.2}]
+";
+
+/// A config in the file `c.yaml`, and what is said about it, a line for each problem.
+fn configs() -> Vec<(String, &'static [&'static str])> {
+    let cases: &[(&str, &[&str])] = &[
+        ("", &["c.yaml: the file is empty; write `services: []` to serve nothing, or remove it"]),
+        (
+            "services: [\n",
+            &["c.yaml:1:11: this is not YAML: unclosed bracket '['; look at indentation and quotes here"],
+        ),
+        (
+            "services:\n\t- name: web\n",
+            &["c.yaml:2:2: this is not YAML: tabs disallowed within this context (block indentation); \
+               look at indentation and quotes here"],
+        ),
+        (
+            "services:\n  - name: web\n    adress: 10.96.0.10\n    ports: [{port: 80}]\n",
+            &[
+                "c.yaml:3:5: unknown field \"adress\" in a service; did you mean \"address\"?",
+                "c.yaml:2:11: service default/web has no address and there is no range to give it one from; \
+                 add an address, or `serviceCIDRs: [10.96.0.0/12]`",
+            ],
+        ),
+        (
+            "serviceCIDRs: [10.96.0.0/12]\nservices:\n  - {name: web, address: 10.96.0.300, ports: [{port: 80}]}\n",
+            &["c.yaml:3:26: \"10.96.0.300\" is not an IP address; write one like 10.96.0.10 or fd00::10"],
+        ),
+        (
+            "services:\n  - name: web\n    address: 10.96.0.10\n    ports: [{port: 80}]\n    backends:\n      - address: fd00::2\n",
+            &["c.yaml:6:18: backend fd00::2 is IPv6, but service default/web has only the IPv4 address \
+               10.96.0.10; add an IPv6 address, or take the backend out"],
+        ),
+        (
+            "services:\n  - {name: a, address: 10.96.0.10, ports: [{port: 80}]}\n  - {name: b, address: 10.96.0.10, ports: [{port: 80}]}\n",
+            &[
+                "c.yaml:3:12: 10.96.0.10 port 80/TCP of default/b belongs to service default/a at c.yaml:2:12 \
+               already; give one of them another address or port",
+            ],
+        ),
+        (
+            "services:\n  - {name: a, address: 10.96.0.10, ports: [{port: 0}]}\n",
+            &["c.yaml:2:51: \"0\" is not a port; write a whole number from 1 to 65535"],
+        ),
+        (
+            "services:\n  - {name: a, address: 10.96.0.10, ports: [{port: 70000}]}\n",
+            &["c.yaml:2:51: \"70000\" is not a port; write a whole number from 1 to 65535"],
+        ),
+        (
+            "services:\n  - name: a\n    address: 10.96.0.10\n    ports: [{port: 80}]\n    backends: [{address: 10.128.0.2, weight: 0}]\n",
+            &[
+                "c.yaml:5:15: every backend has weight 0, so none would get a connection; give one a weight of \
+               1 or more",
+            ],
+        ),
+        (
+            "services:\n  - {name: a, address: 10.96.0.10, ports: [{port: 80, protocol: HTTP}]}\n",
+            &["c.yaml:2:65: \"HTTP\" is not a protocol; write TCP or UDP"],
+        ),
+    ];
+    let mut all: Vec<_> = cases.iter().map(|(text, lines)| ((*text).to_owned(), *lines)).collect();
+    let backends = (0..70_000)
+        .map(|n| format!("{{address: 10.129.{}.{}, port: {}}}", n >> 8 & 255, n & 255, 1 + (n >> 16)));
+    let backends: Vec<String> = backends.collect();
+    let many = format!(
+        "services:\n  - name: a\n    address: 10.96.0.10\n    ports: [{{port: 80}}]\n    backends: [{}]\n",
+        backends.join(", ")
+    );
+    all.push((
+        many,
+        &["c.yaml:5:15: 70000 backends in one service, but at most 65535 are possible; split it"],
+    ));
+    all
+}
+
+/// That a command failed with these words and no others, and set nothing up.
+fn refused(output: &Output, code: i32, stderr: &str) -> Result<()> {
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(said == stderr, "said:\n{said}\nexpected:\n{stderr}");
+    ensure!(output.status.code() == Some(code), "ended with {}", output.status);
+    for directory in ["/sys/fs/bpf/lb", "/run/lb", "/var/lib/lb"] {
+        let path = Path::new(directory).join("bad-input");
+        ensure!(!path.exists(), "{} has been made", path.display());
+    }
+    Ok(())
+}
+
+#[test]
+fn configs_are_refused_with_their_line() -> Result<()> {
+    let node = Node::new("lbb-configs")?;
+    for (text, lines) in configs() {
+        node.write("c.yaml", &text)?;
+        let output = node.lb("run --bridge br0 --instance bad-input --config c.yaml")?;
+        refused(&output, 1, &format!("error: {}\n", lines.join("\n")))?;
+        // `lb check` is about nothing else: what it finds is what it prints.
+        let output = node.lb("check c.yaml")?;
+        let found: String = lines.iter().map(|line| format!("error: {line}\n")).collect();
+        let said = String::from_utf8_lossy(&output.stdout);
+        ensure!(said == format!("{found}c.yaml is not valid\n"), "said:\n{said}");
+        refused(&output, 1, "")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn hosts_are_refused_before_anything_is_set_up() -> Result<()> {
+    let node = Node::new("lbb-hosts")?;
+    node.write("c.yaml", GOOD)?;
+    let cases = [
+        (
+            "run --bridge br0 --config none.yaml",
+            1,
+            "error: none.yaml: no such file or directory; correct --config, or write the file\n",
+        ),
+        (
+            "run --bridge br9 --config c.yaml",
+            1,
+            "error: no such bridge: br9 (here are: br0); make it first, or name another with --bridge\n",
+        ),
+        (
+            "run --bridge lo --config c.yaml",
+            1,
+            "error: lo is not a bridge (here are: br0); name the bridge with --bridge, and a device that leads \
+             outside with --uplink\n",
+        ),
+        (
+            "run --bridge br0 --uplink eth9 --config c.yaml",
+            1,
+            "error: no such device: eth9; --uplink takes a device of this host (`ip link`)\n",
+        ),
+        (
+            "run --bridge br0 --bridge br0 --config c.yaml",
+            1,
+            "error: a bridge is named twice with --bridge (or two of them share a zone)\n",
+        ),
+        (
+            "get services",
+            1,
+            "error: no instance is installed at /sys/fs/bpf/lb/bad-input/maps: start one with `lb run`, or name \
+             another with --instance\n",
+        ),
+        (
+            "status",
+            1,
+            "error: no instance is installed at /sys/fs/bpf/lb/bad-input/maps: start one with `lb run`, or name \
+             another with --instance\n",
+        ),
+        (
+            "get services -o yaml",
+            2,
+            "error: invalid value 'yaml' for '--output <OUTPUT>'\n  [possible values: table, json]\n\n\
+             For more information, try '--help'.\n",
+        ),
+        (
+            "get services --instance ../..",
+            2,
+            "error: invalid value '../..' for '--instance <INSTANCE>': use up to 64 letters, digits, '-', '_' and \
+             '.', the first not '.'\n\nFor more information, try '--help'.\n",
+        ),
+    ];
+    for (arguments, code, stderr) in cases {
+        let instance = if arguments.contains("--instance") { "" } else { " --instance bad-input" };
+        let output = node.lb(&format!("{arguments}{instance}"))?;
+        refused(&output, code, stderr).with_context(|| format!("lb {arguments}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_to_uninstall_is_said() -> Result<()> {
+    let node = Node::new("lbb-nothing")?;
+    let output = node.lb("uninstall --instance bad-input")?;
+    refused(&output, 0, "")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(said == "no instance bad-input is installed: nothing to remove\n", "said: {said}");
+    Ok(())
+}
+
+#[test]
+fn without_rights_it_says_which() -> Result<()> {
+    let node = Node::new("lbb-rights")?;
+    node.write("c.yaml", GOOD)?;
+    // Where others may run and read it.
+    let lb = node.directory.join("lb");
+    std::fs::copy(binary()?, &lb)?;
+    let run = "run --bridge br0 --instance bad-input --config c.yaml";
+    let all = "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON";
+    // The namespace is entered as root: the user changes after that.
+    let mut setpriv = node.command(Path::new("setpriv"), "--reuid 65534 --regid 65534 --clear-groups --")?;
+    let output = setpriv.arg(&lb).args(run.split(' ')).output()?;
+    let stderr = |missing: &str| {
+        format!(
+            "error: not allowed to load programs: {missing} missing; run as root, or with these capabilities\n"
+        )
+    };
+    refused(&output, 1, &stderr(all))?;
+    for (dropped, missing) in [("net_admin", "CAP_NET_ADMIN"), ("bpf", "CAP_BPF"), ("perfmon", "CAP_PERFMON")]
+    {
+        let options = format!("--bounding-set -sys_admin,-{dropped} --inh-caps -all --");
+        let output = node.command(Path::new("setpriv"), &options)?.arg(&lb).args(run.split(' ')).output()?;
+        refused(&output, 1, &stderr(missing))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_running_agent_keeps_what_it_serves() -> Result<()> {
+    const INSTANCE: &str = "bad-input-running";
+    let node = Node::new("lbb-running")?;
+    node.write("c.yaml", GOOD)?;
+    let mut agent = node.agent(INSTANCE, "c.yaml")?;
+    agent.wait_for("ready: ", 0)?;
+    let served = agent.lb("get services -o json")?;
+    ensure!(served.contains("10.96.0.10"), "serves {served}");
+
+    let second = node.lb(&format!("run --bridge br0 --config c.yaml --instance {INSTANCE}"))?;
+    let stderr = format!(
+        "error: an agent already runs instance {INSTANCE}: stop it first, or name another instance with --instance\n"
+    );
+    refused(&second, 1, &stderr)?;
+
+    for (text, lines) in configs() {
+        let before = agent.log()?.len();
+        node.write("c.yaml", &text)?;
+        let last = lines.last().context("a config that is refused has a line")?;
+        let said = agent.wait_for(&format!("config not taken over: {last}"), before)?;
+        for line in lines {
+            ensure!(said.contains(&format!("config not taken over: {line}\n")), "says {said}\nnot {line}");
+        }
+        let now = agent.lb("get services -o json")?;
+        ensure!(now == served, "after {last}: serves {now}\nnot {served}");
+    }
+    let before = agent.log()?.len();
+    std::fs::remove_file(node.directory.join("c.yaml"))?;
+    agent.wait_for("config not taken over: c.yaml: no such file or directory", before)?;
+    ensure!(agent.lb("get services -o json")? == served, "serves something else without its config");
+    node.write("c.yaml", &GOOD.replace("10.96.0.10", "10.96.0.11"))?;
+    agent.wait_for("service default/web TCP 10.96.0.11:80: ", before).map(drop)
+}

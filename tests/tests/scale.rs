@@ -1,0 +1,158 @@
+//! 10,000 services: how long the agent takes to serve them, and that one more costs what it costs
+//! among a few.
+
+use std::{
+    fmt::Write as _,
+    fs, io,
+    net::IpAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use lb_common::abi::{ReachKind, ReachRow, SetRow, SlotRow, Word};
+use lb_tests::node::Node;
+use lb_user::{
+    apply::{Rows, apply},
+    compile::{Frontend, compile},
+    maps::Sizes,
+    model::{Model, diff},
+    plan::{self, FoundBackend, Ids, Mirror, Ways},
+    sources::file,
+};
+
+const SERVICES: u32 = 10_000;
+
+/// A config of `count` services with three backends each, all in the bridge's subnet.
+fn config(count: u32) -> String {
+    let mut text = "services:\n".to_owned();
+    for service in 0..count {
+        let backends: Vec<String> = (0..3)
+            .map(|backend| {
+                let host = 0x100 + 3 * service + backend;
+                format!("{{address: 10.{}.{}.{}}}", 128 + (host >> 16), host >> 8 & 255, host & 255)
+            })
+            .collect();
+        let (high, low) = (service >> 8, service & 255);
+        let backends = backends.join(", ");
+        let _ = writeln!(
+            text,
+            "  - {{name: s{service}, address: 10.96.{high}.{low}, ports: [{{port: 80, targetPort: 8080}}], \
+             backends: [{backends}]}}"
+        );
+    }
+    text
+}
+
+/// User and system time of a process.
+fn cpu_time(pid: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, after_name) = stat.rsplit_once(')').context("a line of stat")?;
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+}
+
+#[test]
+fn ten_thousand_services_are_served_in_two_seconds() -> Result<()> {
+    let node = Node::new("lbs-node")?;
+    node.write("c.yaml", &config(SERVICES))?;
+    let start = Instant::now();
+    let mut agent = node.agent("scale", "c.yaml")?;
+    agent.wait_for("ready: 10000 services", 0)?;
+    let (wall, cpu) = (start.elapsed(), cpu_time(agent.pid())?);
+    println!("{SERVICES} services: ready after {wall:.2?}, {cpu:.2?} of them computing");
+    // Of the processor, not by the clock: other tests may keep the machine busy.
+    ensure!(cpu < Duration::from_secs(2), "{cpu:?} to serve {SERVICES} services");
+
+    let log = agent.log()?;
+    ensure!(log.lines().count() < 50, "a line for each service:\n{log}");
+    let (start, before) = (Instant::now(), cpu_time(agent.pid())?);
+    node.write("c.yaml", &config(SERVICES + 1))?;
+    let said = agent.wait_for("service default/s10000 ", log.len())?;
+    let (wall, cpu) = (start.elapsed(), cpu_time(agent.pid())?.saturating_sub(before));
+    println!("one more: served after {wall:.2?}, {cpu:.2?} of them computing");
+    let services: Vec<&str> = said.lines().filter(|line| line.contains("service default/")).collect();
+    ensure!(services.len() == 1, "more than the new service has changed:\n{said}");
+    ensure!(services[0].contains("3 of 3 backends take flows"), "{}", services[0]);
+    Ok(())
+}
+
+/// Counts what is written.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counted {
+    writes: u64,
+    slots: usize,
+}
+
+impl Rows for Counted {
+    fn reach(&mut self, _: u32, _: ReachRow) {
+        self.writes += 1;
+    }
+    fn backend(&mut self, _: u32, _: &FoundBackend, _: u16) {
+        self.writes += 1;
+    }
+    fn slots(&mut self, _: u32, rows: &[SlotRow]) {
+        self.slots += rows.len();
+    }
+    fn set(&mut self, _: u32, _: SetRow) {
+        self.writes += 1;
+    }
+    fn service(&mut self, _: u32, _: Word) {
+        self.writes += 1;
+    }
+    fn backend_word(&mut self, _: bool, _: u32, _: Word) {
+        self.writes += 1;
+    }
+    fn insert_frontend(&mut self, _: &Frontend, _: u32) -> io::Result<()> {
+        self.writes += 1;
+        Ok(())
+    }
+    fn delete_frontend(&mut self, _: &Frontend) -> io::Result<()> {
+        self.writes += 1;
+        Ok(())
+    }
+}
+
+struct Anywhere;
+
+impl Ways for Anywhere {
+    fn way(&self, _: IpAddr) -> (ReachRow, u16) {
+        (ReachRow { ifindex: 7, kind: ReachKind::Peer as u32, ..ReachRow::default() }, 3)
+    }
+}
+
+/// What is written for one service more than `count`, and how long planning and writing take.
+fn one_more_than(count: u32) -> Result<(Counted, Duration)> {
+    let mut mirror = Mirror::new(Ids::of(Sizes { services: 2 * SERVICES, flows: 1024 }));
+    let model =
+        |count| -> Result<Model> { Ok(file::parse(&[(PathBuf::from("c.yaml"), config(count))])?.model) };
+    let mut old = Model::default();
+    let mut pass = |mut new: Model| -> Result<(Counted, Duration)> {
+        let mut rows = Counted::default();
+        let changed = diff::changes(&old, &mut new);
+        let start = Instant::now();
+        for wanted in
+            changed.iter().filter_map(|name| new.services.get(name)).flat_map(|found| compile(found))
+        {
+            let steps = plan::service(&mut mirror, &wanted, &Anywhere, 1)?;
+            apply(&mut rows, &mut mirror, &steps)?;
+        }
+        let took = start.elapsed();
+        old = new;
+        Ok((rows, took))
+    };
+    pass(model(count)?)?;
+    pass(model(count + 1)?)
+}
+
+#[test]
+fn one_more_service_costs_the_same_among_many() -> Result<()> {
+    let (few, few_took) = one_more_than(100)?;
+    let (many, many_took) = one_more_than(SERVICES)?;
+    println!("one more than 100: {few:?} in {few_took:?}; than {SERVICES}: {many:?} in {many_took:?}");
+    // Three backends and ways, the set, the service, the frontend.
+    ensure!(few == Counted { writes: 9, slots: 307 }, "{few:?} for a service");
+    ensure!(few == many, "{many:?} among {SERVICES}, {few:?} among 100");
+    Ok(())
+}
