@@ -1,6 +1,11 @@
 //! The demonstration: requests through the VIPs and who answered them.
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, bail};
 use comfy_table::{Table, presets::NOTHING};
@@ -144,23 +149,22 @@ pub fn throughput(lab: &Lab) -> Result<bool> {
 
 /// Gbit/s that arrived at an iperf3 server.
 pub fn iperf3(lab: &Lab, from: &str, to: &str, seconds: u32, streams: u32) -> Result<f64> {
-    let output = lab
-        .command(from, "iperf3")?
-        .args([
-            "-J",
-            "-c",
-            to,
-            "-t",
-            &seconds.to_string(),
-            "-P",
-            &streams.to_string(),
-            "--connect-timeout",
-            "3000",
-        ])
-        .output()
-        .context("running iperf3")?;
-    let report: serde_json::Value =
-        serde_json::from_slice(&output.stdout).context("reading iperf3's report")?;
-    let bits = report["end"]["sum_received"]["bits_per_second"].as_f64();
-    Ok(bits.with_context(|| format!("iperf3 to {to}: {}", report["error"]))? / 1e9)
+    let (seconds, streams) = (seconds.to_string(), streams.to_string());
+    let patience = Instant::now() + Duration::from_secs(5);
+    loop {
+        let mut client = lab.command(from, "iperf3")?;
+        client.args(["-J", "-c", to, "-t", &seconds, "-P", &streams, "--connect-timeout", "3000"]);
+        let output = client.output().context("running iperf3")?;
+        let report: serde_json::Value =
+            serde_json::from_slice(&output.stdout).context("reading iperf3's report")?;
+        if let Some(bits) = report["end"]["sum_received"]["bits_per_second"].as_f64() {
+            return Ok(bits / 1e9);
+        }
+        // Between two clients the server does not listen.
+        let error = report["error"].as_str().unwrap_or("no result");
+        if !error.contains("refused") || Instant::now() > patience {
+            bail!("iperf3 to {to}: {error}");
+        }
+        sleep(Duration::from_millis(50));
+    }
 }
