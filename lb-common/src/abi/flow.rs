@@ -72,8 +72,10 @@ pub mod flow_bits {
     pub const WAY_MASK: u32 = 0x7;
     /// Shift of the twin's zone.
     pub const ZONE_SHIFT: u32 = 16;
+    /// How far the flow has come.
+    pub const PROGRESS: u32 = ANSWERED | FIN_CLIENT | FIN_BACKEND | RESET;
     /// What belongs to the flow and not to one of its rows.
-    pub const SHARED: u32 = ANSWERED | FIN_CLIENT | FIN_BACKEND | RESET | HAIRPIN;
+    pub const SHARED: u32 = PROGRESS | HAIRPIN;
 }
 
 /// Where a flow is in its life; what `lb get flows` shows.
@@ -104,6 +106,17 @@ impl<F: Family> FlowRow<F> {
     #[inline(always)]
     pub fn twin_zone(&self) -> u16 {
         (self.bits >> flow_bits::ZONE_SHIFT) as u16
+    }
+
+    /// Whether two rows differ in time and progress only.
+    #[inline(always)]
+    pub fn leads_where(&self, other: &Self) -> bool {
+        self.backend == other.backend
+            && self.addr == other.addr
+            && self.port == other.port
+            && self.mac == other.mac
+            && self.ifindex == other.ifindex
+            && (self.bits ^ other.bits) & !flow_bits::PROGRESS == 0
     }
 
     /// Where the flow is in its life.

@@ -102,7 +102,7 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
                 Some((row, known)) if flow::usable(tables, &parsed, &known) => {
                     flow::request(packet, tables, hook, &parsed, row, known)
                 }
-                _ => flow::open(packet, tables, hook, &parsed)?,
+                _ => flow::open(packet, tables, hook, &parsed, found.map(|(row, _)| row))?,
             };
             let (word, backend) = tables.backend(row.backend.low).ok_or(Counter::NoBackend)?;
             let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
