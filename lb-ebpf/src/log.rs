@@ -1,5 +1,5 @@
-//! Drops, told through aya-log to people who run the agent with `RUST_LOG=debug`. Otherwise the
-//! verifier takes it all out: the level is a read-only global.
+//! Drops, told through aya-log to people who run the agent with `RUST_LOG=info,lb_ebpf=debug`. Otherwise
+//! the verifier takes it all out: the level is a read-only global.
 
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::debug;

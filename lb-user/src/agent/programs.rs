@@ -61,7 +61,7 @@ impl Programs {
             pins: pins.clone(),
             sizes,
             base,
-            log_drops: tracing::enabled!(tracing::Level::DEBUG),
+            log_drops: tracing::enabled!(target: "lb_ebpf::log", tracing::Level::DEBUG),
             loaded: HashMap::new(),
         }
     }
