@@ -166,15 +166,3 @@ pub fn load(object: &[u8], settings: &Settings) -> Result<Ebpf> {
     }
     loader.load(object).context("can't load the kernel object")
 }
-
-/// The program of a hook.
-pub fn program_name(hook: Hook) -> &'static str {
-    match hook {
-        Hook::PortIngress => "port_ingress",
-        Hook::PortEgress => "port_egress",
-        Hook::BridgeIngress => "bridge_ingress",
-        Hook::BridgeEgress => "bridge_egress",
-        Hook::UplinkIngress => "uplink_ingress",
-        Hook::UplinkEgress => "uplink_egress",
-    }
-}

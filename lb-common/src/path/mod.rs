@@ -26,7 +26,7 @@ use crate::{
 use parse::Parsed;
 
 /// Where a program is attached, seen from the traffic.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Hook {
     /// What a pod or VM sends into its port of the bridge.
     PortIngress,
@@ -43,9 +43,31 @@ pub enum Hook {
 }
 
 impl Hook {
+    /// All of them.
+    pub const ALL: [Hook; 6] = [
+        Hook::PortIngress,
+        Hook::PortEgress,
+        Hook::BridgeIngress,
+        Hook::BridgeEgress,
+        Hook::UplinkIngress,
+        Hook::UplinkEgress,
+    ];
+
+    /// Name of its program in the kernel object.
+    pub fn program(self) -> &'static str {
+        match self {
+            Hook::PortIngress => "port_ingress",
+            Hook::PortEgress => "port_egress",
+            Hook::BridgeIngress => "bridge_ingress",
+            Hook::BridgeEgress => "bridge_egress",
+            Hook::UplinkIngress => "uplink_ingress",
+            Hook::UplinkEgress => "uplink_egress",
+        }
+    }
+
     /// Whether packets leave the host's stack here: only replies of its own processes are ours then.
     #[inline(always)]
-    fn is_egress(self) -> bool {
+    pub fn is_egress(self) -> bool {
         matches!(self, Hook::PortEgress | Hook::BridgeEgress | Hook::UplinkEgress)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result};
-use lb_common::abi::ReachKind;
+use lb_common::{abi::ReachKind, path::Hook};
 use tracing::info;
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     ways::{self, role_name},
 };
 use crate::{
-    attach::{Attacher, Hook},
+    attach::{self, Attacher},
     netlink::World,
     observe::{
         backends::way,
@@ -160,7 +160,7 @@ impl Ports {
                     .map_or_else(String::new, |bridge| bridge.name.clone()),
                 role: device.role.to_owned(),
                 forward: way(device.variant.way_back).to_owned(),
-                hooks: device.hooks.iter().map(|hook| hook.to_string()).collect(),
+                hooks: device.hooks.iter().map(|hook| attach::label(*hook)).collect(),
             })
             .collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));

@@ -6,12 +6,14 @@ use std::{collections::HashMap, io};
 use anyhow::{Context as _, Result, anyhow};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned, programs::SchedClassifier};
 use aya_log::{EbpfLogger, Level};
-use lb_common::abi::{Lifetimes, ReachKind, Settings};
+use lb_common::{
+    abi::{Lifetimes, ReachKind, Settings},
+    path::Hook,
+};
 
 use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
-    attach::Hook,
     maps::{PINNED, Pins, Sizes},
     observe::clock,
     system::{io_kind, kernel_version},

@@ -4,7 +4,11 @@ use std::io;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use crate::{attach::Attacher, maps::Pins, observe::view::View};
+use crate::{
+    attach::{Attacher, label},
+    maps::Pins,
+    observe::view::View,
+};
 
 /// Detaches every program of the instance, then removes its maps; with `all`, also the addresses and
 /// the seed that are kept over boots. Says what it removed: where nothing is installed, nothing.
@@ -38,7 +42,7 @@ pub fn uninstall(pins: &Pins, all: bool) -> Result<Vec<String>> {
         // The agent's word for the device: an index of its network namespace may be another device's here.
         let port = view.ports.iter().find(|port| port.ifindex == attached.ifindex);
         let device = port.map_or_else(|| format!("device {}", attached.ifindex), |port| port.name.clone());
-        removed.push(format!("{} on {device}", attached.hook));
+        removed.push(format!("{} on {device}", label(attached.hook)));
     }
     removed.sort();
     pins.remove(all).context("removing the instance's pins and files")?;

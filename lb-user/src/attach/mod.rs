@@ -9,7 +9,7 @@ mod qdisc;
 mod rcu;
 
 use std::{
-    fmt, fs, io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -19,6 +19,7 @@ use aya::programs::{
     links::{FdLink, PinnedLink},
     tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
 };
+use lb_common::path::Hook;
 pub use rcu::wait_for_readers;
 
 use crate::system::io_kind;
@@ -31,57 +32,13 @@ const HANDLE: u32 = 0x6c62;
 /// How the pin of a filter's program ends. The bpf file system refuses names with dots.
 const FILTER: &str = "-filter";
 
-/// Where a program is attached. Each has a program of its name in the kernel object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Hook {
-    /// What a port of the bridge sends in.
-    PortIngress,
-    /// What the bridge sends to a port.
-    PortEgress,
-    /// What the bridge hands to the host.
-    BridgeIngress,
-    /// What the host sends into the bridge.
-    BridgeEgress,
-    /// What an uplink receives.
-    UplinkIngress,
-    /// What the host sends out of an uplink.
-    UplinkEgress,
+fn direction(hook: Hook) -> TcAttachType {
+    if hook.is_egress() { TcAttachType::Egress } else { TcAttachType::Ingress }
 }
 
-impl Hook {
-    const ALL: [Hook; 6] = [
-        Hook::PortIngress,
-        Hook::PortEgress,
-        Hook::BridgeIngress,
-        Hook::BridgeEgress,
-        Hook::UplinkIngress,
-        Hook::UplinkEgress,
-    ];
-
-    /// Name of its program in the kernel object.
-    pub fn program(self) -> &'static str {
-        match self {
-            Hook::PortIngress => "port_ingress",
-            Hook::PortEgress => "port_egress",
-            Hook::BridgeIngress => "bridge_ingress",
-            Hook::BridgeEgress => "bridge_egress",
-            Hook::UplinkIngress => "uplink_ingress",
-            Hook::UplinkEgress => "uplink_egress",
-        }
-    }
-
-    fn direction(self) -> TcAttachType {
-        match self {
-            Hook::PortIngress | Hook::BridgeIngress | Hook::UplinkIngress => TcAttachType::Ingress,
-            Hook::PortEgress | Hook::BridgeEgress | Hook::UplinkEgress => TcAttachType::Egress,
-        }
-    }
-}
-
-impl fmt::Display for Hook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.program().replace('_', "-"))
-    }
+/// A hook's name as people and pins have it: its program's, with dashes.
+pub fn label(hook: Hook) -> String {
+    hook.program().replace('_', "-")
 }
 
 /// A program on a device.
@@ -114,7 +71,7 @@ impl Attacher {
 
     fn pin(&self, attached: &Attached) -> PathBuf {
         let Attached { ifindex, hook, filter } = attached;
-        self.dir.join(format!("{ifindex}-{hook}{}", if *filter { FILTER } else { "" }))
+        self.dir.join(format!("{ifindex}-{}{}", label(*hook), if *filter { FILTER } else { "" }))
     }
 
     /// Makes `program` the one on a device's hook. What another agent of the instance attached there
@@ -142,9 +99,9 @@ impl Attacher {
             && let Ok(name) = name_of(attached.ifindex)
         {
             let hook = attached.hook;
-            match tc::qdisc_detach_program(&name, hook.direction(), hook.program()) {
+            match tc::qdisc_detach_program(&name, direction(hook), hook.program()) {
                 Err(error) if io_kind(&error) != Some(io::ErrorKind::NotFound) => {
-                    return Err(error).with_context(|| format!("detaching {hook} from {name}"));
+                    return Err(error).with_context(|| format!("detaching {} from {name}", label(hook)));
                 }
                 _ => {}
             }
@@ -190,7 +147,7 @@ impl Attacher {
             let device = name_of(attached.ifindex)
                 .unwrap_or_else(|_| format!("device {}, which is gone", attached.ifindex));
             self.detach(&attached)?;
-            removed.push(format!("{} on {device}", attached.hook));
+            removed.push(format!("{} on {device}", label(attached.hook)));
         }
         Ok(removed)
     }
@@ -209,7 +166,7 @@ impl Attacher {
                 None => (name.as_str(), false),
             };
             let (ifindex, hook) = name.split_once('-')?;
-            let hook = Hook::ALL.into_iter().find(|known| known.to_string() == hook)?;
+            let hook = Hook::ALL.into_iter().find(|known| label(*known) == hook)?;
             Some(Attached { ifindex: ifindex.parse().ok()?, hook, filter })
         };
         Ok(names.filter_map(parse).collect())
@@ -234,7 +191,7 @@ fn link(program: &mut SchedClassifier, ifindex: u32, hook: Hook, pin: &Path) -> 
     }
     let name = name_of(ifindex)?;
     let options = TcAttachOptions::TcxOrder(LinkOrder::default());
-    let id = program.attach_with_options(&name, hook.direction(), options)?;
+    let id = program.attach_with_options(&name, direction(hook), options)?;
     let link: FdLink = program.take_link(id)?.try_into()?;
     link.pin(pin).with_context(|| format!("pinning {}", pin.display()))?;
     Ok(())
@@ -245,10 +202,10 @@ fn filter(program: &mut SchedClassifier, ifindex: u32, hook: Hook, pin: &Path) -
     let name = name_of(ifindex)?;
     let handle = TcHandle::from(HANDLE);
     let options = NlOptions { priority: PRIORITY, handle, classid: None };
-    let attached = program.attach_with_options(&name, hook.direction(), TcAttachOptions::Netlink(options));
+    let attached = program.attach_with_options(&name, direction(hook), TcAttachOptions::Netlink(options));
     let id = match attached {
         Err(error) if io_kind(&error) == Some(io::ErrorKind::AlreadyExists) => {
-            let old = SchedClassifierLink::attached(&name, hook.direction(), PRIORITY, handle, None)?;
+            let old = SchedClassifierLink::attached(&name, direction(hook), PRIORITY, handle, None)?;
             program.attach_to_link(old)?
         }
         other => other?,

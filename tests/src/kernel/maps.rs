@@ -16,7 +16,7 @@ use lb_common::{
     path::Hook,
 };
 
-use super::{ROWS, program_name};
+use super::ROWS;
 use crate::{family::Net, host::Outcome, state::State};
 
 /// An object's programs and maps, and what its arrays hold.
@@ -32,7 +32,7 @@ impl Maps {
 
     /// The program of a hook, loaded.
     pub fn program(&mut self, hook: Hook) -> Result<&ProgramFd> {
-        let program = self.ebpf.program_mut(program_name(hook)).context("no such program")?;
+        let program = self.ebpf.program_mut(hook.program()).context("no such program")?;
         let program: &mut SchedClassifier = program.try_into()?;
         if program.fd().is_err() {
             program.load()?;
