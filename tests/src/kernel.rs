@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::{
     abi::Settings,
-    path::{Hook, Verdict, Way},
+    path::{Verdict, Way},
 };
 use maps::Maps;
 use test_run::test_run;
