@@ -137,9 +137,16 @@ pub async fn run(options: Options) -> Result<()> {
         };
         if reload {
             let path = options.config.clone();
+            let start = Instant::now();
             match tokio::task::spawn_blocking(move || sources::file::load(&path)).await? {
                 Ok(loaded) => {
+                    let read = start.elapsed();
                     load(&mut control, &ports, &watcher, loaded);
+                    let taken_over = start.elapsed() - read;
+                    let services = control.model.services.len();
+                    info!(
+                        "config read: {services} services, read in {read:.1?}, taken over in {taken_over:.1?}"
+                    );
                     resolve(&control, &ports, &watcher, &mut resolver).await;
                 }
                 Err(error) => {

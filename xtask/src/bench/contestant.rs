@@ -26,7 +26,8 @@ pub struct Contestant {
     _up: Up,
 }
 
-struct Up(Lab);
+/// A lab, taken down when the value is dropped.
+pub struct Up(pub Lab);
 
 impl Drop for Up {
     fn drop(&mut self) {
@@ -59,7 +60,7 @@ const ALL: [(&str, Between, bool); 6] = [
 ];
 
 /// The service that is measured.
-const SERVICE: &str = "10.96.0.14";
+pub const SERVICE: &str = "10.96.0.14";
 
 /// Brings all of them up.
 pub fn up(lb: &Path, quick: bool) -> Result<Vec<Contestant>> {
@@ -138,7 +139,7 @@ fn agent(lab: &Lab, index: usize, lb: &Path, services: u32) -> Result<Agent> {
 }
 
 /// So many services; the last is the one that is measured, the others have three backends elsewhere.
-fn config_of(services: u32) -> String {
+pub fn config_of(services: u32) -> String {
     let mut text = "services:\n".to_owned();
     for number in 1..services {
         let [high, middle, low] = [number >> 16 & 0xff, number >> 8 & 0xff, number & 0xff];

@@ -58,6 +58,17 @@ pub enum Verdict {
     TooNoisy,
 }
 
+impl Verdict {
+    /// As people read it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Verdict::Met => "met",
+            Verdict::Missed => "missed",
+            Verdict::TooNoisy => "too noisy to tell",
+        }
+    }
+}
+
 /// One goal as it stands after a run.
 #[derive(Serialize)]
 pub struct Judged {
@@ -103,12 +114,7 @@ pub fn table(results: &Results) -> Table {
     let mut table = Table::new();
     table.load_preset(NOTHING).set_header(["GOAL", "WANTED", "FOUND", "VERDICT"]);
     for judged in judge(results) {
-        let verdict = match judged.verdict {
-            Verdict::Met => "met",
-            Verdict::Missed => "missed",
-            Verdict::TooNoisy => "too noisy to tell",
-        };
-        table.add_row([judged.what.as_str(), &judged.goal, &judged.found, verdict]);
+        table.add_row([judged.what.as_str(), &judged.goal, &judged.found, judged.verdict.words()]);
     }
     table
 }

@@ -6,6 +6,7 @@
 
 mod connections;
 mod contestant;
+mod control;
 mod goals;
 mod limit;
 mod report;
@@ -20,6 +21,7 @@ use crate::{
     setup::{self, say},
 };
 use contestant::Contestant;
+use report::Report;
 use results::Results;
 use workload::Workload;
 
@@ -29,7 +31,7 @@ pub struct Options {
     /// Fewer contestants, rounds and seconds: within five minutes
     #[arg(long)]
     quick: bool,
-    /// Only workloads whose name contains this
+    /// Only what has this in its name: a workload, or `control`, the control plane
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// Rounds; each measures everything once
@@ -40,15 +42,18 @@ pub struct Options {
     seconds: Option<u32>,
 }
 
+/// What `--only` calls the control plane.
+const CONTROL: &str = "control";
+
 /// See the module.
 pub fn bench(options: &Options) -> Result<()> {
-    let chosen: Vec<Workload> = Workload::ALL
-        .into_iter()
-        .filter(|workload| options.only.as_ref().is_none_or(|part| workload.name().contains(part.as_str())))
-        .collect();
-    if chosen.is_empty() {
+    let asked = |name: &str| options.only.as_ref().is_none_or(|part| name.contains(part.as_str()));
+    let chosen: Vec<Workload> = Workload::ALL.into_iter().filter(|workload| asked(workload.name())).collect();
+    let control = asked(CONTROL);
+    if chosen.is_empty() && !control {
         let names = Workload::ALL.map(Workload::name).join(", ");
-        bail!("no workload's name contains {:?}; there are: {names}", options.only.as_deref().unwrap_or(""));
+        let asked = options.only.as_deref().unwrap_or_default();
+        bail!("nothing to measure has a name with {asked:?} in it; there are: {names}, {CONTROL}");
     }
     setup::toolchain()?;
     setup::tools()?;
@@ -59,16 +64,16 @@ pub fn bench(options: &Options) -> Result<()> {
     catch_signals()?;
     let (rounds, seconds) = if options.quick { (3, 1) } else { (10, 2) };
     let (rounds, seconds) = (options.rounds.unwrap_or(rounds), options.seconds.unwrap_or(seconds));
-    let mut contestants = contestant::up(&lb, options.quick)?;
+    let figures = if control { control::measure(&lb, options.quick)? } else { Vec::new() };
+    let mut contestants = if chosen.is_empty() { Vec::new() } else { contestant::up(&lb, options.quick)? };
     let results = measure(&contestants, &chosen, rounds, seconds);
     for contestant in &mut contestants {
         contestant.end()?;
     }
-    let results = results?;
+    let report = Report { results: results?, figures };
     drop(contestants);
-    println!("\n{}", report::table(&results));
-    println!("{}", goals::table(&results));
-    report::write(&results, &workspace().join("target/bench"))
+    report.print();
+    report.write(&workspace().join("target/bench"))
 }
 
 fn measure(contestants: &[Contestant], workloads: &[Workload], rounds: u32, seconds: u32) -> Result<Results> {

@@ -7,6 +7,7 @@ use comfy_table::{Table, presets::NOTHING};
 use serde_json::{Value, json};
 
 use super::{
+    control::{self, Figure},
     goals,
     results::{DIRECT, Metric, Results},
 };
@@ -36,7 +37,7 @@ fn title(metric: &Metric) -> String {
 }
 
 /// Medians, and ratios to direct.
-pub fn table(results: &Results) -> Table {
+fn table(results: &Results) -> Table {
     let mut table = Table::new();
     let mut header = vec![String::new()];
     header.extend(results.values.keys().map(title));
@@ -68,60 +69,86 @@ const HOW: &str = "Medians; behind them the ratio to direct, round by round, wit
 client and server is a pod of the same lab; all devices have the queueing discipline they come with \
 (noqueue); br_netfilter is off but where rules of kube-proxy need it.";
 
-/// Writes `report.md`, `results.json` and `report.svg` into a directory.
-pub fn write(results: &Results, dir: &Path) -> Result<()> {
-    fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-    for (name, text) in [
-        ("report.md", page(results)),
-        ("results.json", serde_json::to_string_pretty(&numbers(results))?),
-        ("report.svg", picture(results)),
-    ] {
-        let path = dir.join(name);
-        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-    }
-    say(&format!("written: {}", dir.join("report.md").display()));
-    Ok(())
+/// Everything a run has found.
+pub struct Report {
+    /// Of the workloads.
+    pub results: Results,
+    /// Of the control plane.
+    pub figures: Vec<Figure>,
 }
 
-fn page(results: &Results) -> String {
-    let mut text = format!(
-        "# lb, measured\n\n{}; {} rounds of {} s. {HOW}\n\n![ratios to direct](report.svg)\n\n",
-        machine(),
-        results.rounds,
-        results.seconds
-    );
-    let _ = writeln!(text, "| | {} |", results.contestants.join(" | "));
-    let _ = writeln!(text, "|---|{}", "---|".repeat(results.contestants.len()));
-    for metric in results.values.keys() {
-        let cells = results.contestants.iter().map(|contestant| cell(results, metric, contestant));
-        let _ = writeln!(text, "| {} | {} |", title(metric), cells.collect::<Vec<_>>().join(" | "));
+impl Report {
+    /// Prints the tables.
+    pub fn print(&self) {
+        if !self.results.values.is_empty() {
+            println!("\n{}\n\n{}", table(&self.results), goals::table(&self.results));
+        }
+        if !self.figures.is_empty() {
+            println!("\n{}", control::table(&self.figures));
+        }
     }
-    let _ = writeln!(text, "\n## Goals\n\n| goal | wanted | found | verdict |\n|---|---|---|---|");
-    for judged in goals::judge(results) {
-        let verdict = serde_json::to_value(judged.verdict).unwrap_or_default();
-        let verdict = verdict.as_str().unwrap_or_default().replace('-', " ");
-        let _ = writeln!(text, "| {} | {} | {} | {verdict} |", judged.what, judged.goal, judged.found);
-    }
-    text
-}
 
-fn numbers(results: &Results) -> Value {
-    let metrics = results.values.iter().map(|(metric, values)| {
+    /// Writes `report.md`, `results.json` and `report.svg` into a directory.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+        for (name, text) in [
+            ("report.md", self.page()),
+            ("results.json", serde_json::to_string_pretty(&self.numbers())?),
+            ("report.svg", picture(&self.results)),
+        ] {
+            let path = dir.join(name);
+            fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        }
+        say(&format!("written: {}", dir.join("report.md").display()));
+        Ok(())
+    }
+
+    fn page(&self) -> String {
+        let results = &self.results;
+        let mut text = format!("# lb, measured\n\n{}.\n", machine());
+        if !results.values.is_empty() {
+            let Results { rounds, seconds, .. } = results;
+            let _ = writeln!(
+                text,
+                "\n{rounds} rounds of {seconds} s. {HOW}\n\n![ratios to direct](report.svg)\n"
+            );
+            let _ = writeln!(text, "| | {} |", results.contestants.join(" | "));
+            let _ = writeln!(text, "|---|{}", "---|".repeat(results.contestants.len()));
+            for metric in results.values.keys() {
+                let cells = results.contestants.iter().map(|contestant| cell(results, metric, contestant));
+                let _ = writeln!(text, "| {} | {} |", title(metric), cells.collect::<Vec<_>>().join(" | "));
+            }
+            let _ = writeln!(text, "\n## Goals\n\n| goal | wanted | found | verdict |\n|---|---|---|---|");
+            for judged in goals::judge(results) {
+                let goals::Judged { what, goal, found, verdict } = judged;
+                let _ = writeln!(text, "| {what} | {goal} | {found} | {} |", verdict.words());
+            }
+        }
+        if !self.figures.is_empty() {
+            let _ = writeln!(text, "\n## Control plane\n\n| | found | | at most |\n|---|---|---|---|");
+            for Figure { what, value, unit, at_most } in &self.figures {
+                let at_most = at_most.map_or_else(String::new, |most| most.to_string());
+                let _ = writeln!(text, "| {what} | {value:.2} | {unit} | {at_most} |");
+            }
+        }
+        text
+    }
+
+    fn numbers(&self) -> Value {
+        let results = &self.results;
+        let metrics = results.values.iter().map(|(metric, values)| {
+            json!({"name": metric.name, "unit": metric.unit, "moreIsBetter": metric.more, "values": values})
+        });
         json!({
-            "name": metric.name,
-            "unit": metric.unit,
-            "moreIsBetter": metric.more,
-            "values": values,
+            "machine": machine(),
+            "rounds": results.rounds,
+            "seconds": results.seconds,
+            "contestants": results.contestants,
+            "metrics": metrics.collect::<Vec<_>>(),
+            "goals": goals::judge(results),
+            "controlPlane": self.figures,
         })
-    });
-    json!({
-        "machine": machine(),
-        "rounds": results.rounds,
-        "seconds": results.seconds,
-        "contestants": results.contestants,
-        "metrics": metrics.collect::<Vec<_>>(),
-        "goals": goals::judge(results),
-    })
+    }
 }
 
 /// Width of the picture, and what its parts take, in pixels.
