@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     net::IpAddr,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
@@ -56,6 +56,14 @@ pub struct Control {
     view_changed: bool,
 }
 
+/// How long it took to serve another model.
+pub struct Served {
+    /// To find what has changed.
+    pub compared: Duration,
+    /// Until packets saw all of it.
+    pub published: Duration,
+}
+
 impl Control {
     /// On maps that have been adopted.
     pub fn new(maps: Maps, mirror: Mirror, kept: Kept, pins: Pins, seed: u64) -> Control {
@@ -77,7 +85,8 @@ impl Control {
     }
 
     /// Serves `model` instead of what is served.
-    pub fn serve(&mut self, mut model: Model, ways: &ways::View) -> Result<()> {
+    pub fn serve(&mut self, mut model: Model, ways: &ways::View) -> Result<Served> {
+        let start = Instant::now();
         if model.hash_seed.is_some_and(|seed| seed != self.seed) {
             warn!("hashSeed has changed: it takes effect when the agent is started again");
         }
@@ -90,6 +99,7 @@ impl Control {
         }
         let changed = diff::changes(&self.model, &mut model);
         let old = std::mem::replace(&mut self.model, model);
+        let compared = start.elapsed();
         let count = changed.len();
         for name in &changed {
             self.failed.remove(name);
@@ -107,6 +117,7 @@ impl Control {
         for name in changed {
             self.publish(name, ways, None);
         }
+        let published = start.elapsed() - compared;
         self.reclaim();
         if std::mem::take(&mut self.quiet) {
             info!("{count} services have changed");
@@ -115,7 +126,7 @@ impl Control {
             }
         }
         self.view_changed = true;
-        Ok(())
+        Ok(Served { compared, published })
     }
 
     /// Tries again what failed.
@@ -187,6 +198,8 @@ impl Control {
         if let Err(error) = self.view.write(&self.pins.view()) {
             warn!("writing {}: {error}", self.pins.view().display());
         }
+        // The model has it all, in less memory.
+        self.view.services = Vec::new();
         debug!("view written in {:?}", start.elapsed());
     }
 

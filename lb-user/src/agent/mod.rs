@@ -11,6 +11,7 @@ mod ways;
 
 use std::{
     collections::HashSet,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -29,7 +30,7 @@ use crate::{
     sources::{self, file::Loaded},
     system::{has_tcx, missing_capabilities},
 };
-use control::Control;
+use control::{Control, Served};
 use kept::Kept;
 pub use options::Options;
 use ports::Ports;
@@ -102,8 +103,11 @@ pub async fn run(options: Options) -> Result<()> {
     load(&mut control, &ports, &watcher, loaded);
     ports.update(watcher.world(), &mut control.view)?;
     control.write_view();
+    give_back_memory();
     info!("ready: {} services on {}", control.model.services.len(), options.bridges.join(", "));
 
+    // Found anew when the world or the config has changed, not every second.
+    let mut unresolved = control.unresolved(&ports.view(watcher.world()));
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -121,7 +125,8 @@ pub async fn run(options: Options) -> Result<()> {
                 if control.view.ports != before {
                     control.view_changed();
                 }
-                resolve(&control, &ports, &watcher, &mut resolver).await;
+                unresolved = control.unresolved(&ports.view(watcher.world()));
+                resolve(&unresolved, &watcher, &mut resolver).await;
                 false
             }
             Some(()) = changed.recv() => true,
@@ -129,7 +134,7 @@ pub async fn run(options: Options) -> Result<()> {
             _ = second.tick() => {
                 control.retry(&ports.view(watcher.world()));
                 control.write_view();
-                resolve(&control, &ports, &watcher, &mut resolver).await;
+                resolve(&unresolved, &watcher, &mut resolver).await;
                 false
             }
             _ = terminate.recv() => break,
@@ -141,13 +146,17 @@ pub async fn run(options: Options) -> Result<()> {
             match tokio::task::spawn_blocking(move || sources::file::load(&path)).await? {
                 Ok(loaded) => {
                     let read = start.elapsed();
-                    load(&mut control, &ports, &watcher, loaded);
-                    let taken_over = start.elapsed() - read;
-                    let services = control.model.services.len();
-                    info!(
-                        "config read: {services} services, read in {read:.1?}, taken over in {taken_over:.1?}"
-                    );
-                    resolve(&control, &ports, &watcher, &mut resolver).await;
+                    if let Some(Served { compared, published }) = load(&mut control, &ports, &watcher, loaded)
+                    {
+                        info!(
+                            "config taken over: {} services; read in {read:.1?}, compared in {compared:.1?}, \
+                             published in {published:.1?}",
+                            control.model.services.len()
+                        );
+                    }
+                    give_back_memory();
+                    unresolved = control.unresolved(&ports.view(watcher.world()));
+                    resolve(&unresolved, &watcher, &mut resolver).await;
                 }
                 Err(error) => {
                     for line in error.to_string().lines() {
@@ -165,25 +174,35 @@ pub async fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
-/// Takes a loaded config over.
-fn load(control: &mut Control, ports: &Ports, watcher: &Watcher, loaded: Loaded) {
+/// Takes a loaded config over; how long that took, unless it is refused.
+fn load(control: &mut Control, ports: &Ports, watcher: &Watcher, loaded: Loaded) -> Option<Served> {
     let mut problems = Vec::new();
     for problem in &loaded.problems {
         warn!("{problem}");
         problems.push(problem.to_string());
     }
-    if let Err(error) = control.serve(loaded.model, &ports.view(watcher.world())) {
+    let served = control.serve(loaded.model, &ports.view(watcher.world()));
+    let served = served.inspect_err(|error| {
         error!("config not taken over: {error:#}");
         problems.push(format!("{error:#}"));
-    }
+    });
     control.problems = problems;
+    served.ok()
+}
+
+/// Gives memory back that reading a large config or loading programs has left to the allocator.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no preconditions; only free memory is touched.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// Asks for the neighbours that backends wait for.
-async fn resolve(control: &Control, ports: &Ports, watcher: &Watcher, resolver: &mut Resolver) {
-    let unresolved = control.unresolved(&ports.view(watcher.world()));
+async fn resolve(unresolved: &[(u32, IpAddr)], watcher: &Watcher, resolver: &mut Resolver) {
     let mut failed = None;
-    for (bridge, address) in resolver.due(&unresolved, Instant::now()) {
+    for (bridge, address) in resolver.due(unresolved, Instant::now()) {
         if let Err(error) = watcher.resolve(bridge, address).await {
             failed = Some((address, error));
             // Most likely the neighbour table is full: more requests would only push others out.

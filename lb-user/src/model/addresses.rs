@@ -104,7 +104,7 @@ impl Allocations {
             held.sort();
         }
 
-        for (name, service) in &mut model.services {
+        for (name, service) in model.services.iter_mut().filter(|(_, service)| !service.wants.is_empty()) {
             if let Some(held) = given.get(&name.to_string())
                 && service.addresses != *held
             {
