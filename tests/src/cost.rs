@@ -149,7 +149,7 @@ struct Bench<'a, F: Net> {
     flows: u32,
     /// The next client that has no flow.
     fresh: u32,
-    /// The flow whose packet is next.
+    /// The next turn.
     next: u32,
     /// Every row as it is when its flow is over.
     finished: Vec<(FlowKey<F>, FlowRow<F>)>,
@@ -175,6 +175,12 @@ impl<F: Net> Bench<'_, F> {
             }
         }
         Ok(blocks)
+    }
+
+    /// Whose packet is sent at a turn: not in the order of the rows in memory, which is that of the clients.
+    fn client(&self, turn: u32) -> u32 {
+        const STRIDE: u64 = 7919; // a prime, so that every client has a turn
+        (turn as u64 * STRIDE % self.flows as u64) as u32
     }
 
     /// Lets every flow begin and be answered.
@@ -208,7 +214,7 @@ impl<F: Net> Bench<'_, F> {
     fn block(&mut self, kind: Kind, calls: u32) -> Result<(f64, f64)> {
         let clients: Vec<u32> = match kind {
             Kind::NewFlow => (self.fresh..self.fresh + calls).collect(),
-            _ => (self.next..self.next + calls).map(|client| client % self.flows).collect(),
+            _ => (self.next..self.next + calls).map(|turn| self.client(turn)).collect(),
         };
         let packets: Vec<Vec<u8>> =
             clients.iter().map(|client| kind.packet(self.protocol, *client).bytes::<F>()).collect();
