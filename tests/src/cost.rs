@@ -14,7 +14,7 @@ mod traffic;
 
 use std::{
     collections::BTreeMap,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -40,6 +40,9 @@ use crate::{
 
 /// Rows of the flow tables: two for each of 131,072 flows.
 const ROWS: u32 = 262_144;
+
+/// Rounds after which the tables are filled anew.
+const ROUNDS_AT_ONCE: usize = 2;
 
 /// How much is measured.
 #[derive(Clone, Debug)]
@@ -101,43 +104,81 @@ pub fn measure_with(options: &Options, progress: &mut dyn FnMut(&str)) -> Result
     kernel::enter_namespace()?;
     // The kernel keeps statistics until this is closed.
     let _stats = enable_stats(Stats::RunTime).context("no bpf_stats: run as root")?;
-    let mut costs = Vec::new();
-    of_family::<V4>(options, progress, &mut costs)?;
-    of_family::<V6>(options, progress, &mut costs)?;
-    Ok(costs)
-}
-
-fn of_family<F: Net>(options: &Options, progress: &mut dyn FnMut(&str), costs: &mut Vec<Cost>) -> Result<()> {
-    let new = Kernel::new()?.has_csum_ipv6 as u32;
-    let settings = Settings { has_csum_ipv6: new, peer_scrubs: new, ..on(BRIDGE, ReachKind::Peer) };
-    let mut maps = Maps::new(kernel::load(&object()?, &settings, ROWS)?);
-    let program = maps.program(Hook::PortIngress)?.as_fd().try_clone_to_owned()?;
-    let empty = empty(Type::Tc)?;
-    for (protocol, name) in [(Protocol::Tcp, "tcp"), (Protocol::Udp, "udp")] {
-        for &flows in &options.flows {
-            progress(&format!("{} {name}, {flows} flows", F::NAME));
-            maps.fill(&service::<F>())?;
-            let mut bench = Bench::<F> {
-                maps: &mut maps,
-                program: program.as_fd(),
-                empty: empty.as_fd(),
-                protocol,
-                flows,
-                fresh: FRESH,
-                next: 0,
-                finished: Vec::new(),
-            };
-            let mut baseline = 0.0;
-            for (kind, means) in bench.measure(options)? {
-                let [low, ns, high] = [0.25, 0.5, 0.75].map(|part| quantile(&means, part) - baseline);
-                if kind == Kind::Empty {
-                    baseline = ns;
-                }
-                costs.push(Cost { kind, protocol: name, family: F::NAME, flows, ns, low, high });
+    let (v4, v6) = (&mut Loaded::new()?, &mut Loaded::new()?);
+    let mut means = Means::new();
+    let mut left = options.rounds;
+    while left > 0 {
+        // All over again every few rounds, so that a slow moment of the machine does not meet all blocks of
+        // one kind.
+        let options = Options { rounds: left.min(ROUNDS_AT_ONCE), ..options.clone() };
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            for &flows in &options.flows {
+                progress(&format!("{protocol:?}, flows: {flows}, rounds left: {left}"));
+                v4.measure::<V4>(protocol, flows, &options, &mut means)?;
+                v6.measure::<V6>(protocol, flows, &options, &mut means)?;
             }
         }
+        left -= options.rounds;
     }
-    Ok(())
+    Ok(means
+        .iter()
+        .map(|(&(kind, family, protocol, flows), own)| {
+            let quartiles = [0.25, 0.5, 0.75].map(|part| quantile(own, part));
+            let nothing = match kind {
+                Kind::Empty => 0.0,
+                _ => quantile(&means[&(Kind::Empty, family, protocol, flows)], 0.5),
+            };
+            let [low, ns, high] = quartiles.map(|quartile| quartile - nothing);
+            Cost { kind, protocol, family, flows, ns, low, high }
+        })
+        .collect())
+}
+
+/// The means of blocks, by kind, family, protocol and flows.
+type Means = BTreeMap<(Kind, &'static str, &'static str, u32), Vec<f64>>;
+
+/// A program with maps of its own, and an empty one.
+struct Loaded {
+    maps: Maps,
+    program: OwnedFd,
+    empty: OwnedFd,
+}
+
+impl Loaded {
+    fn new() -> Result<Self> {
+        let new = Kernel::new()?.has_csum_ipv6 as u32;
+        let settings = Settings { has_csum_ipv6: new, peer_scrubs: new, ..on(BRIDGE, ReachKind::Peer) };
+        let mut maps = Maps::new(kernel::load(&object()?, &settings, ROWS)?);
+        let program = maps.program(Hook::PortIngress)?.as_fd().try_clone_to_owned()?;
+        Ok(Loaded { maps, program, empty: empty(Type::Tc)? })
+    }
+
+    fn measure<F: Net>(
+        &mut self,
+        protocol: Protocol,
+        flows: u32,
+        options: &Options,
+        means: &mut Means,
+    ) -> Result<()> {
+        self.maps.fill(&service::<F>())?;
+        let mut bench = Bench::<F> {
+            maps: &mut self.maps,
+            program: self.program.as_fd(),
+            empty: self.empty.as_fd(),
+            protocol,
+            flows,
+            fresh: FRESH,
+            next: 0,
+            finished: Vec::new(),
+        };
+        let name = match protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        bench.measure(options, &mut |kind, mean| {
+            means.entry((kind, F::NAME, name, flows)).or_default().push(mean);
+        })
+    }
 }
 
 /// One table of flows, and what is run on it.
@@ -156,25 +197,27 @@ struct Bench<'a, F: Net> {
 }
 
 impl<F: Net> Bench<'_, F> {
-    /// The means of the blocks, the empty program's first.
-    fn measure(&mut self, options: &Options) -> Result<Vec<(Kind, Vec<f64>)>> {
+    /// Tells the mean of each block.
+    fn measure(&mut self, options: &Options, note: &mut dyn FnMut(Kind, f64)) -> Result<()> {
         self.open()?;
-        let mut blocks: Vec<(Kind, Vec<f64>)> = vec![(Kind::Empty, Vec::new())];
-        for kinds in [&Kind::ON_LIVE[..], &[Kind::PortAgain]] {
-            if kinds == [Kind::PortAgain] {
-                self.read_finished()?;
-            }
-            let first = blocks.len();
-            blocks.extend(kinds.iter().map(|kind| (*kind, Vec::new())));
-            for _ in 0..options.rounds {
-                for (index, kind) in kinds.iter().enumerate() {
-                    let (mean, nothing) = self.block(*kind, options.calls)?;
-                    blocks[first + index].1.push(mean);
-                    blocks[0].1.push(nothing);
-                }
+        self.rounds(&Kind::ON_LIVE, options, note)?;
+        self.read_finished()?;
+        self.rounds(&[Kind::PortAgain], options, note)
+    }
+
+    fn rounds(&mut self, kinds: &[Kind], options: &Options, note: &mut dyn FnMut(Kind, f64)) -> Result<()> {
+        for kind in kinds {
+            // Not noted: the first packets find everything cold.
+            self.block(*kind, options.calls / 4)?;
+        }
+        for _ in 0..options.rounds {
+            for kind in kinds {
+                let (mean, nothing) = self.block(*kind, options.calls)?;
+                note(*kind, mean);
+                note(Kind::Empty, nothing);
             }
         }
-        Ok(blocks)
+        Ok(())
     }
 
     /// Whose packet is sent at a turn: not in the order of the rows in memory, which is that of the clients.
