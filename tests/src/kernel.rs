@@ -1,7 +1,7 @@
 //! The kernel programs, run through `BPF_PROG_TEST_RUN` on the rows and the packet of a case.
 
-mod maps;
-mod test_run;
+pub(crate) mod maps;
+pub(crate) mod test_run;
 
 use std::{collections::HashMap, os::fd::AsFd, process::Command};
 
@@ -23,7 +23,8 @@ use crate::{
 
 /// Rows of each array in a run.
 pub const ROWS: u32 = 256;
-const FLOWS: u32 = 4096;
+/// Rows of each flow table in a run of a case.
+pub const FLOWS: u32 = 4096;
 
 /// What the kernel shows of a verdict: where a packet is redirected to can't be seen.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -144,17 +145,17 @@ impl Kernel {
     fn load(&mut self, settings: &Settings) -> Result<&mut Maps> {
         let key = bytemuck::bytes_of(settings).to_vec();
         if !self.loaded.contains_key(&key) {
-            self.loaded.insert(key.clone(), Maps::new(load(&self.object, settings)?));
+            self.loaded.insert(key.clone(), Maps::new(load(&self.object, settings, FLOWS)?));
         }
         Ok(self.loaded.get_mut(&key).expect("just inserted"))
     }
 }
 
-/// Creates the maps and takes in the programs of an object.
+/// Creates the maps, with so many rows in each flow table, and takes in the programs of an object.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn load(object: &[u8], settings: &Settings) -> Result<Ebpf> {
+pub fn load(object: &[u8], settings: &Settings, flows: u32) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     // Without their log, as the agent loads them.
     loader.override_global("SETTINGS", settings, true).override_global("AYA_LOG_LEVEL", &0u8, true);
@@ -162,7 +163,7 @@ pub fn load(object: &[u8], settings: &Settings) -> Result<Ebpf> {
         loader.map_max_entries(name, ROWS);
     }
     for name in ["FLOWS4", "FLOWS6"] {
-        loader.map_max_entries(name, FLOWS);
+        loader.map_max_entries(name, flows);
     }
     loader.load(object).context("can't load the kernel object")
 }

@@ -3,12 +3,9 @@
 use std::{collections::BTreeMap, env, fmt::Write, fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
-use aya::programs::SchedClassifier;
-use lb_common::abi::{ReachKind, Settings};
 use lb_tests::{
-    kernel,
     object::{PROGRAMS, object},
-    state::{BRIDGE, on, on_uplink},
+    verifier::{Effort, efforts},
 };
 use object::{Object, ObjectSection, ObjectSymbol, RelocationTarget, SectionKind, SymbolKind};
 
@@ -19,23 +16,9 @@ const HEADER: &str = "\
 # LB_UPDATE_BUDGET=1 cargo test -p lb-tests --test object
 ";
 
-/// Instructions of a program, and how many the verifier walked.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-struct Cost {
-    instructions: u32,
-    verified: u32,
-}
-
-impl Cost {
-    fn with_room(self) -> Cost {
-        let room = |count: u32| count + count * 15 / 100;
-        Cost { instructions: room(self.instructions), verified: room(self.verified) }
-    }
-}
-
 #[test]
 fn programs_keep_to_the_verifier_budget() -> Result<()> {
-    let costs = costs()?;
+    let costs = efforts()?;
     if env::var_os("LB_UPDATE_BUDGET").is_some() {
         return write_budget(Path::new(BUDGET), &costs);
     }
@@ -56,35 +39,13 @@ fn programs_keep_to_the_verifier_budget() -> Result<()> {
     Ok(())
 }
 
-/// The dearest load of each program.
-fn costs() -> Result<BTreeMap<String, Cost>> {
-    let object = object()?;
-    let peer = on(BRIDGE, ReachKind::Peer);
-    let variants = [
-        Settings { has_csum_ipv6: 1, peer_scrubs: 1, ..peer },
-        peer,
-        on(BRIDGE, ReachKind::Stack),
-        on_uplink(),
-    ];
-    let mut costs = BTreeMap::<String, Cost>::new();
-    for settings in &variants {
-        let mut ebpf = kernel::load(&object, settings).context("run as root, with `cargo xtask test`")?;
-        for name in PROGRAMS {
-            let program: &mut SchedClassifier =
-                ebpf.program_mut(name).context("no such program")?.try_into()?;
-            program.load().with_context(|| format!("the verifier refuses {name} with {settings:?}"))?;
-            let info = program.info()?;
-            let cost = costs.entry(name.to_owned()).or_default();
-            let bytes = info.size_translated().context("the kernel hides instructions")?;
-            let verified = info.verified_instruction_count().context("the kernel does not count")?;
-            cost.instructions = cost.instructions.max(bytes / 8);
-            cost.verified = cost.verified.max(verified);
-        }
-    }
-    Ok(costs)
+/// An effort with 15 % of room.
+fn with_room(effort: Effort) -> Effort {
+    let room = |count: u32| count + count * 15 / 100;
+    Effort { instructions: room(effort.instructions), verified: room(effort.verified) }
 }
 
-fn read_budget(path: &Path) -> Result<BTreeMap<String, Cost>> {
+fn read_budget(path: &Path) -> Result<BTreeMap<String, Effort>> {
     let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines
@@ -92,15 +53,15 @@ fn read_budget(path: &Path) -> Result<BTreeMap<String, Cost>> {
             let [name, instructions, verified] = line.split_whitespace().collect::<Vec<_>>()[..] else {
                 bail!("not `program instructions verified`: {line}");
             };
-            Ok((name.to_owned(), Cost { instructions: instructions.parse()?, verified: verified.parse()? }))
+            Ok((name.to_owned(), Effort { instructions: instructions.parse()?, verified: verified.parse()? }))
         })
         .collect()
 }
 
-fn write_budget(path: &Path, costs: &BTreeMap<String, Cost>) -> Result<()> {
+fn write_budget(path: &Path, costs: &BTreeMap<String, Effort>) -> Result<()> {
     let mut text = HEADER.to_owned();
     for (program, cost) in costs {
-        let Cost { instructions, verified } = cost.with_room();
+        let Effort { instructions, verified } = with_room(*cost);
         writeln!(text, "{program:<15} {instructions:>6} {verified:>7}")?;
     }
     fs::write(path, text).with_context(|| path.display().to_string())

@@ -8,11 +8,11 @@ use std::{
 use anyhow::{Context, Result};
 use aya::{
     Ebpf,
-    maps::{Array, HashMap as HashTable, Map, PerCpuArray, PerCpuValues},
+    maps::{Array, HashMap as HashTable, Map, MapData, PerCpuArray, PerCpuValues},
     programs::{ProgramFd, SchedClassifier},
 };
 use lb_common::{
-    abi::{Counter, INTEREST_BITS, Traffic},
+    abi::{Counter, FlowKey, FlowRow, INTEREST_BITS, Traffic},
     path::Hook,
 };
 
@@ -59,17 +59,26 @@ impl Maps {
 
     /// What a run has left, the packet aside.
     pub fn seen<F: Net>(&mut self) -> Result<Outcome<F>> {
-        let flows = HashTable::try_from(self.map(&format!("FLOWS{}", F::MAPS))?)?;
-        let flows = flows.iter().collect::<Result<_, _>>().context("can't read the flows")?;
+        let flows = self.flows::<F>()?.iter().collect::<Result<_, _>>().context("can't read the flows")?;
         Ok(Outcome {
             packet: Vec::new(),
-            counters: self.moved("COUNTERS", Counter::COUNT, |sum: u64, more| sum + more)?,
+            counters: self.counters()?,
             traffic: self.moved("TRAFFIC", ROWS, |sum: Traffic, more| Traffic {
                 packets: sum.packets + more.packets,
                 bytes: sum.bytes + more.bytes,
             })?,
             flows,
         })
+    }
+
+    /// How far each counter has moved since this was last asked; none that has not.
+    pub fn counters(&mut self) -> Result<BTreeMap<u32, u64>> {
+        self.moved("COUNTERS", Counter::COUNT, |sum: u64, more| sum + more)
+    }
+
+    /// The flow table of a family.
+    pub fn flows<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FlowKey<F>, FlowRow<F>>> {
+        Ok(HashTable::try_from(self.map(&format!("FLOWS{}", F::MAPS))?)?)
     }
 
     /// What is not zero in a per-CPU array, summed up over the CPUs, and then zero again.

@@ -36,6 +36,14 @@ const BPF_F_TEST_SKB_CHECKSUM_COMPLETE: u32 = 1 << 2;
 /// Index of a word of `struct __sk_buff`.
 const IFINDEX: usize = 10;
 
+/// What a run returns, the packet aside.
+pub struct Ran {
+    /// The program's return value.
+    pub value: i32,
+    /// Bytes of the packet afterwards; they are in the buffer as far as it reaches.
+    pub size: usize,
+}
+
 /// Runs a tc program on a packet that arrives on a device of this namespace: its return value and the
 /// packet's bytes afterwards.
 pub fn test_run(
@@ -44,15 +52,28 @@ pub fn test_run(
     packet: &[u8],
     summed: Summed,
 ) -> Result<(i32, Vec<u8>)> {
+    let mut out = vec![0u8; packet.len() + 256];
+    let ran = run_once(program, ifindex, packet, &mut out, summed)?;
+    out.truncate(ran.size);
+    Ok((ran.value, out))
+}
+
+/// As [`test_run`], into a buffer; an empty one gets nothing, which is no error.
+pub fn run_once(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    packet: &[u8],
+    out: &mut [u8],
+    summed: Summed,
+) -> Result<Ran> {
     let mut context = [0u32; IFINDEX + 1];
     context[IFINDEX] = ifindex;
-    let mut out = vec![0u8; packet.len() + 256];
     let mut attr = Attr {
         prog_fd: program.as_raw_fd() as u32,
         data_size_in: packet.len() as u32,
         data_size_out: out.len() as u32,
         data_in: packet.as_ptr() as u64,
-        data_out: out.as_mut_ptr() as u64,
+        data_out: if out.is_empty() { 0 } else { out.as_mut_ptr() as u64 },
         ctx_size_in: size_of_val(&context) as u32,
         ctx_in: context.as_ptr() as u64,
         flags: if summed == Summed::Complete { BPF_F_TEST_SKB_CHECKSUM_COMPLETE } else { 0 },
@@ -64,6 +85,5 @@ pub fn test_run(
     if result < 0 {
         return Err(io::Error::last_os_error()).context("BPF_PROG_TEST_RUN");
     }
-    out.truncate(attr.data_size_out as usize);
-    Ok((attr.retval as i32, out))
+    Ok(Ran { value: attr.retval as i32, size: attr.data_size_out as usize })
 }

@@ -1,0 +1,55 @@
+//! What the kernel programs are to the verifier.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use aya::programs::SchedClassifier;
+use lb_common::abi::{ReachKind, Settings};
+use serde::Serialize;
+
+use crate::{
+    kernel,
+    object::{PROGRAMS, object},
+    state::{BRIDGE, on, on_uplink},
+};
+
+/// Instructions of a program after the verifier has removed dead code, and how many it walked.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Effort {
+    /// Instructions, translated.
+    pub instructions: u32,
+    /// Instructions the verifier walked.
+    pub verified: u32,
+}
+
+/// The dearest load of each program.
+///
+/// # Errors
+/// Without root, or when the verifier refuses a program.
+pub fn efforts() -> Result<BTreeMap<String, Effort>> {
+    let object = object()?;
+    let peer = on(BRIDGE, ReachKind::Peer);
+    let variants = [
+        Settings { has_csum_ipv6: 1, peer_scrubs: 1, ..peer },
+        peer,
+        on(BRIDGE, ReachKind::Stack),
+        on_uplink(),
+    ];
+    let mut efforts = BTreeMap::<String, Effort>::new();
+    for settings in &variants {
+        let mut ebpf =
+            kernel::load(&object, settings, kernel::FLOWS).context("run as root, with `cargo xtask test`")?;
+        for name in PROGRAMS {
+            let program: &mut SchedClassifier =
+                ebpf.program_mut(name).context("no such program")?.try_into()?;
+            program.load().with_context(|| format!("the verifier refuses {name} with {settings:?}"))?;
+            let info = program.info()?;
+            let effort = efforts.entry(name.to_owned()).or_default();
+            let bytes = info.size_translated().context("the kernel hides instructions")?;
+            let verified = info.verified_instruction_count().context("the kernel does not count")?;
+            effort.instructions = effort.instructions.max(bytes / 8);
+            effort.verified = effort.verified.max(verified);
+        }
+    }
+    Ok(efforts)
+}
