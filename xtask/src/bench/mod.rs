@@ -6,6 +6,8 @@
 
 mod connections;
 mod limit;
+#[allow(dead_code)]
+mod rules;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::Path};
 
