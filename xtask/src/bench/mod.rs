@@ -8,6 +8,8 @@ mod connections;
 mod limit;
 #[allow(dead_code)]
 mod rules;
+#[allow(dead_code)]
+mod workload;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::Path};
 
