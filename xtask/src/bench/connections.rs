@@ -14,7 +14,7 @@ use crate::lab::Lab;
 /// Where the server listens, and the port of its service.
 pub const PORT: u16 = 7777;
 /// What the server answers, so that an answer of somebody else is noticed.
-const ANSWER: u8 = b'b';
+pub(super) const ANSWER: u8 = b'b';
 
 /// What one run measured.
 pub struct Run {

@@ -1,14 +1,14 @@
 //! Who is compared: the plain bridge, kube-proxy's rules, the hook's limit, and lb.
 
-use std::{fmt::Write as _, fs, net::IpAddr, os::fd::OwnedFd, path::Path};
+use std::{fmt::Write as _, fs, net::Ipv4Addr, os::fd::OwnedFd, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{limit, workload};
+use super::{clients::Clients, connections, limit, results::DIRECT, rules};
 use crate::{
     build::workspace,
-    lab::{Lab, Pod},
-    run::{Agent, ended},
+    lab::Lab,
+    run::{Agent, ended, quiet},
     setup::say,
 };
 
@@ -19,7 +19,9 @@ pub struct Contestant {
     /// Its lab.
     pub lab: Lab,
     /// Where its client calls: the backend, or the service's address.
-    pub target: IpAddr,
+    pub target: Ipv4Addr,
+    /// Its clients, servers running.
+    pub clients: Clients,
     agent: Option<Agent>,
     _programs: Option<[OwnedFd; 2]>,
     /// Taken down last.
@@ -43,6 +45,10 @@ enum Between {
     /// The bridge with br_netfilter and one rule that needs connection tracking, as every host with
     /// kube-proxy has it.
     Tracking,
+    /// kube-proxy's iptables rules for so many services.
+    Iptables(u32),
+    /// kube-proxy's nftables rules for so many.
+    Nftables(u32),
     /// Programs that redirect and look at nothing.
     Limit,
     /// lb with so many services.
@@ -50,17 +56,19 @@ enum Between {
 }
 
 /// Name, what is between, and whether `--quick` has it.
-const ALL: [(&str, Between, bool); 6] = [
-    ("direct", Between::Nothing, true),
+const ALL: [(&str, Between, bool); 11] = [
+    (DIRECT, Between::Nothing, true),
     ("direct, tracked", Between::Tracking, false),
+    ("iptables, 1", Between::Iptables(1), false),
+    ("iptables, 1k", Between::Iptables(1_000), true),
+    ("iptables, 10k", Between::Iptables(10_000), false),
+    ("nftables, 1", Between::Nftables(1), false),
+    ("nftables, 1k", Between::Nftables(1_000), false),
     ("limit", Between::Limit, true),
     ("lb, 1", Between::Lb(1), true),
     ("lb, 10k", Between::Lb(10_000), true),
     ("lb, 50k", Between::Lb(50_000), false),
 ];
-
-/// The service that is measured.
-pub const SERVICE: &str = "10.96.0.14";
 
 /// Brings all of them up.
 pub fn up(lb: &Path, quick: bool) -> Result<Vec<Contestant>> {
@@ -83,9 +91,11 @@ impl Contestant {
         let lab = Lab::new(&format!("lbbench{index}"));
         lab.up()?;
         let up = Up(lab.clone());
-        workload::serve(&lab)?;
+        // Ends with this process, at the latest.
+        quiet(lab.command("blue", "iperf3")?.arg("-s")).spawn().context("starting iperf3")?;
+        connections::serve(&lab)?;
         // Off where nothing asks for it: hosts with kube-proxy have it on, plain bridges do not.
-        let filtered = matches!(between, Between::Tracking);
+        let filtered = matches!(between, Between::Tracking | Between::Iptables(_) | Between::Nftables(_));
         for switch in ["iptables", "ip6tables"] {
             let path = format!("net/bridge/bridge-nf-call-{switch}");
             // A kernel without br_netfilter has no such parameter, and nothing to switch off.
@@ -95,15 +105,30 @@ impl Contestant {
                 return Err(error.context("this kernel has no br_netfilter"));
             }
         }
-        let mut contestant =
-            Contestant { name, target: Pod::ALL[1].ipv4(), agent: None, _programs: None, _up: up, lab };
+        let mut contestant = Contestant {
+            name,
+            target: rules::ENDPOINT,
+            clients: Clients::start(&lab)?,
+            agent: None,
+            _programs: None,
+            _up: up,
+            lab,
+        };
         match between {
             Between::Nothing => {}
             Between::Tracking => track(&contestant.lab)?,
+            Between::Iptables(services) => {
+                rules::apply_iptables(&contestant.lab, services)?;
+                contestant.target = rules::VIP;
+            }
+            Between::Nftables(services) => {
+                rules::apply_nftables(&contestant.lab, services)?;
+                contestant.target = rules::VIP;
+            }
             Between::Limit => contestant._programs = Some(limit::attach(&contestant.lab)?),
             Between::Lb(services) => {
                 contestant.agent = Some(agent(&contestant.lab, index, lb, services)?);
-                contestant.target = SERVICE.parse()?;
+                contestant.target = rules::VIP;
             }
         }
         Ok(contestant)
@@ -150,13 +175,15 @@ pub fn config_of(services: u32) -> String {
             97 + high,
         );
     }
+    let ports = rules::PORTS.iter().enumerate().map(|(index, (protocol, port))| {
+        format!("{{name: p{index}, port: {port}, protocol: {}}}", protocol.name().to_uppercase())
+    });
     let _ = write!(
         text,
-        "  - name: measured\n    address: {SERVICE}\n    ports: [{}]\n    backends: [{{address: {}}}]\n",
-        workload::PORTS
-            .map(|(name, port, protocol)| format!("{{name: {name}, port: {port}, protocol: {protocol}}}"))
-            .join(", "),
-        Pod::ALL[1].ipv4(),
+        "  - name: measured\n    address: {}\n    ports: [{}]\n    backends: [{{address: {}}}]\n",
+        rules::VIP,
+        ports.collect::<Vec<_>>().join(", "),
+        rules::ENDPOINT,
     );
     text
 }

@@ -11,7 +11,10 @@ use anyhow::{Context as _, Result, bail};
 use comfy_table::{Table, presets::NOTHING};
 use serde::Serialize;
 
-use super::contestant::{SERVICE, Up, config_of};
+use super::{
+    contestant::{Up, config_of},
+    rules::VIP,
+};
 use crate::{
     build::workspace,
     lab::{self, Lab, request},
@@ -168,12 +171,12 @@ fn of_size(lb: &Path, services: u32, figures: &mut Vec<Figure>) -> Result<()> {
     note("publishing the one change, worst", worst, "ms", Some(1.0));
 
     // From the change of the file to the first request that is answered by the new backend.
-    let target = (SERVICE.parse::<std::net::IpAddr>()?, 8080).into();
+    let target = (VIP, 8080).into();
     let mut first = Vec::new();
     let on = |host: u8| {
         config.clone()
             + &format!(
-                "  - name: moved\n    address: {SERVICE}\n    ports: [{{port: 8080}}]\n    backends: [{{address: 10.244.1.{host}}}]\n"
+                "  - name: moved\n    address: {VIP}\n    ports: [{{port: 8080}}]\n    backends: [{{address: 10.244.1.{host}}}]\n"
             )
     };
     bed.change(&on(3))?;
@@ -214,7 +217,7 @@ fn of_size(lb: &Path, services: u32, figures: &mut Vec<Figure>) -> Result<()> {
 fn large_service(lb: &Path, figures: &mut Vec<Figure>) -> Result<()> {
     let backends = (0..10_000u32).map(|n| format!("{{address: 10.200.{}.{}}}", n >> 8, n & 0xff));
     let config = format!(
-        "services:\n  - name: large\n    address: {SERVICE}\n    ports: [{{port: 80}}]\n    backends: [{}]\n",
+        "services:\n  - name: large\n    address: {VIP}\n    ports: [{{port: 80}}]\n    backends: [{}]\n",
         backends.collect::<Vec<_>>().join(", ")
     );
     let bed = Bed::new(lb, &config, 1)?;

@@ -29,7 +29,7 @@ const fn goal(
     Goal { workload, metric, contestant, to, ratio }
 }
 
-const GOALS: [Goal; 11] = [
+const GOALS: [Goal; 14] = [
     goal(Workload::Iperf1, 0, "lb, 1", DIRECT, 1.0),
     goal(Workload::Iperf1, 0, "lb, 1", "limit", 0.97),
     goal(Workload::Iperf1, 0, "lb, 50k", DIRECT, 1.0),
@@ -41,6 +41,9 @@ const GOALS: [Goal; 11] = [
     goal(Workload::Connections, 0, "lb, 50k", "lb, 1", 0.95),
     goal(Workload::Connections, 2, "lb, 1", DIRECT, 0.9),
     goal(Workload::Connections, 0, "lb, 10k", "iptables, 10k", 4.0),
+    goal(Workload::Fresh, 0, "lb, 1", "limit", 0.93),
+    goal(Workload::Datagrams, 0, "lb, 1", "limit", 0.95),
+    goal(Workload::Datagrams, 0, "lb, 1", "iptables, 1", 2.0),
 ];
 
 /// Quartiles further apart than this part of the median say nothing about a goal between them.

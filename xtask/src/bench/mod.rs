@@ -4,6 +4,7 @@
 //! workload with every contestant once, so that a slow moment of the machine meets all of them; what
 //! counts are the ratios within a round, their median and their quartiles.
 
+mod clients;
 mod connections;
 mod contestant;
 mod control;
@@ -11,9 +12,10 @@ mod goals;
 mod limit;
 mod report;
 mod results;
+mod rules;
 mod workload;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
     build::{self, workspace},
@@ -66,7 +68,7 @@ pub fn bench(options: &Options) -> Result<()> {
     let (rounds, seconds) = (options.rounds.unwrap_or(rounds), options.seconds.unwrap_or(seconds));
     let figures = if control { control::measure(&lb, options.quick)? } else { Vec::new() };
     let mut contestants = if chosen.is_empty() { Vec::new() } else { contestant::up(&lb, options.quick)? };
-    let results = measure(&contestants, &chosen, rounds, seconds);
+    let results = measure(&mut contestants, &chosen, rounds, seconds);
     for contestant in &mut contestants {
         contestant.end()?;
     }
@@ -76,16 +78,22 @@ pub fn bench(options: &Options) -> Result<()> {
     report.write(&workspace().join("target/bench"))
 }
 
-fn measure(contestants: &[Contestant], workloads: &[Workload], rounds: u32, seconds: u32) -> Result<Results> {
+fn measure(
+    contestants: &mut [Contestant],
+    workloads: &[Workload],
+    rounds: u32,
+    seconds: u32,
+) -> Result<Results> {
     let mut results = Results::new(contestants, rounds, seconds);
     for round in 1..=rounds {
         say(&format!("round {round} of {rounds}"));
         for workload in workloads {
-            for contestant in contestants {
+            for contestant in contestants.iter_mut() {
                 if ended() {
                     bail!("ended in round {round} of {rounds}: no figures");
                 }
-                for (metric, value) in workload.run(&contestant.lab, contestant.target, seconds)? {
+                let found = workload.run(contestant, seconds);
+                for (metric, value) in found.with_context(|| format!("measuring {}", contestant.name))? {
                     results.note(metric, contestant.name, value);
                 }
             }

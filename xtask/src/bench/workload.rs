@@ -1,18 +1,11 @@
 //! What is measured: workloads, their servers in the pod blue and their clients in red.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{net::SocketAddr, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use super::{connections, results::Metric};
-use crate::{
-    lab::Lab,
-    run::{checks::iperf3, quiet},
-};
-
-/// Ports of the measured service: name, number, protocol.
-pub const PORTS: [(&str, u16, &str); 2] =
-    [("iperf3", 5201, "TCP"), ("connections", connections::PORT, "TCP")];
+use super::{connections, contestant::Contestant, results::Metric};
+use crate::run::checks::iperf3;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +16,12 @@ pub enum Workload {
     Iperf8,
     /// Connect, a byte each way, close; ports come round again.
     Connections,
+    /// The same, each from an address and port that no other had.
+    Fresh,
+    /// A byte each way, over and over on one connection.
+    Requests,
+    /// Frames of 64 bytes, counted at the receiver.
+    Datagrams,
 }
 
 const fn metric(place: u32, name: &'static str, unit: &'static str, more: bool) -> Metric {
@@ -31,7 +30,14 @@ const fn metric(place: u32, name: &'static str, unit: &'static str, more: bool) 
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Workload; 3] = [Workload::Iperf1, Workload::Iperf8, Workload::Connections];
+    pub const ALL: [Workload; 6] = [
+        Workload::Iperf1,
+        Workload::Iperf8,
+        Workload::Connections,
+        Workload::Fresh,
+        Workload::Requests,
+        Workload::Datagrams,
+    ];
 
     /// What `--only` looks for.
     pub fn name(self) -> &'static str {
@@ -39,6 +45,9 @@ impl Workload {
             Workload::Iperf1 => "iperf3-1",
             Workload::Iperf8 => "iperf3-8",
             Workload::Connections => "connections",
+            Workload::Fresh => "fresh",
+            Workload::Requests => "requests",
+            Workload::Datagrams => "datagrams",
         }
     }
 
@@ -56,26 +65,48 @@ impl Workload {
                     ]
                 }
             }
+            Workload::Fresh => const { &[metric(5, "connections, fresh tuples", "1/s", true)] },
+            Workload::Requests => {
+                const {
+                    &[
+                        metric(6, "requests on one connection", "1/s", true),
+                        metric(7, "request, p50", "us", false),
+                        metric(8, "request, p99", "us", false),
+                    ]
+                }
+            }
+            Workload::Datagrams => {
+                const {
+                    &[
+                        metric(9, "64-byte UDP, received", "1/s", true),
+                        metric(10, "64-byte UDP, sent", "1/s", true),
+                    ]
+                }
+            }
         }
     }
 
     /// Measures once.
-    pub fn run(self, lab: &Lab, target: IpAddr, seconds: u32) -> Result<Vec<(Metric, f64)>> {
-        let to = |port| SocketAddr::new(target, port);
+    pub fn run(self, contestant: &mut Contestant, seconds: u32) -> Result<Vec<(Metric, f64)>> {
+        let Contestant { lab, target: to, clients, .. } = contestant;
+        let (to, time) = (*to, Duration::from_secs(seconds.into()));
         let values = match self {
-            Workload::Iperf1 => vec![iperf3(lab, "red", &target.to_string(), seconds, 1)?],
-            Workload::Iperf8 => vec![iperf3(lab, "red", &target.to_string(), seconds, 8)?],
+            Workload::Iperf1 => vec![iperf3(lab, "red", &to.to_string(), seconds, 1)?],
+            Workload::Iperf8 => vec![iperf3(lab, "red", &to.to_string(), seconds, 8)?],
             Workload::Connections => {
-                let run = connections::run(lab, to(connections::PORT), seconds)?;
+                let run = connections::run(lab, SocketAddr::from((to, connections::PORT)), seconds)?;
                 vec![run.per_second, run.p50_us, run.p99_us]
+            }
+            Workload::Fresh => vec![clients.fresh_connections(to, time)?.per_second],
+            Workload::Requests => {
+                let run = clients.requests(to, time)?;
+                vec![run.per_second, run.p50_us, run.p99_us]
+            }
+            Workload::Datagrams => {
+                let run = clients.datagrams(to, time)?;
+                vec![run.received_per_second, run.sent_per_second]
             }
         };
         Ok(self.metrics().iter().copied().zip(values).collect())
     }
-}
-
-/// Starts the servers of every workload; they end with this process.
-pub fn serve(lab: &Lab) -> Result<()> {
-    quiet(lab.command("blue", "iperf3")?.arg("-s")).spawn().context("starting iperf3")?;
-    connections::serve(lab)
 }

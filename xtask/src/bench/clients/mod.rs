@@ -1,0 +1,86 @@
+//! What the bench makes pods do besides iperf3 and plain connections: connections that repeat no
+//! source, requests on one connection, small datagrams. Servers are in the pod blue, clients in red.
+
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
+
+use anyhow::{Result, bail};
+
+use crate::lab::Lab;
+
+mod datagrams;
+mod fresh;
+mod requests;
+
+pub use datagrams::Datagrams;
+
+/// Rate and times of what was done over and over.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// How often, per second.
+    pub per_second: f64,
+    /// Median time of one, microseconds.
+    pub p50_us: f64,
+    /// 99th percentile, microseconds.
+    pub p99_us: f64,
+}
+
+impl Times {
+    /// Of the time each took and the time all took.
+    fn of(mut times: Vec<Duration>, all: Duration) -> Result<Times> {
+        times.sort();
+        let Some(last) = times.len().checked_sub(1) else {
+            bail!("nothing was done within {all:?}: measure for longer");
+        };
+        let at = |part: f64| times[(last as f64 * part) as usize].as_secs_f64() * 1e6;
+        Ok(Times { per_second: times.len() as f64 / all.as_secs_f64(), p50_us: at(0.5), p99_us: at(0.99) })
+    }
+}
+
+/// The clients of one lab. Their servers are threads that end with this process.
+pub struct Clients {
+    lab: Lab,
+    fresh: fresh::Sources,
+    datagrams: datagrams::Receiver,
+}
+
+impl Clients {
+    /// Starts the servers and gives red the addresses that it connects from.
+    pub fn start(lab: &Lab) -> Result<Clients> {
+        requests::serve(lab)?;
+        let (fresh, datagrams) = (fresh::Sources::add(lab)?, datagrams::serve(lab)?);
+        Ok(Clients { lab: lab.clone(), fresh, datagrams })
+    }
+
+    /// Connections one after the other, each from an address and port that no other had: connect, a
+    /// byte each way, close. The server is that of [`super::connections`].
+    pub fn fresh_connections(&mut self, to: Ipv4Addr, time: Duration) -> Result<Times> {
+        self.fresh.run(&self.lab, SocketAddrV4::new(to, super::connections::PORT), time)
+    }
+
+    /// A byte there and one back, over and over on one TCP connection.
+    pub fn requests(&self, to: Ipv4Addr, time: Duration) -> Result<Times> {
+        requests::run(&self.lab, SocketAddrV4::new(to, requests::PORT), time)
+    }
+
+    /// Datagrams in frames of 64 bytes, as many as one thread can send.
+    pub fn datagrams(&self, to: Ipv4Addr, time: Duration) -> Result<Datagrams> {
+        self.datagrams.run(&self.lab, SocketAddrV4::new(to, datagrams::PORT), time)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_of_all() {
+        let times = (1..=101).rev().map(Duration::from_micros).collect();
+        let times = Times::of(times, Duration::from_secs(2)).unwrap();
+        assert_eq!(times.per_second, 50.5);
+        assert!((times.p50_us - 51.0).abs() < 1e-6 && (times.p99_us - 100.0).abs() < 1e-6, "{times:?}");
+        assert!(Times::of(Vec::new(), Duration::from_secs(1)).is_err());
+    }
+}
