@@ -4,8 +4,8 @@
 //! it. The time is the kernel's own count for the program (`bpf_stats`, clock in steps of a nanosecond): the
 //! system call around it is not in it, as it partly is in the `duration` that the call reports, whose
 //! figures are the same once the empty program's are subtracted but scatter more. Caches are as they are
-//! after a system call, not as in a burst of packets. A block of calls is followed by a block of the empty program on the same packets; the
-//! median of those is subtracted. After every block the program's counters must say that each packet got
+//! after a system call, not as in a burst of packets. Before each block of calls comes a block of the empty
+//! program on the same packets; the median of those is subtracted. After every block the program's counters must say that each packet got
 //! what it was meant to get.
 
 mod program;
@@ -15,6 +15,8 @@ mod traffic;
 use std::{
     collections::BTreeMap,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -105,7 +107,7 @@ pub fn measure_with(options: &Options, progress: &mut dyn FnMut(&str)) -> Result
     // The kernel keeps statistics until this is closed.
     let _stats = enable_stats(Stats::RunTime).context("no bpf_stats: run as root")?;
     let (v4, v6) = (&mut Loaded::new()?, &mut Loaded::new()?);
-    let mut means = Means::new();
+    let (mut means, mut quiet) = (Means::new(), Quiet::new());
     let mut left = options.rounds;
     while left > 0 {
         // All over again every few rounds, so that a slow moment of the machine does not meet all blocks of
@@ -114,12 +116,13 @@ pub fn measure_with(options: &Options, progress: &mut dyn FnMut(&str)) -> Result
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             for &flows in &options.flows {
                 progress(&format!("{protocol:?}, flows: {flows}, rounds left: {left}"));
-                v4.measure::<V4>(protocol, flows, &options, &mut means)?;
-                v6.measure::<V6>(protocol, flows, &options, &mut means)?;
+                v4.measure::<V4>(protocol, flows, &options, &mut quiet, &mut means)?;
+                v6.measure::<V6>(protocol, flows, &options, &mut quiet, &mut means)?;
             }
         }
         left -= options.rounds;
     }
+    progress(&format!("done; the machine was busy during {} of {} blocks", quiet.busy, quiet.blocks));
     Ok(means
         .iter()
         .map(|(&(kind, family, protocol, flows), own)| {
@@ -158,6 +161,7 @@ impl Loaded {
         protocol: Protocol,
         flows: u32,
         options: &Options,
+        quiet: &mut Quiet,
         means: &mut Means,
     ) -> Result<()> {
         self.maps.fill(&service::<F>())?;
@@ -165,6 +169,7 @@ impl Loaded {
             maps: &mut self.maps,
             program: self.program.as_fd(),
             empty: self.empty.as_fd(),
+            quiet,
             protocol,
             flows,
             fresh: FRESH,
@@ -181,11 +186,45 @@ impl Loaded {
     }
 }
 
+/// Waits for the machine to be quiet, as the empty program's blocks show it: beside a neighbour on the same
+/// core, everything takes up to twice as long.
+struct Quiet {
+    /// The empty program's best block so far, in nanoseconds per packet.
+    best: f64,
+    /// How much longer all blocks together may wait.
+    patience: Duration,
+    /// Blocks so far, and those that would not wait any longer.
+    blocks: u32,
+    busy: u32,
+}
+
+impl Quiet {
+    fn new() -> Self {
+        Quiet { best: f64::INFINITY, patience: Duration::from_secs(30), blocks: 0, busy: 0 }
+    }
+
+    /// Whether to go on after an empty block of this mean; else a while has passed and it is run again.
+    fn now(&mut self, mean: f64) -> bool {
+        const PAUSE: Duration = Duration::from_millis(20);
+        self.best = self.best.min(mean);
+        let busy = mean > self.best * 1.25;
+        if busy && self.patience >= PAUSE {
+            self.patience -= PAUSE;
+            thread::sleep(PAUSE);
+            return false;
+        }
+        self.blocks += 1;
+        self.busy += busy as u32;
+        true
+    }
+}
+
 /// One table of flows, and what is run on it.
 struct Bench<'a, F: Net> {
     maps: &'a mut Maps,
     program: BorrowedFd<'a>,
     empty: BorrowedFd<'a>,
+    quiet: &'a mut Quiet,
     protocol: Protocol,
     flows: u32,
     /// The next client that has no flow.
@@ -262,11 +301,16 @@ impl<F: Net> Bench<'_, F> {
         let packets: Vec<Vec<u8>> =
             clients.iter().map(|client| kind.packet(self.protocol, *client).bytes::<F>()).collect();
 
-        let before = Spent::of(self.empty)?;
-        for packet in &packets {
-            Type::Tc.run(self.empty, kind.ifindex(), packet)?;
-        }
-        let nothing = mean(before, Spent::of(self.empty)?, calls)?;
+        let nothing = loop {
+            let before = Spent::of(self.empty)?;
+            for packet in &packets {
+                Type::Tc.run(self.empty, kind.ifindex(), packet)?;
+            }
+            let nothing = mean(before, Spent::of(self.empty)?, calls)?;
+            if self.quiet.now(nothing) {
+                break nothing;
+            }
+        };
 
         let before = Spent::of(self.program)?;
         for (client, packet) in clients.iter().zip(&packets) {

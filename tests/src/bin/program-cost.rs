@@ -31,7 +31,7 @@ fn main() -> Result<()> {
     if let Some(rounds) = arguments.rounds {
         options.rounds = rounds.into();
     }
-    let report = Report::new(&options, &mut |next| eprintln!("measuring: {next}"))?;
+    let report = Report::new(&options, &mut |next| eprintln!("{next}"))?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
