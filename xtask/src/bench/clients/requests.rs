@@ -1,4 +1,7 @@
 //! Requests and responses of one byte on one connection.
+//!
+//! Both ends run on one CPU. Left to the scheduler they sometimes share one and sometimes wake each
+//! other across two, which differs by a factor of ten and hides what lies between them.
 
 use std::{
     io::{Read as _, Write as _},
@@ -8,6 +11,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::Times;
 use crate::lab::Lab;
@@ -35,10 +40,22 @@ pub fn serve(lab: &Lab) -> Result<()> {
 }
 
 fn answer(mut stream: TcpStream) -> std::io::Result<()> {
+    stay_on_one_cpu()?;
     stream.set_nodelay(true)?;
     let mut byte = [0];
     while stream.read(&mut byte)? == 1 {
         stream.write_all(&[ANSWER])?;
+    }
+    Ok(())
+}
+
+/// Keeps this thread on the first CPU that this process may use.
+fn stay_on_one_cpu() -> std::io::Result<()> {
+    let allowed = sched_getaffinity(None)?;
+    let mut one = CpuSet::new();
+    if let Some(first) = (0..CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu)) {
+        one.set(first);
+        sched_setaffinity(None, &one)?;
     }
     Ok(())
 }
@@ -49,6 +66,7 @@ pub fn run(lab: &Lab, to: SocketAddrV4, time: Duration) -> Result<Times> {
 }
 
 fn ask(to: SocketAddrV4, time: Duration) -> Result<Times> {
+    stay_on_one_cpu().context("keeping the client of requests on one CPU")?;
     let mut stream = TcpStream::connect_timeout(&to.into(), TIMEOUT)
         .with_context(|| format!("connecting red to {to}, for requests"))?;
     stream.set_nodelay(true)?;

@@ -4,6 +4,9 @@
 //! one that is measured. In iptables mode its rules are the last of their chain, the worst place, since
 //! a packet of a new connection is held against all before them; in nftables mode the place is of no
 //! account.
+//!
+//! A lab that is measured through the VIP must not call the endpoint directly as well: connections that
+//! linger then share ports with new ones, and some of these wait for a second.
 
 use std::{
     io::Write as _,
