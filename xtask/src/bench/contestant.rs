@@ -105,6 +105,10 @@ impl Contestant {
                 return Err(error.context("this kernel has no br_netfilter"));
             }
         }
+        if filtered {
+            // Thousands of connections a second would fill the table of tracked ones in a long run.
+            lab.sysctl("node", "net/netfilter/nf_conntrack_tcp_timeout_time_wait", "10")?;
+        }
         let mut contestant = Contestant {
             name,
             target: rules::ENDPOINT,
