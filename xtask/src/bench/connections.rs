@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+use super::clients::stay_on_one_cpu;
 use crate::lab::Lab;
 
 /// Where the server listens, and the port of its service.
@@ -30,13 +31,15 @@ pub struct Run {
 pub fn serve(lab: &Lab) -> Result<()> {
     let listener =
         lab.within("blue", || TcpListener::bind(("0.0.0.0", PORT)))?.context("listening in blue")?;
-    thread::spawn(move || {
+    thread::spawn(move || -> Result<()> {
+        stay_on_one_cpu()?;
         for mut stream in listener.incoming().flatten() {
             let mut byte = [0];
             if stream.read_exact(&mut byte).is_ok() {
                 let _ = stream.write_all(&[ANSWER]);
             }
         }
+        Ok(())
     });
     Ok(())
 }
@@ -47,6 +50,7 @@ pub fn run(lab: &Lab, to: SocketAddr, seconds: u32) -> Result<Run> {
 }
 
 fn connect(to: SocketAddr, time: Duration) -> Result<Run> {
+    stay_on_one_cpu()?;
     let mut times = Vec::with_capacity(1 << 17);
     let start = Instant::now();
     while start.elapsed() < time {

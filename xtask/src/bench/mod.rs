@@ -10,6 +10,7 @@ mod contestant;
 mod control;
 mod goals;
 mod limit;
+mod program;
 mod report;
 mod results;
 mod rules;
@@ -33,7 +34,8 @@ pub struct Options {
     /// Fewer contestants, rounds and seconds: within five minutes
     #[arg(long)]
     quick: bool,
-    /// Only what has this in its name: a workload, or `control`, the control plane
+    /// Only what has this in its name: a workload, `program` (nanoseconds of each
+    /// kind of packet) or `control` (the control plane)
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// Rounds; each measures everything once
@@ -46,16 +48,18 @@ pub struct Options {
 
 /// What `--only` calls the control plane.
 const CONTROL: &str = "control";
+/// What `--only` calls the cost of a packet in the program.
+const PROGRAM: &str = "program";
 
 /// See the module.
 pub fn bench(options: &Options) -> Result<()> {
     let asked = |name: &str| options.only.as_ref().is_none_or(|part| name.contains(part.as_str()));
     let chosen: Vec<Workload> = Workload::ALL.into_iter().filter(|workload| asked(workload.name())).collect();
-    let control = asked(CONTROL);
-    if chosen.is_empty() && !control {
+    let (control, program) = (asked(CONTROL), asked(PROGRAM));
+    if chosen.is_empty() && !control && !program {
         let names = Workload::ALL.map(Workload::name).join(", ");
         let asked = options.only.as_deref().unwrap_or_default();
-        bail!("nothing to measure has a name with {asked:?} in it; there are: {names}, {CONTROL}");
+        bail!("nothing to measure has a name with {asked:?} in it; there are: {names}, {CONTROL}, {PROGRAM}");
     }
     setup::toolchain()?;
     setup::tools()?;
@@ -66,13 +70,14 @@ pub fn bench(options: &Options) -> Result<()> {
     catch_signals()?;
     let (rounds, seconds) = if options.quick { (3, 1) } else { (10, 2) };
     let (rounds, seconds) = (options.rounds.unwrap_or(rounds), options.seconds.unwrap_or(seconds));
+    let costs = if program { Some(program::measure(options.quick)?) } else { None };
     let figures = if control { control::measure(&lb, options.quick)? } else { Vec::new() };
     let mut contestants = if chosen.is_empty() { Vec::new() } else { contestant::up(&lb, options.quick)? };
     let results = measure(&mut contestants, &chosen, rounds, seconds);
     for contestant in &mut contestants {
         contestant.end()?;
     }
-    let report = Report { results: results?, figures };
+    let report = Report { results: results?, figures, costs };
     drop(contestants);
     report.print();
     report.write(&workspace().join("target/bench"))

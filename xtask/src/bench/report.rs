@@ -66,7 +66,8 @@ fn machine() -> String {
 }
 
 const HOW: &str = "Medians; behind them the ratio to direct, round by round, with its quartiles. Every \
-client and server is a pod of the same lab; all devices have the queueing discipline they come with \
+client and server is a pod of the same lab; both ends of connections and requests run on one CPU, those of \
+iperf3 on two; all devices have the queueing discipline they come with \
 (noqueue); br_netfilter is off but where rules of kube-proxy need it.";
 
 /// Everything a run has found.
@@ -75,6 +76,8 @@ pub struct Report {
     pub results: Results,
     /// Of the control plane.
     pub figures: Vec<Figure>,
+    /// Of packets in the program, as a table.
+    pub costs: Option<String>,
 }
 
 impl Report {
@@ -85,6 +88,9 @@ impl Report {
         }
         if !self.figures.is_empty() {
             println!("\n{}", control::table(&self.figures));
+        }
+        if let Some(costs) = &self.costs {
+            println!("\n{costs}");
         }
     }
 
@@ -131,6 +137,9 @@ impl Report {
                 let _ = writeln!(text, "| {what} | {value:.2} | {unit} | {at_most} |");
             }
         }
+        if let Some(costs) = &self.costs {
+            let _ = writeln!(text, "\n## Program\n\n```\n{}\n```", costs.trim_end());
+        }
         text
     }
 
@@ -147,6 +156,7 @@ impl Report {
             "metrics": metrics.collect::<Vec<_>>(),
             "goals": goals::judge(results),
             "controlPlane": self.figures,
+            "program": self.costs,
         })
     }
 }
@@ -208,7 +218,7 @@ fn picture(results: &Results) -> String {
 .lb {{ fill: #2a7de1 }} .other {{ fill: #b8bec6 }} .spread {{ stroke: #333; stroke-width: 1.5 }}
 </style>
 <rect width="100%" height="100%" fill="#fff"/>
-<text x="16" y="28" class="head">Times as good as pod to pod directly over the bridge (line: quartiles)</text>
+<text x="16" y="28" class="head">Times as good as pod to pod directly over the bridge, also where less is better (line: quartiles)</text>
 <line x1="{one}" x2="{one}" y1="44" y2="{}" stroke="#c33" stroke-dasharray="4 3"/>
 {body}</svg>
 "##,

@@ -68,6 +68,7 @@ impl Sources {
     }
 
     fn connect(&mut self, to: SocketAddrV4, time: Duration) -> Result<Times> {
+        super::stay_on_one_cpu()?;
         // Once from each address, so that blue knows where they are.
         for _ in 0..=MORE.len() {
             self.once(to)?;

@@ -1,5 +1,9 @@
 //! What the bench makes pods do besides iperf3 and plain connections: connections that repeat no
 //! source, requests on one connection, small datagrams. Servers are in the pod blue, clients in red.
+//!
+//! Both ends of connections and requests run on one CPU. Left to the scheduler they sometimes share one
+//! and sometimes wake each other across two, which differs by a factor of ten and hides what lies
+//! between them.
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
@@ -7,6 +11,8 @@ use std::{
 };
 
 use anyhow::{Result, bail};
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::lab::Lab;
 
@@ -69,6 +75,17 @@ impl Clients {
     pub fn datagrams(&self, to: Ipv4Addr, time: Duration) -> Result<Datagrams> {
         self.datagrams.run(&self.lab, SocketAddrV4::new(to, datagrams::PORT), time)
     }
+}
+
+/// Keeps this thread on the first CPU that this process may use.
+pub(super) fn stay_on_one_cpu() -> std::io::Result<()> {
+    let allowed = sched_getaffinity(None)?;
+    let mut one = CpuSet::new();
+    if let Some(first) = (0..CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu)) {
+        one.set(first);
+        sched_setaffinity(None, &one)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

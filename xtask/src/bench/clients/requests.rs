@@ -1,7 +1,4 @@
 //! Requests and responses of one byte on one connection.
-//!
-//! Both ends run on one CPU. Left to the scheduler they sometimes share one and sometimes wake each
-//! other across two, which differs by a factor of ten and hides what lies between them.
 
 use std::{
     io::{Read as _, Write as _},
@@ -12,9 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-
-use super::Times;
+use super::{Times, stay_on_one_cpu};
 use crate::lab::Lab;
 
 /// Where the server listens, and the port of its service.
@@ -45,17 +40,6 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     let mut byte = [0];
     while stream.read(&mut byte)? == 1 {
         stream.write_all(&[ANSWER])?;
-    }
-    Ok(())
-}
-
-/// Keeps this thread on the first CPU that this process may use.
-fn stay_on_one_cpu() -> std::io::Result<()> {
-    let allowed = sched_getaffinity(None)?;
-    let mut one = CpuSet::new();
-    if let Some(first) = (0..CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu)) {
-        one.set(first);
-        sched_setaffinity(None, &one)?;
     }
     Ok(())
 }
