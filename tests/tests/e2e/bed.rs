@@ -91,7 +91,7 @@ impl Bed {
     pub fn with(config: &str, options: &[&str], prepare: impl FnOnce(&Lab) -> Result<()>) -> Result<Bed> {
         let lb = env::var_os("LB_BINARY").context("LB_BINARY names the agent: run `cargo xtask test e2e`")?;
         let lab = Lab::new(NAME);
-        lab.up()?;
+        lab.up_anew()?;
         let up = Up(lab.clone());
         lab::serve(&lab)?;
         prepare(&lab)?;

@@ -89,7 +89,7 @@ pub fn up(lb: &Path, quick: bool) -> Result<Vec<Contestant>> {
 impl Contestant {
     fn up(index: usize, name: &'static str, between: Between, lb: &Path) -> Result<Contestant> {
         let lab = Lab::new(&format!("lbbench{index}"));
-        lab.up()?;
+        lab.up_anew()?;
         let up = Up(lab.clone());
         // Ends with this process, at the latest.
         quiet(lab.command("blue", "iperf3")?.arg("-s")).spawn().context("starting iperf3")?;

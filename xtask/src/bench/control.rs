@@ -64,7 +64,7 @@ struct Bed {
 impl Bed {
     fn new(lb: &Path, config: &str, max: u32) -> Result<Bed> {
         let lab = Lab::new("lbbenchc");
-        lab.up()?;
+        lab.up_anew()?;
         let up = Up(lab.clone());
         lab::serve(&lab)?;
         let path = workspace().join("target/lab/lbbenchc.yaml");

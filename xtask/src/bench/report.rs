@@ -67,7 +67,7 @@ fn machine() -> String {
 
 const HOW: &str = "Medians; behind them the ratio to direct, round by round, with its quartiles. Every \
 client and server is a pod of the same lab; both ends of connections and requests run on one CPU, those of \
-iperf3 on two; all devices have the queueing discipline they come with \
+iperf3 (cubic) on two; all devices have the queueing discipline they come with \
 (noqueue); br_netfilter is off but where rules of kube-proxy need it.";
 
 /// Everything a run has found.

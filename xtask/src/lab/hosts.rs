@@ -87,6 +87,12 @@ impl Lab {
         self.build().inspect_err(|_| self.down())
     }
 
+    /// Brings everything up, after taking down what a run that was killed has left.
+    pub fn up_anew(&self) -> Result<()> {
+        self.down();
+        self.up()
+    }
+
     /// Takes everything down; what is not there is fine.
     pub fn down(&self) {
         let Ok(namespaces) = std::fs::read_dir("/run/netns") else { return };

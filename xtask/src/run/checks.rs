@@ -157,6 +157,8 @@ pub fn iperf3(lab: &Lab, from: &str, to: &str, seconds: u32, streams: u32) -> Re
         if std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1) {
             client.args(["-A", "0,1"]);
         }
+        // The kernel's default; a host's BBR paces eight streams to a third of what the path carries.
+        client.args(["-C", "cubic"]);
         client.args(["-J", "-c", to, "-t", &seconds, "-P", &streams, "--connect-timeout", "3000"]);
         let output = client.output().context("running iperf3")?;
         let report: serde_json::Value =
