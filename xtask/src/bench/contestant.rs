@@ -4,7 +4,7 @@ use std::{fmt::Write as _, fs, net::Ipv4Addr, os::fd::OwnedFd, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{clients::Clients, connections, limit, results::DIRECT, rules};
+use super::{clients::Clients, limit, results::DIRECT, rules};
 use crate::{
     build::workspace,
     lab::Lab,
@@ -93,7 +93,6 @@ impl Contestant {
         let up = Up(lab.clone());
         // Ends with this process, at the latest.
         quiet(lab.command("blue", "iperf3")?.arg("-s")).spawn().context("starting iperf3")?;
-        connections::serve(&lab)?;
         // Off where nothing asks for it: hosts with kube-proxy have it on, plain bridges do not.
         let filtered = matches!(between, Between::Tracking | Between::Iptables(_) | Between::Nftables(_));
         for switch in ["iptables", "ip6tables"] {

@@ -5,7 +5,6 @@
 //! counts are the ratios within a round, their median and their quartiles.
 
 mod clients;
-mod connections;
 mod contestant;
 mod control;
 mod goals;
@@ -89,7 +88,8 @@ fn measure(
     rounds: u32,
     seconds: u32,
 ) -> Result<Results> {
-    let mut results = Results::new(contestants, rounds, seconds);
+    let mut results =
+        Results::new(contestants.iter().map(|contestant| contestant.name).collect(), rounds, seconds);
     for round in 1..=rounds {
         say(&format!("round {round} of {rounds}"));
         for workload in workloads {

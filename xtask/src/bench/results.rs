@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::contestant::Contestant;
-
 /// What a workload measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Metric {
@@ -59,8 +57,7 @@ impl Spread {
 
 impl Results {
     /// Of contestants, nothing measured yet.
-    pub fn new(contestants: &[Contestant], rounds: u32, seconds: u32) -> Results {
-        let contestants = contestants.iter().map(|contestant| contestant.name).collect();
+    pub fn new(contestants: Vec<&'static str>, rounds: u32, seconds: u32) -> Results {
         Results { contestants, rounds, seconds, values: BTreeMap::new() }
     }
 

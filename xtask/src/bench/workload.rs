@@ -1,10 +1,10 @@
 //! What is measured: workloads, their servers in the pod blue and their clients in red.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{connections, contestant::Contestant, results::Metric};
+use super::{contestant::Contestant, results::Metric};
 use crate::run::checks::iperf3;
 
 /// What is measured.
@@ -94,7 +94,7 @@ impl Workload {
             Workload::Iperf1 => vec![iperf3(lab, "red", &to.to_string(), seconds, 1)?],
             Workload::Iperf8 => vec![iperf3(lab, "red", &to.to_string(), seconds, 8)?],
             Workload::Connections => {
-                let run = connections::run(lab, SocketAddr::from((to, connections::PORT)), seconds)?;
+                let run = clients.connections(to, time)?;
                 vec![run.per_second, run.p50_us, run.p99_us]
             }
             Workload::Fresh => vec![clients.fresh_connections(to, time)?.per_second],

@@ -12,11 +12,8 @@ use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt},
 };
 
-use super::Times;
-use crate::{
-    bench::connections::ANSWER,
-    lab::{Lab, Pod},
-};
+use super::{Times, connections::ANSWER, stay_on_one_cpu};
+use crate::lab::{Lab, Pod};
 
 /// Last parts of the addresses that red gets besides its own, all in 10.244.1.0/24.
 const MORE: std::ops::Range<u8> = 64..95;
@@ -68,7 +65,7 @@ impl Sources {
     }
 
     fn connect(&mut self, to: SocketAddrV4, time: Duration) -> Result<Times> {
-        super::stay_on_one_cpu()?;
+        stay_on_one_cpu()?;
         // Once from each address, so that blue knows where they are.
         for _ in 0..=MORE.len() {
             self.once(to)?;

@@ -1,5 +1,5 @@
-//! What the bench makes pods do besides iperf3 and plain connections: connections that repeat no
-//! source, requests on one connection, small datagrams. Servers are in the pod blue, clients in red.
+//! What the bench makes pods do besides iperf3: connections, with ports that come round again and with
+//! sources that never repeat, requests on one connection, small datagrams. Servers are in the pod blue, clients in red.
 //!
 //! Both ends of connections and requests run on one CPU. Left to the scheduler they sometimes share one
 //! and sometimes wake each other across two, which differs by a factor of ten and hides what lies
@@ -16,6 +16,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::lab::Lab;
 
+mod connections;
 mod datagrams;
 mod fresh;
 mod requests;
@@ -55,15 +56,21 @@ pub struct Clients {
 impl Clients {
     /// Starts the servers and gives red the addresses that it connects from.
     pub fn start(lab: &Lab) -> Result<Clients> {
+        connections::serve(lab)?;
         requests::serve(lab)?;
         let (fresh, datagrams) = (fresh::Sources::add(lab)?, datagrams::serve(lab)?);
         Ok(Clients { lab: lab.clone(), fresh, datagrams })
     }
 
+    /// Connections one after the other: connect, a byte each way, close. Ports come round again.
+    pub fn connections(&self, to: Ipv4Addr, time: Duration) -> Result<Times> {
+        connections::run(&self.lab, SocketAddrV4::new(to, connections::PORT), time)
+    }
+
     /// Connections one after the other, each from an address and port that no other had: connect, a
-    /// byte each way, close. The server is that of [`super::connections`].
+    /// byte each way, close. The server is that of [`Clients::connections`].
     pub fn fresh_connections(&mut self, to: Ipv4Addr, time: Duration) -> Result<Times> {
-        self.fresh.run(&self.lab, SocketAddrV4::new(to, super::connections::PORT), time)
+        self.fresh.run(&self.lab, SocketAddrV4::new(to, connections::PORT), time)
     }
 
     /// A byte there and one back, over and over on one TCP connection.

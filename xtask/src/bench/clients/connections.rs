@@ -2,30 +2,20 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddrV4, TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 
-use super::clients::stay_on_one_cpu;
+use super::{Times, stay_on_one_cpu};
 use crate::lab::Lab;
 
 /// Where the server listens, and the port of its service.
 pub const PORT: u16 = 7777;
 /// What the server answers, so that an answer of somebody else is noticed.
 pub(super) const ANSWER: u8 = b'b';
-
-/// What one run measured.
-pub struct Run {
-    /// Connections per second.
-    pub per_second: f64,
-    /// Median time of a connection, microseconds.
-    pub p50_us: f64,
-    /// 99th percentile, microseconds.
-    pub p99_us: f64,
-}
 
 /// Starts the server in the pod blue, on a thread that ends with this process.
 pub fn serve(lab: &Lab) -> Result<()> {
@@ -44,12 +34,12 @@ pub fn serve(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Connects from the pod red for some seconds.
-pub fn run(lab: &Lab, to: SocketAddr, seconds: u32) -> Result<Run> {
-    lab.within("red", move || connect(to, Duration::from_secs(seconds as u64)))?
+/// Connects from the pod red for some time.
+pub fn run(lab: &Lab, to: SocketAddrV4, time: Duration) -> Result<Times> {
+    lab.within("red", move || connect(to, time))?
 }
 
-fn connect(to: SocketAddr, time: Duration) -> Result<Run> {
+fn connect(to: SocketAddrV4, time: Duration) -> Result<Times> {
     stay_on_one_cpu()?;
     let mut times = Vec::with_capacity(1 << 17);
     let start = Instant::now();
@@ -65,8 +55,5 @@ fn connect(to: SocketAddr, time: Duration) -> Result<Run> {
         drop(stream);
         times.push(begin.elapsed());
     }
-    let per_second = times.len() as f64 / start.elapsed().as_secs_f64();
-    times.sort();
-    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e6;
-    Ok(Run { per_second, p50_us: at(0.5), p99_us: at(0.99) })
+    Times::of(times, start.elapsed())
 }
