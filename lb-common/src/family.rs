@@ -4,7 +4,10 @@ use core::{fmt::Debug, hash::Hash};
 
 use bytemuck::Pod;
 
-use crate::wire::{Ipv4, Ipv6, NetworkHeader, ethernet};
+use crate::{
+    abi::{Cidrs, Settings},
+    wire::{Ipv4, Ipv6, NetworkHeader, ethernet},
+};
 
 /// IPv4 or IPv6. Chosen once, by the EtherType; the code behind it is written once for both.
 pub trait Family: Copy + Clone + Debug + Default + PartialEq + Eq + Hash + 'static {
@@ -14,12 +17,20 @@ pub trait Family: Copy + Clone + Debug + Default + PartialEq + Eq + Hash + 'stat
     type Header: NetworkHeader<Addr = Self::Addr>;
     /// EtherType, in network byte order.
     const ETHERTYPE: u16;
+    /// The ranges of service addresses of this family.
+    fn cidrs(settings: &Settings) -> &Cidrs<Self>;
 }
 
 /// An address of one family, in network byte order, compared and hashed in whole words.
 pub trait Address: Pod + Copy + Eq + Hash + Debug + Default {
     /// The address mixed into one word; equal addresses give equal words. Not a sum: parts do not commute.
     fn mix(self) -> u32;
+    /// All bits zero.
+    const ZERO: Self;
+    /// All bits one.
+    const ONES: Self;
+    /// The bits that `mask` has, too.
+    fn masked(self, mask: Self) -> Self;
     /// One's complement sum of the address as `__wsum`, unfolded, in memory byte order (RFC 1071).
     fn sum(self) -> u64;
 }
@@ -36,12 +47,22 @@ impl Family for V4 {
     type Addr = Addr4;
     type Header = Ipv4;
     const ETHERTYPE: u16 = ethernet::IPV4;
+
+    #[inline(always)]
+    fn cidrs(settings: &Settings) -> &Cidrs<Self> {
+        &settings.cidrs4
+    }
 }
 
 impl Family for V6 {
     type Addr = Addr6;
     type Header = Ipv6;
     const ETHERTYPE: u16 = ethernet::IPV6;
+
+    #[inline(always)]
+    fn cidrs(settings: &Settings) -> &Cidrs<Self> {
+        &settings.cidrs6
+    }
 }
 
 /// An IPv4 address in network byte order.
@@ -59,6 +80,14 @@ pub struct Addr4(pub u32);
 pub struct Addr6(pub [u32; 4]);
 
 impl Address for Addr4 {
+    const ZERO: Self = Addr4(0);
+    const ONES: Self = Addr4(u32::MAX);
+
+    #[inline(always)]
+    fn masked(self, mask: Self) -> Self {
+        Addr4(self.0 & mask.0)
+    }
+
     #[inline(always)]
     fn mix(self) -> u32 {
         scramble(self.0)
@@ -71,6 +100,15 @@ impl Address for Addr4 {
 }
 
 impl Address for Addr6 {
+    const ZERO: Self = Addr6([0; 4]);
+    const ONES: Self = Addr6([u32::MAX; 4]);
+
+    #[inline(always)]
+    fn masked(self, mask: Self) -> Self {
+        let ([a, b, c, d], [e, f, g, h]) = (self.0, mask.0);
+        Addr6([a & e, b & f, c & g, d & h])
+    }
+
     #[inline(always)]
     fn mix(self) -> u32 {
         let [a, b, c, d] = self.0;

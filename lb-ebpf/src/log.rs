@@ -1,4 +1,4 @@
-//! Drops, told through aya-log to people who run the agent with `RUST_LOG=info,lb_ebpf=debug`. Otherwise
+//! Drops and refusals, told through aya-log to people who run the agent with `RUST_LOG=info,lb_ebpf=debug`. Otherwise
 //! the verifier takes it all out: the level is a read-only global.
 
 use aya_ebpf::programs::TcContext;
@@ -13,10 +13,10 @@ const IPV4: usize = 26;
 /// Offset of the IPv6 addresses in a frame.
 const IPV6: usize = 22;
 
-/// Says which packet was dropped and why. A function of its own: the paths of the families leave it
+/// Says which packet was dropped or rejected and why. A function of its own: the paths of the families leave it
 /// too little stack.
 #[inline(never)]
-pub fn dropped(ctx: &TcContext, ethertype: u16, why: u32) {
+pub fn refused(ctx: &TcContext, ethertype: u16, why: u32) {
     macro_rules! say {
         ($($counter:ident: $words:literal,)*) => {
             $(if why == Counter::$counter as u32 {
@@ -32,7 +32,11 @@ pub fn dropped(ctx: &TcContext, ethertype: u16, why: u32) {
     }
     // The words are part of the program: what it could look up by number would be a table of pointers.
     say! {
-        NoBackend: "{:i} -> {:i} dropped: no-backend",
+        NoBackend: "{:i} -> {:i} rejected: no-backend",
+        NoPort: "{:i} -> {:i} rejected: no-port",
+        NoLocalBackend: "{:i} -> {:i} dropped: no-local-backend",
+        SourceRange: "{:i} -> {:i} dropped: source-not-allowed",
+        Unowned: "{:i} -> {:i} dropped: unowned-address",
         Unreachable: "{:i} -> {:i} dropped: backend-unreachable",
         TableFull: "{:i} -> {:i} dropped: flow-table-full",
         Clash: "{:i} -> {:i} dropped: tuple-clash",

@@ -20,8 +20,8 @@ use lb_common::{
 
 use crate::{maps::FamilyMaps, packet::Skb, tables::Maps};
 
-/// A program per hook. Each family's path is a function of its own, because both in one exceed the
-/// 512 bytes of stack that a program has.
+/// A program per hook. Each family's path, and its refusals, are functions of their own, because together
+/// they exceed the 512 bytes of stack that a program has.
 macro_rules! programs {
     ($($(#[doc = $doc:literal])+ $name:ident: $hook:ident;)*) => {$(
         $(#[doc = $doc])+
@@ -35,17 +35,10 @@ macro_rules! programs {
             fn ipv6(skb: *mut __sk_buff) -> u64 {
                 run::<V6>(skb, Hook::$hook)
             }
-            let skb = ctx.skb.skb;
-            let ethertype = packet::ethertype(skb);
-            let answer = match ethertype {
-                V4::ETHERTYPE => ipv4(skb),
-                V6::ETHERTYPE => ipv6(skb),
-                _ => return TC_ACT_UNSPEC,
-            };
-            if answer as i32 == TC_ACT_SHOT {
-                log::dropped(&ctx, ethertype, (answer >> 32) as u32);
+            if Hook::$hook.is_egress() {
+                return enter(&ctx, ipv4, ipv6, |_| 0, |_| 0);
             }
-            answer as i32
+            enter(&ctx, ipv4, ipv6, reject_ipv4, reject_ipv6)
         }
     )*};
 }
@@ -65,16 +58,67 @@ programs! {
     uplink_egress: UplinkEgress;
 }
 
-/// What the kernel is told; above, if that is to drop the packet, why. `TC_ACT_UNSPEC` is `TCX_NEXT`:
-/// what is not ours is left to the next program.
+/// What a path has decided, packed into a register: what the kernel is told in the low half, why in the
+/// high half where that is worth a line in the log.
+type Answer = u64;
+
+/// In the low half: to be answered by a refusal. No action of the kernel's.
+const REJECT: u32 = 0x100;
+
+/// Finds the family's path, and carries out what that can't for want of stack.
 #[inline(always)]
-fn run<F: FamilyMaps>(skb: *mut __sk_buff, hook: Hook) -> u64 {
+fn enter(
+    ctx: &TcContext,
+    ipv4: impl Fn(*mut __sk_buff) -> Answer,
+    ipv6: impl Fn(*mut __sk_buff) -> Answer,
+    reject_ipv4: impl Fn(*mut __sk_buff) -> i32,
+    reject_ipv6: impl Fn(*mut __sk_buff) -> i32,
+) -> i32 {
+    let skb = ctx.skb.skb;
+    let ethertype = packet::ethertype(skb);
+    let answer = match ethertype {
+        V4::ETHERTYPE => ipv4(skb),
+        V6::ETHERTYPE => ipv6(skb),
+        _ => return TC_ACT_UNSPEC,
+    };
+    let why = (answer >> 32) as u32;
+    if why != 0 {
+        log::refused(ctx, ethertype, why);
+    }
+    match answer as u32 {
+        REJECT if ethertype == V4::ETHERTYPE => reject_ipv4(skb),
+        REJECT => reject_ipv6(skb),
+        action => action as i32,
+    }
+}
+
+/// `TC_ACT_UNSPEC` is `TCX_NEXT`: what is not ours is left to the next program.
+#[inline(always)]
+fn run<F: FamilyMaps>(skb: *mut __sk_buff, hook: Hook) -> Answer {
     let mut packet = Skb::new(skb);
     match path::run::<F, _, _>(&mut packet, &Maps, hook) {
         Verdict::Pass => TC_ACT_UNSPEC as u32 as u64,
         Verdict::Drop(why) => TC_ACT_SHOT as u64 | (why as u64) << 32,
+        Verdict::Reject(why) => REJECT as u64 | (why as u64) << 32,
         Verdict::Forward(way) => packet.send(way).unwrap_or(TC_ACT_OK) as u32 as u64,
     }
+}
+
+#[inline(never)]
+fn reject_ipv4(skb: *mut __sk_buff) -> i32 {
+    reject::<V4>(skb)
+}
+
+#[inline(never)]
+fn reject_ipv6(skb: *mut __sk_buff) -> i32 {
+    reject::<V6>(skb)
+}
+
+#[inline(always)]
+fn reject<F: Family>(skb: *mut __sk_buff) -> i32 {
+    let mut packet = Skb::new(skb);
+    let way = path::reject::<F, _>(&mut packet);
+    way.and_then(|way| packet.send(way)).unwrap_or(TC_ACT_SHOT)
 }
 
 #[cfg(not(test))]

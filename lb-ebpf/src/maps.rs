@@ -4,13 +4,14 @@ use core::cell::UnsafeCell;
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
     macros::btf_map,
 };
 use lb_common::{
     abi::{
-        BackendRow, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, INTEREST_BITS, Lifetimes, ReachRow,
-        ServiceRow, SetRow, Settings, SlotRow, Traffic,
+        AffinityKey, AffinityRow, BackendRow, Cidr, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow,
+        INTEREST_BITS, Lifetimes, MAX_CIDRS, RangeKey, ReachRow, ServiceRow, SetRow, Settings, SlotRow,
+        Traffic,
     },
     family::{Family, V4, V6},
 };
@@ -41,7 +42,10 @@ pub static SETTINGS: Frozen = Frozen(UnsafeCell::new(Settings {
     tick_shift: 8,
     has_csum_ipv6: 0,
     peer_scrubs: 0,
+    outside: 0,
     lifetimes: Lifetimes::SECONDS,
+    cidrs4: [Cidr::NONE; MAX_CIDRS],
+    cidrs6: [Cidr::NONE; MAX_CIDRS],
 }));
 
 #[btf_map]
@@ -66,6 +70,10 @@ pub static BACKENDS4: Array<BackendRow<V4>, 1024, MAPPED> = Array::new();
 #[btf_map]
 pub static FLOWS4: LruHashMap<FlowKey<V4>, FlowRow<V4>, 1024> = LruHashMap::new();
 #[btf_map]
+pub static AFFINITY4: LruHashMap<AffinityKey<V4>, AffinityRow, 1024> = LruHashMap::new();
+#[btf_map]
+pub static RANGES4: LpmTrie<RangeKey<V4>, u32, 1024> = LpmTrie::new();
+#[btf_map]
 static SCRATCH4: PerCpuArray<Scratch<V4>, 1> = PerCpuArray::new();
 
 #[btf_map]
@@ -74,6 +82,10 @@ pub static FRONTENDS6: HashMap<FrontendKey<V6>, FrontendRow, 1024> = HashMap::ne
 pub static BACKENDS6: Array<BackendRow<V6>, 1024, MAPPED> = Array::new();
 #[btf_map]
 pub static FLOWS6: LruHashMap<FlowKey<V6>, FlowRow<V6>, 1024> = LruHashMap::new();
+#[btf_map]
+pub static AFFINITY6: LruHashMap<AffinityKey<V6>, AffinityRow, 1024> = LruHashMap::new();
+#[btf_map]
+pub static RANGES6: LpmTrie<RangeKey<V6>, u32, 1024> = LpmTrie::new();
 #[btf_map]
 static SCRATCH6: PerCpuArray<Scratch<V6>, 1> = PerCpuArray::new();
 
@@ -89,11 +101,13 @@ pub trait FamilyMaps: Family {
     fn frontends() -> &'static HashMap<FrontendKey<Self>, FrontendRow, 1024>;
     fn backends() -> &'static Array<BackendRow<Self>, 1024, MAPPED>;
     fn flows() -> &'static LruHashMap<FlowKey<Self>, FlowRow<Self>, 1024>;
+    fn affinity() -> &'static LruHashMap<AffinityKey<Self>, AffinityRow, 1024>;
+    fn ranges() -> &'static LpmTrie<RangeKey<Self>, u32, 1024>;
     fn scratch() -> &'static PerCpuArray<Scratch<Self>, 1>;
 }
 
 macro_rules! family {
-    ($family:ident, $frontends:ident, $backends:ident, $flows:ident, $scratch:ident) => {
+    ($family:ident: $frontends:ident, $backends:ident, $flows:ident, $affinity:ident, $ranges:ident, $scratch:ident) => {
         impl FamilyMaps for $family {
             #[inline(always)]
             fn frontends() -> &'static HashMap<FrontendKey<Self>, FrontendRow, 1024> {
@@ -108,11 +122,19 @@ macro_rules! family {
                 &$flows
             }
             #[inline(always)]
+            fn affinity() -> &'static LruHashMap<AffinityKey<Self>, AffinityRow, 1024> {
+                &$affinity
+            }
+            #[inline(always)]
+            fn ranges() -> &'static LpmTrie<RangeKey<Self>, u32, 1024> {
+                &$ranges
+            }
+            #[inline(always)]
             fn scratch() -> &'static PerCpuArray<Scratch<Self>, 1> {
                 &$scratch
             }
         }
     };
 }
-family!(V4, FRONTENDS4, BACKENDS4, FLOWS4, SCRATCH4);
-family!(V6, FRONTENDS6, BACKENDS6, FLOWS6, SCRATCH6);
+family!(V4: FRONTENDS4, BACKENDS4, FLOWS4, AFFINITY4, RANGES4, SCRATCH4);
+family!(V6: FRONTENDS6, BACKENDS6, FLOWS6, AFFINITY6, RANGES6, SCRATCH6);

@@ -3,10 +3,10 @@
 use core::{arch::asm, ffi::c_void, ptr};
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
     helpers::generated::{
         bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
-        bpf_skb_change_type, bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_pull_data, bpf_skb_store_bytes,
     },
 };
 use bytemuck::Pod;
@@ -152,6 +152,40 @@ impl Packet for Skb {
             unsafe { bpf_csum_update(self.skb, difference) };
         }
         done
+    }
+
+    #[inline(always)]
+    fn resize(&mut self, len: u32) -> bool {
+        // SAFETY: no pointer into the packet is held over this call.
+        unsafe { bpf_skb_change_tail(self.skb, len, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn replace<T: Pod>(&mut self, offset: usize, value: &T) -> bool {
+        let from = ptr::from_ref(value).cast::<c_void>();
+        // SAFETY: as in `store`.
+        unsafe {
+            bpf_skb_store_bytes(
+                self.skb,
+                offset as u32,
+                from,
+                size_of::<T>() as u32,
+                BPF_F_RECOMPUTE_CSUM as u64,
+            ) == 0
+        }
+    }
+
+    #[inline(always)]
+    fn unfinished(&mut self, offset: usize) -> bool {
+        // No program can see it. But a difference that is none of the pseudo header's is left to the
+        // device where it has yet to sum up, and applied at once where it has not.
+        let before = self.load::<u16>(offset);
+        // SAFETY: no pointer into the packet is held over these calls.
+        unsafe { bpf_l4_csum_replace(self.skb, offset as u32, 0, 1, 0) };
+        let after = self.load::<u16>(offset);
+        // SAFETY: as above. Back again, -1 in one's complement.
+        unsafe { bpf_l4_csum_replace(self.skb, offset as u32, 0, !1u32 as u64, 0) };
+        before.is_some() && before == after
     }
 
     #[inline(always)]

@@ -4,12 +4,13 @@ use core::cell::Cell;
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
+    btf_maps::lpm_trie::Key,
     helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64},
 };
 use lb_common::{
     abi::{
-        BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, INTEREST_BITS,
-        ReachRow, ServiceRow, SetRow, Settings, SlotRow, Word,
+        AffinityKey, AffinityRow, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
+        FrontendRow, INTEREST_BITS, RangeKey, ReachRow, ServiceRow, SetRow, Settings, SlotRow, Word,
     },
     path::{Common, Insert, InsertError, Tables},
 };
@@ -122,6 +123,24 @@ impl<F: FamilyMaps> Tables<F> for Maps {
         // SAFETY: rows of this table are never updated; a recycled one leads to a service whose slots
         // say that they are not its.
         unsafe { F::frontends().get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey<F>) -> Option<AffinityRow> {
+        // SAFETY: copied at once; a row that is recycled meanwhile names a backend that is not the
+        // service's, or another client's, which is as good a choice.
+        unsafe { F::affinity().get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn keep_affinity(&self, key: AffinityKey<F>, row: AffinityRow) {
+        let _ = F::affinity().insert(&key, &row, BPF_ANY as u64);
+    }
+
+    #[inline(always)]
+    fn in_range(&self, set: u32, addr: F::Addr) -> bool {
+        let whole = size_of::<RangeKey<F>>() as u32 * 8;
+        F::ranges().get(&Key::new(whole, RangeKey { set, addr })).is_some()
     }
 
     #[inline(always)]

@@ -1,17 +1,23 @@
 //! Apply: carries steps out, in order, and follows each in the mirror. Decides nothing.
 
-use std::{io, net::IpAddr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use ipnet::IpNet;
 
 use lb_common::{
     abi::{
-        BackendRow, FrontendKey, FrontendRow, INTEREST_BITS, ReachRow, SetRow, SlotRow, Word, ZONE_UPLINK,
+        BackendRow, FrontendKey, FrontendKind, FrontendRow, INTEREST_BITS, ReachRow, SetRow, SlotRow, Word,
+        ZONE_UPLINK,
     },
     family::{Family, V4, V6},
     path::interest_hash,
 };
 
 use crate::{
-    compile::Frontend,
+    compile::{Frontend, WantedFrontend},
     maps::{Maps, Side},
     plan::{FoundBackend, Mirror, Step},
 };
@@ -31,17 +37,25 @@ pub trait Rows {
     /// Publishes a backend's word.
     fn backend_word(&mut self, ipv6: bool, id: u32, word: Word);
     /// Inserts a frontend.
-    fn insert_frontend(&mut self, frontend: &Frontend, service: u32) -> io::Result<()>;
+    fn insert_frontend(&mut self, frontend: &WantedFrontend, service: u32) -> io::Result<()>;
     /// Deletes a frontend; one that is not there is as good.
     fn delete_frontend(&mut self, frontend: &Frontend) -> io::Result<()>;
+    /// Inserts the row of an address.
+    fn insert_address(&mut self, address: IpAddr) -> io::Result<()>;
+    /// Deletes it; one that is not there is as good.
+    fn delete_address(&mut self, address: IpAddr) -> io::Result<()>;
+    /// Inserts the source ranges of a set, all or none.
+    fn insert_ranges(&mut self, set: u32, ranges: &[IpNet]) -> io::Result<()>;
+    /// Deletes them; those that are not there are as good.
+    fn delete_ranges(&mut self, set: u32, ranges: &[IpNet]) -> io::Result<()>;
 }
 
 /// A step that could not be carried out. What came before it is done, what comes after is not.
 #[derive(Debug, thiserror::Error)]
-#[error("writing the frontend {} {}:{}: {source}", .frontend.protocol, .frontend.address, .frontend.port)]
+#[error("writing {what}: {source}")]
 pub struct StepError {
-    /// The frontend.
-    pub frontend: Frontend,
+    /// What was to be written.
+    pub what: String,
     /// What the kernel said.
     pub source: io::Error,
 }
@@ -69,22 +83,39 @@ fn write(rows: &mut impl Rows, step: &Step) -> Result<(), StepError> {
         Step::BackendWord { address, id, word } | Step::RetireBackend { address, id, word } => {
             rows.backend_word(address.is_ipv6(), *id, word.0);
         }
-        Step::InsertFrontend { frontend, service } => rows
-            .insert_frontend(frontend, *service)
-            .map_err(|source| StepError { frontend: *frontend, source })?,
-        Step::DeleteFrontend { frontend, .. } => {
-            rows.delete_frontend(frontend).map_err(|source| StepError { frontend: *frontend, source })?;
+        Step::Ranges { set, ranges } => rows
+            .insert_ranges(*set, ranges)
+            .map_err(|source| StepError { what: format!("{} source ranges", ranges.len()), source })?,
+        Step::InsertFrontend { frontend, service } => {
+            rows.insert_frontend(frontend, *service).map_err(|source| failed(&frontend.at, source))?;
         }
+        Step::DeleteFrontend { frontend, .. } => {
+            rows.delete_frontend(&frontend.at).map_err(|source| failed(&frontend.at, source))?;
+        }
+        Step::InsertAddress { address } => rows
+            .insert_address(*address)
+            .map_err(|source| StepError { what: format!("the address {address}"), source })?,
+        Step::DeleteAddress { address } => rows
+            .delete_address(*address)
+            .map_err(|source| StepError { what: format!("the address {address}"), source })?,
         Step::RetireSet { .. } | Step::RetireService { .. } | Step::RetireReach { .. } => {}
     }
     Ok(())
 }
 
+fn failed(frontend: &Frontend, source: io::Error) -> StepError {
+    let Frontend { address, port, protocol } = frontend;
+    StepError { what: format!("the frontend {protocol} {}", SocketAddr::new(*address, *port)), source }
+}
+
 /// Waits until every program that could have read what has just been unpublished has ended
 /// (membarrier(2): `MEMBARRIER_CMD_GLOBAL` waits for an RCU grace period), then frees it.
-pub fn reclaim(mirror: &mut Mirror) -> io::Result<()> {
+pub fn reclaim(rows: &mut impl Rows, mirror: &mut Mirror) -> io::Result<()> {
     if mirror.has_retired() {
         crate::attach::wait_for_readers()?;
+        for (set, ranges) in mirror.retired_ranges() {
+            rows.delete_ranges(set, ranges)?;
+        }
         mirror.reclaim();
     }
     Ok(())
@@ -141,41 +172,65 @@ impl Rows for Maps {
         }
     }
 
-    fn insert_frontend(&mut self, frontend: &Frontend, service: u32) -> io::Result<()> {
-        match frontend.address {
-            IpAddr::V4(address) => insert(&mut self.v4, key(address.into(), frontend), service)?,
-            IpAddr::V6(address) => insert(&mut self.v6, key(address.into(), frontend), service)?,
-        }
-        let hash = match frontend.address {
-            IpAddr::V4(address) => interest_hash::<<V4 as Family>::Addr>(address.into(), 0),
-            IpAddr::V6(address) => interest_hash::<<V6 as Family>::Addr>(address.into(), 0),
+    fn insert_frontend(&mut self, frontend: &WantedFrontend, service: u32) -> io::Result<()> {
+        let row = FrontendRow { service, kind: frontend.kind as u32 };
+        let Frontend { address, port, protocol } = frontend.at;
+        let protocol = protocol.number() as u32;
+        let hash = match address {
+            IpAddr::V4(address) => {
+                insert(&mut self.v4, key(address.into(), port, protocol), row)?;
+                interest_hash::<<V4 as Family>::Addr>(address.into(), 0)
+            }
+            IpAddr::V6(address) => {
+                insert(&mut self.v6, key(address.into(), port, protocol), row)?;
+                interest_hash::<<V6 as Family>::Addr>(address.into(), 0)
+            }
         };
         interest(self, hash);
         Ok(())
     }
 
     fn delete_frontend(&mut self, frontend: &Frontend) -> io::Result<()> {
+        let protocol = frontend.protocol.number() as u32;
         match frontend.address {
-            IpAddr::V4(address) => delete(&mut self.v4, key(address.into(), frontend)),
-            IpAddr::V6(address) => delete(&mut self.v6, key(address.into(), frontend)),
+            IpAddr::V4(address) => delete(&mut self.v4, key(address.into(), frontend.port, protocol)),
+            IpAddr::V6(address) => delete(&mut self.v6, key(address.into(), frontend.port, protocol)),
         }
+    }
+
+    fn insert_address(&mut self, address: IpAddr) -> io::Result<()> {
+        let row = FrontendRow { service: 0, kind: FrontendKind::Address as u32 };
+        match address {
+            IpAddr::V4(address) => insert(&mut self.v4, key(address.into(), 0, 0), row),
+            IpAddr::V6(address) => insert(&mut self.v6, key(address.into(), 0, 0), row),
+        }
+    }
+
+    fn delete_address(&mut self, address: IpAddr) -> io::Result<()> {
+        match address {
+            IpAddr::V4(address) => delete(&mut self.v4, key(address.into(), 0, 0)),
+            IpAddr::V6(address) => delete(&mut self.v6, key(address.into(), 0, 0)),
+        }
+    }
+
+    fn insert_ranges(&mut self, set: u32, ranges: &[IpNet]) -> io::Result<()> {
+        Maps::insert_ranges(self, set, ranges)
+    }
+
+    fn delete_ranges(&mut self, set: u32, ranges: &[IpNet]) -> io::Result<()> {
+        Maps::delete_ranges(self, set, ranges)
     }
 }
 
-fn key<F: Family>(addr: F::Addr, frontend: &Frontend) -> FrontendKey<F> {
-    FrontendKey {
-        addr,
-        port: frontend.port.to_be(),
-        zone: ZONE_UPLINK,
-        protocol: frontend.protocol.number() as u32,
-    }
+fn key<F: Family>(addr: F::Addr, port: u16, protocol: u32) -> FrontendKey<F> {
+    FrontendKey { addr, port: port.to_be(), zone: ZONE_UPLINK, protocol }
 }
 
 /// `BPF_NOEXIST` of linux/bpf.h: an existing frontend is never updated.
 const NO_EXIST: u64 = 1;
 
-fn insert<F: Family>(side: &mut Side<F>, key: FrontendKey<F>, service: u32) -> io::Result<()> {
-    side.frontends.insert(key, FrontendRow { service, flags: 0 }, NO_EXIST).map_err(io::Error::other)
+fn insert<F: Family>(side: &mut Side<F>, key: FrontendKey<F>, row: FrontendRow) -> io::Result<()> {
+    side.frontends.insert(key, row, NO_EXIST).map_err(io::Error::other)
 }
 
 fn delete<F: Family>(side: &mut Side<F>, key: FrontendKey<F>) -> io::Result<()> {

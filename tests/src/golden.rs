@@ -230,10 +230,7 @@ impl Recorded {
             let id = key(frontend.address.is_ipv6(), slot.backend);
             let backend = self.backends.get(&id).context("a slot leads to no backend")?;
             ensure!(backend.service == *service, "a slot leads to a backend of another service");
-            ensure!(
-                backend.word.state() == BackendState::Active,
-                "a slot leads to a backend that is not active"
-            );
+            ensure!(backend.word.state().is_active(), "a slot leads to a backend that is not active");
             ensure!(self.reach.contains_key(&backend.word.reach()), "a backend has no way");
             *found.entry(id).or_default() += 1;
         }

@@ -32,34 +32,87 @@ pub struct BackendWord(pub Word);
 
 /// Whether a backend takes flows.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum BackendState {
     /// Nothing; the row is free.
-    Free = 0,
-    /// Takes new flows and keeps its own.
-    Active = 1,
+    Free,
+    /// Takes new flows of these scopes and keeps its own.
+    Active(Scopes),
     /// Keeps its flows, takes no new ones.
-    Draining = 2,
+    Draining,
     /// No longer of its service: TCP flows stay while the address is reachable, UDP flows move.
-    Removed = 3,
+    Removed,
 }
+
+/// Which of a service's backends a client may get: what the traffic policies come down to.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Scope {
+    /// Any that is usable, wherever it is.
+    Cluster = 1,
+    /// Those on this node.
+    Local = 2,
+}
+
+/// The scopes whose new flows an active backend takes; never none. They differ where backends of this
+/// node terminate while others are ready, and where topology prefers others.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Scopes {
+    /// [`Scope::Cluster`] alone: it is on another node.
+    Cluster = 1,
+    /// [`Scope::Local`] alone.
+    Local = 2,
+    /// Both.
+    Both = 3,
+}
+
+impl BackendState {
+    /// Whether it takes new flows at all.
+    #[inline(always)]
+    pub fn is_active(self) -> bool {
+        matches!(self, BackendState::Active(_))
+    }
+
+    /// Whether it takes new flows of a scope.
+    #[inline(always)]
+    pub fn takes(self, scope: Scope) -> bool {
+        matches!(self, BackendState::Active(scopes) if scopes as u32 & scope as u32 != 0)
+    }
+}
+
+const DRAINING: u32 = 4;
+const REMOVED: u32 = 5;
 
 impl BackendWord {
     /// A word from its parts. `reach` has 24 bits.
     #[inline(always)]
     pub fn new(state: BackendState, reach: u32, generation: u32) -> Self {
-        BackendWord(Word { low: state as u32 | reach << 8, generation })
+        let bits = match state {
+            BackendState::Free => 0,
+            BackendState::Active(scopes) => scopes as u32,
+            BackendState::Draining => DRAINING,
+            BackendState::Removed => REMOVED,
+        };
+        BackendWord(Word { low: bits | reach << 8, generation })
     }
 
     /// The state.
     #[inline(always)]
     pub fn state(self) -> BackendState {
         match self.0.low & 0xff {
-            1 => BackendState::Active,
-            2 => BackendState::Draining,
-            3 => BackendState::Removed,
+            1 => BackendState::Active(Scopes::Cluster),
+            2 => BackendState::Active(Scopes::Local),
+            3 => BackendState::Active(Scopes::Both),
+            DRAINING => BackendState::Draining,
+            REMOVED => BackendState::Removed,
             _ => BackendState::Free,
         }
+    }
+
+    /// Whether it takes a new flow of that scope.
+    #[inline(always)]
+    pub fn takes(self, scope: Scope) -> bool {
+        self.0.low & 0xff <= Scopes::Both as u32 && self.0.low & scope as u32 != 0
     }
 
     /// Index of the reach row.

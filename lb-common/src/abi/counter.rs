@@ -40,12 +40,20 @@ counters! {
     Fragment = "fragment",
     /// IPv4 options or IPv6 extension headers; passed on.
     Options = "ip-options",
-    /// Neither TCP nor UDP; passed on.
+    /// A protocol that is not balanced; passed on.
     Protocol = "protocol",
     /// Looked like ours, but there is no such frontend and no such flow.
     NoFrontend = "no-frontend",
-    /// The service has no usable backend; dropped.
+    /// The service has no usable backend; rejected.
     NoBackend = "no-backend",
+    /// The address is a service's, the port is not; rejected.
+    NoPort = "no-port",
+    /// The policy is Local, and the service's usable backends are on other nodes; dropped.
+    NoLocalBackend = "no-local-backend",
+    /// The client is in none of the service's source ranges; dropped.
+    SourceRange = "source-not-allowed",
+    /// An address of `serviceCIDRs` that no service has; dropped.
+    Unowned = "unowned-address",
     /// No way to the backend is known; dropped.
     Unreachable = "backend-unreachable",
     /// The flow could not be recorded; dropped.

@@ -66,6 +66,10 @@ pub mod flow_bits {
     pub const RESET: u32 = 1 << 4;
     /// Client and backend are one address: the client's address is the frontend's on the backend's side.
     pub const HAIRPIN: u32 = 1 << 5;
+    /// Shift of which source port the flow has on the backend's side, see `FlowRow::port_mask`.
+    pub const PORT_SHIFT: u32 = 11;
+    /// Mask of that, after the shift.
+    pub const PORT_MASK: u32 = 0x1f;
     /// Shift of the way back to the client, a `ReachKind`.
     pub const WAY_SHIFT: u32 = 8;
     /// Mask of the way back, after the shift.
@@ -75,7 +79,7 @@ pub mod flow_bits {
     /// How far the flow has come.
     pub const PROGRESS: u32 = ANSWERED | FIN_CLIENT | FIN_BACKEND | RESET;
     /// What belongs to the flow and not to one of its rows.
-    pub const SHARED: u32 = PROGRESS | HAIRPIN;
+    pub const SHARED: u32 = PROGRESS | HAIRPIN | PORT_MASK << PORT_SHIFT;
 }
 
 /// Where a flow is in its life; what `lb get flows` shows.
@@ -100,6 +104,14 @@ impl<F: Family> FlowRow<F> {
     #[inline(always)]
     pub fn is_hairpin(&self) -> bool {
         self.bits & flow_bits::HAIRPIN != 0
+    }
+
+    /// What the client's port is changed by on the backend's side (exclusive or, network byte order): zero
+    /// unless its tuple there is another flow's. Ports above 1023 stay above.
+    #[inline(always)]
+    pub fn port_mask(&self) -> u16 {
+        // 1 to 31 give as many masks of ten bits.
+        ((self.bits >> flow_bits::PORT_SHIFT & flow_bits::PORT_MASK) as u16 * 33).to_be()
     }
 
     /// The zone of the twin's key.
@@ -141,6 +153,7 @@ impl<F: Family> FlowRow<F> {
             (Protocol::Tcp, FlowState::Closing) => lifetimes.tcp_closing,
             (Protocol::Udp, FlowState::Unanswered) => lifetimes.udp_unanswered,
             (Protocol::Udp, _) => lifetimes.udp_answered,
+            (Protocol::Sctp, _) => lifetimes.sctp,
         };
         now.wrapping_sub(self.seen) > lifetime
     }
@@ -176,6 +189,8 @@ pub struct Lifetimes {
     pub udp_answered: u32,
     /// UDP without: 30 s.
     pub udp_unanswered: u32,
+    /// SCTP: 10 min.
+    pub sctp: u32,
 }
 
 impl Lifetimes {
@@ -186,19 +201,26 @@ impl Lifetimes {
         tcp_unanswered: 60,
         udp_answered: 180,
         udp_unanswered: 30,
+        sctp: 600,
     };
 
-    /// The defaults in ticks of 2^`shift` jiffies, of which `hz` make a second; rounded up.
+    /// The defaults in ticks, see [`ticks`].
     pub fn default_ticks(hz: u32, shift: u32) -> Lifetimes {
-        let ticks = |seconds: u32| (((seconds as u64 * hz as u64) >> shift) + 1) as u32;
+        let ticks = |seconds| ticks(seconds, hz, shift);
         Lifetimes {
             tcp_established: ticks(Self::SECONDS.tcp_established),
             tcp_closing: ticks(Self::SECONDS.tcp_closing),
             tcp_unanswered: ticks(Self::SECONDS.tcp_unanswered),
             udp_answered: ticks(Self::SECONDS.udp_answered),
             udp_unanswered: ticks(Self::SECONDS.udp_unanswered),
+            sctp: ticks(Self::SECONDS.sctp),
         }
     }
+}
+
+/// Seconds in ticks of 2^`shift` jiffies, of which `hz` make a second; rounded up.
+pub fn ticks(seconds: u32, hz: u32, shift: u32) -> u32 {
+    (((seconds as u64 * hz as u64) >> shift) + 1) as u32
 }
 
 pod! { FlowKey: 16, 40; FlowRow: 32, 44; }

@@ -1,6 +1,6 @@
 //! Frontends, services, their sets of slots.
 
-use super::{Word, pod};
+use super::{BackendRef, Word, pod};
 use crate::family::Family;
 
 /// What a client addresses.
@@ -21,26 +21,44 @@ pub struct FrontendKey<F: Family> {
 #[repr(C)]
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct FrontendRow {
-    /// Index of the service row.
+    /// Index of the service row; of no meaning for [`FrontendKind::Address`].
     pub service: u32,
-    /// Its kind and policies: `frontend_flags`.
-    pub flags: u32,
+    /// A [`FrontendKind`].
+    pub kind: u32,
 }
 
-/// Bits of [`FrontendRow::flags`].
-pub mod frontend_flags {
-    /// Mask of the kind.
-    pub const KIND: u32 = 0x7;
-    /// Cluster IP.
-    pub const CLUSTER_IP: u32 = 0;
-    /// Node port.
-    pub const NODE_PORT: u32 = 1;
+/// What a frontend is, and so which policies hold there.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum FrontendKind {
+    /// Cluster IP: the internal traffic policy.
+    ClusterIp = 0,
+    /// A port of the node's own address: the external policy, as at all below.
+    NodePort = 1,
     /// Load balancer IP: source ranges apply.
-    pub const LOAD_BALANCER: u32 = 2;
+    LoadBalancer = 2,
     /// External IP.
-    pub const EXTERNAL_IP: u32 = 3;
+    ExternalIp = 3,
     /// Host port.
-    pub const HOST_PORT: u32 = 4;
+    HostPort = 4,
+    /// No frontend: an address whose other ports are nobody's, so that calls there are refused. Its key
+    /// has port 0 and protocol 0. The host's own addresses have no such row.
+    Address = 5,
+}
+
+impl FrontendKind {
+    /// The kind of a row's bits.
+    #[inline(always)]
+    pub fn from_bits(bits: u32) -> FrontendKind {
+        match bits {
+            1 => FrontendKind::NodePort,
+            2 => FrontendKind::LoadBalancer,
+            3 => FrontendKind::ExternalIp,
+            4 => FrontendKind::HostPort,
+            5 => FrontendKind::Address,
+            _ => FrontendKind::ClusterIp,
+        }
+    }
 }
 
 /// A service row is one word: the index of its set, and how often it has changed.
@@ -62,8 +80,8 @@ pub struct SetRow {
     pub service: u32,
     /// `set_flags`.
     pub flags: u32,
-    /// Session affinity by client address, in seconds; 0: none.
-    pub affinity_seconds: u32,
+    /// Timeout of the session affinity by client address, in ticks; 0: none.
+    pub affinity: u32,
     /// Id of the allowed source ranges; 0: every source.
     pub source_ranges: u32,
 }
@@ -109,7 +127,40 @@ macro_rules! user_pod {
         unsafe impl aya::Pod for $row {}
     )*};
 }
-user_pod!(FrontendRow, SetRow, SlotRow, Traffic, Word);
+user_pod!(AffinityRow, FrontendRow, SetRow, SlotRow, Traffic, Word);
 
-pod! { FrontendKey: 12, 24; }
+/// Whose affinity it is.
+#[repr(C)]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AffinityKey<F: Family> {
+    /// The client.
+    pub client: F::Addr,
+    /// The service row.
+    pub service: u32,
+}
+
+/// Where a client's new flows go.
+#[repr(C)]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct AffinityRow {
+    /// The backend.
+    pub backend: BackendRef,
+    /// When the client last opened a flow, in ticks.
+    pub seen: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// A source range in the trie, behind the prefix length that the kernel asks for (`struct
+/// bpf_lpm_trie_key`); the prefix covers the set's 32 bits, too.
+#[repr(C)]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RangeKey<F: Family> {
+    /// Id of the set, [`SetRow::source_ranges`].
+    pub set: u32,
+    /// The range's address.
+    pub addr: F::Addr,
+}
+
+pod! { FrontendKey: 12, 24; AffinityKey: 8, 20; RangeKey: 8, 20; }
 const _: () = assert!(size_of::<SetRow>() == 32 && size_of::<SlotRow>() == 8);

@@ -1,6 +1,7 @@
 //! What is fixed when a program is loaded: a read-only global, so that what is off is not there.
 
-use super::Lifetimes;
+use super::{Lifetimes, pod};
+use crate::family::{Address as _, Family, V4, V6};
 
 /// Options of one loaded object. One object is loaded per bridge and forward mode (and one for the
 /// uplinks); all of them share the maps.
@@ -21,9 +22,45 @@ pub struct Settings {
     pub has_csum_ipv6: u32,
     /// 1: `bpf_redirect_peer` leaves the packet addressed to the pod (6.15); 0: its type is set first.
     pub peer_scrubs: u32,
+    /// 1: what comes in here comes from outside; 0: from pods, VMs or the host, which are not held to
+    /// the external traffic policy.
+    pub outside: u32,
     /// Lifetimes of flows, in ticks.
     pub lifetimes: Lifetimes,
+    /// `serviceCIDRs` of IPv4: what no service owns there is dropped.
+    pub cidrs4: Cidrs<V4>,
+    /// And of IPv6.
+    pub cidrs6: Cidrs<V6>,
 }
+
+/// How many ranges of service addresses of one family the programs know.
+pub const MAX_CIDRS: usize = 4;
+
+/// Ranges of addresses, as many as there are; the rest is [`Cidr::NONE`].
+pub type Cidrs<F> = [Cidr<F>; MAX_CIDRS];
+
+/// A range of addresses.
+#[repr(C)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Cidr<F: Family> {
+    /// Its first address.
+    pub net: F::Addr,
+    /// Its mask.
+    pub mask: F::Addr,
+}
+
+impl<F: Family> Cidr<F> {
+    /// No address: none is its mask's complement and zero at once.
+    pub const NONE: Self = Cidr { net: F::Addr::ONES, mask: F::Addr::ZERO };
+
+    /// Whether it holds an address.
+    #[inline(always)]
+    pub fn holds(&self, addr: F::Addr) -> bool {
+        addr.masked(self.mask) == self.net
+    }
+}
+
+pod! { Cidr: 8, 32; }
 
 #[cfg(feature = "user")]
 // SAFETY: bytemuck's derive has checked it.

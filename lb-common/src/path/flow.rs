@@ -27,11 +27,11 @@ pub fn usable<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, row: &Flo
     let state = word.state();
     if parsed.flags.opens() {
         // The port is used again: what is over, or could not begin again, is no guide.
-        return row.state() != FlowState::Closing && state == BackendState::Active;
+        return row.state() != FlowState::Closing && state.is_active();
     }
     match state {
-        BackendState::Active | BackendState::Draining => true,
-        BackendState::Removed => parsed.protocol == Protocol::Tcp,
+        BackendState::Active(_) | BackendState::Draining => true,
+        BackendState::Removed => parsed.protocol != Protocol::Udp,
         BackendState::Free => false,
     }
 }
@@ -74,12 +74,17 @@ pub fn open<F: Family, P: Packet, T: Tables<F>>(
     parsed: &Parsed<F>,
     old: Option<&Cell<FlowRow<F>>>,
 ) -> Result<FlowRow<F>, Counter> {
-    let service = select::service(tables, parsed)?;
+    let target = select::target(tables, &parsed.key)?;
     let mut stop = Counter::NoBackend;
     for attempt in 0..select::TRIES {
-        let Some(choice) = select::backend(tables, parsed, service, attempt)? else { continue };
-        match record(packet, tables, hook, parsed, old, &choice) {
+        let Some(choice) = select::backend(tables, &parsed.key, target, attempt)? else { continue };
+        // A tuple that is another flow's at this backend: first another backend, then another port.
+        let port = attempt.saturating_sub(1);
+        match record(packet, tables, hook, parsed, old, &choice, port) {
             Ok(row) => {
+                if choice.keep {
+                    select::keep(tables, parsed.key.src, target.service, choice.backend);
+                }
                 tables.count(Counter::NewFlow);
                 return Ok(row);
             }
@@ -99,14 +104,17 @@ fn record<F: Family, P: Packet, T: Tables<F>>(
     parsed: &Parsed<F>,
     old: Option<&Cell<FlowRow<F>>>,
     choice: &Choice<'_, F>,
+    port: u32,
 ) -> Result<FlowRow<F>, Counter> {
     let backend = choice.row;
+    // SCTP's checksum covers ports.
+    let port = if parsed.protocol == Protocol::Sctp { 0 } else { port };
     let zone = if backend.zone == ZONE_OF_CLIENT { parsed.key.zone } else { backend.zone };
     let hairpin = if backend.addr == parsed.key.src { flow_bits::HAIRPIN } else { 0 };
     let request = FlowRow {
         backend: choice.backend,
         seen: tables.now(),
-        bits: hairpin | (zone as u32) << flow_bits::ZONE_SHIFT,
+        bits: hairpin | port << flow_bits::PORT_SHIFT | (zone as u32) << flow_bits::ZONE_SHIFT,
         addr: backend.addr,
         port: backend.port,
         mac: parsed.source,
@@ -160,7 +168,8 @@ fn begin_again<F: Family, T: Tables<F>>(
     true
 }
 
-/// Whether the reply row that is in the way is this flow's own, or of a flow that is over.
+/// Whether the reply row that is in the way is this flow's own, or of a flow that is over. `ours` and its
+/// own differ in nothing that names the flow: frontend, and which port of the client it stands for.
 #[inline(always)]
 fn replaceable<F: Family, T: Tables<F>>(
     tables: &T,
@@ -170,7 +179,10 @@ fn replaceable<F: Family, T: Tables<F>>(
 ) -> bool {
     let Some(found) = tables.flow(key) else { return true };
     let found = found.get();
-    let own = found.is_reply() && found.addr == ours.addr && found.port == ours.port;
+    let own = found.is_reply()
+        && found.addr == ours.addr
+        && found.port == ours.port
+        && found.port_mask() == ours.port_mask();
     own || found.state() == FlowState::Closing
         || found.expired(protocol, tables.now(), &tables.settings().lifetimes)
 }
@@ -211,13 +223,13 @@ fn keep<F: Family, T: Tables<F>>(
 /// The addresses and ports a packet gets from its row.
 #[inline(always)]
 pub fn translated<F: Family>(key: &FlowKey<F>, row: &FlowRow<F>) -> FlowKey<F> {
-    let hairpin = row.is_hairpin();
+    let (hairpin, mask) = (row.is_hairpin(), row.port_mask());
     if row.is_reply() {
         let client = if hairpin { key.src } else { key.dst };
-        FlowKey { src: row.addr, src_port: row.port, dst: client, ..*key }
+        FlowKey { src: row.addr, src_port: row.port, dst: client, dst_port: key.dst_port ^ mask, ..*key }
     } else {
         let client = if hairpin { key.dst } else { key.src };
-        FlowKey { dst: row.addr, dst_port: row.port, src: client, ..*key }
+        FlowKey { dst: row.addr, dst_port: row.port, src: client, src_port: key.src_port ^ mask, ..*key }
     }
 }
 

@@ -11,12 +11,14 @@
 mod flow;
 mod forward;
 mod parse;
+mod reject;
 mod rewrite;
 mod select;
 mod tables;
 
 pub use forward::Way;
-pub use select::slot_hash;
+pub use reject::reject;
+pub use select::{client_hash, slot_hash};
 pub use tables::{Common, Insert, InsertError, Packet, SumKind, Tables, interest_hash};
 
 use crate::{
@@ -80,6 +82,8 @@ pub enum Verdict {
     Pass,
     /// Dropped, and why.
     Drop(Counter),
+    /// Answered by [`reject`], and why.
+    Reject(Counter),
     /// Rewritten; it goes on its way.
     Forward(Way),
 }
@@ -106,7 +110,8 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
     if !tables.interesting(interest_hash(key.dst, 0))
         && !tables.interesting(interest_hash(key.src, key.src_port))
     {
-        return Err(Counter::NotOurs);
+        let unowned = !hook.is_egress() && select::is_unowned::<F, T>(tables, key.dst);
+        return Err(if unowned { Counter::Unowned } else { Counter::NotOurs });
     }
     let parsed = Parsed::new(packet, &frame, key)?;
     let found = tables.flow(&key).map(|row| (row, row.get()));
@@ -142,7 +147,10 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
 #[inline(always)]
 fn verdict(stop: Counter) -> Verdict {
     match stop {
-        Counter::NoBackend
+        Counter::NoBackend | Counter::NoPort => Verdict::Reject(stop),
+        Counter::NoLocalBackend
+        | Counter::SourceRange
+        | Counter::Unowned
         | Counter::Unreachable
         | Counter::TableFull
         | Counter::Clash

@@ -1,4 +1,4 @@
-//! Parse: from bytes to a flow key. What is not TCP or UDP in a plain, whole IP packet ends here.
+//! Parse: from bytes to a flow key. What is not TCP, UDP or SCTP in a plain, whole IP packet ends here.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -56,7 +56,7 @@ pub struct Parsed<F: Family> {
     pub key: FlowKey<F>,
     /// Its protocol.
     pub protocol: Protocol,
-    /// TCP's flags, none for UDP.
+    /// TCP's flags, none for others.
     pub flags: TcpFlags,
 }
 
@@ -75,6 +75,7 @@ impl<F: Family> Parsed<F> {
                 let length = readable::<u16, P>(packet, Frame::<F>::TRANSPORT + LENGTH)?;
                 (TcpFlags::default(), u16::from_be(length) as u32)
             }
+            Protocol::Sctp => (TcpFlags::default(), payload),
             Protocol::Tcp => {
                 const DATA_OFFSET: usize = 12;
                 let [words, flags] = readable::<[u8; 2], P>(packet, Frame::<F>::TRANSPORT + DATA_OFFSET)?;
@@ -107,7 +108,7 @@ pub fn frame<F: Family, P: Packet>(packet: &mut P) -> Result<Frame<F>, Counter> 
 
 /// Loads, after pulling it in where it lies outside the packet's linear part.
 #[inline(always)]
-fn readable<T: Pod, P: Packet>(packet: &mut P, offset: usize) -> Result<T, Counter> {
+pub fn readable<T: Pod, P: Packet>(packet: &mut P, offset: usize) -> Result<T, Counter> {
     if let Some(value) = packet.load(offset) {
         return Ok(value);
     }

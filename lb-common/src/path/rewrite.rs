@@ -36,15 +36,20 @@ pub fn rewrite<F: Family, P: Packet>(
     frame.ports.source = to.src_port;
     frame.ports.destination = to.dst_port;
 
-    let offset = Frame::<F>::TRANSPORT + protocol.checksum_offset();
-    let mut changed =
-        packet.update_checksum(offset, addresses, SumKind { protocol, pseudo_header: true, ipv6 });
-    if (from.src_port, from.dst_port) != (to.src_port, to.dst_port) {
-        let ports = checksum::difference(
-            from.src_port as u64 + from.dst_port as u64,
-            to.src_port as u64 + to.dst_port as u64,
-        );
-        changed &= packet.update_checksum(offset, ports, SumKind { protocol, pseudo_header: false, ipv6 });
+    let mut changed = true;
+    if let Some(offset) = protocol.checksum_offset() {
+        let offset = Frame::<F>::TRANSPORT + offset;
+        let mut update = |difference, pseudo_header| {
+            packet.update_checksum(offset, difference, SumKind { protocol, pseudo_header, ipv6 })
+        };
+        changed &= update(addresses, true);
+        if (from.src_port, from.dst_port) != (to.src_port, to.dst_port) {
+            let ports = checksum::difference(
+                from.src_port as u64 + from.dst_port as u64,
+                to.src_port as u64 + to.dst_port as u64,
+            );
+            changed &= update(ports, false);
+        }
     }
     changed &= packet.store(0, &frame);
     if changed { Ok(()) } else { Err(Counter::RewriteFailed) }

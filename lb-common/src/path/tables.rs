@@ -6,8 +6,8 @@ use bytemuck::Pod;
 
 use crate::{
     abi::{
-        BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, ReachRow, ServiceRow,
-        SetRow, Settings, SlotRow,
+        AffinityKey, AffinityRow, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
+        FrontendRow, ReachRow, ServiceRow, SetRow, Settings, SlotRow,
     },
     family::{Address, Family, scramble},
     wire::Protocol,
@@ -27,6 +27,14 @@ pub trait Packet {
     fn store<T: Pod>(&mut self, offset: usize, value: &T) -> bool;
     /// Applies a difference to the transport checksum at `offset`; whether it could.
     fn update_checksum(&mut self, offset: usize, difference: u32, kind: SumKind) -> bool;
+    /// Makes the packet so long, by zeros at its end or by cutting it off; whether it could. What a device
+    /// would have to do to it (segmentation) no longer is. A slow way, for answers.
+    fn resize(&mut self, len: u32) -> bool;
+    /// Writes what the network header's layer and those above consist of from now on: as [`Self::store`],
+    /// but nothing that a checksum of the packet makes up for.
+    fn replace<T: Pod>(&mut self, offset: usize, value: &T) -> bool;
+    /// Whether a device still has to finish the transport checksum at `offset` (CHECKSUM_PARTIAL).
+    fn unfinished(&mut self, offset: usize) -> bool;
     /// Tells what knows the sum of the whole packet (CHECKSUM_COMPLETE) that bytes which no checksum of
     /// the packet covers changed by `difference`.
     fn update_sum(&mut self, difference: u32);
@@ -78,6 +86,12 @@ pub trait Tables<F: Family>: Common {
     fn remove_flow(&self, key: &FlowKey<F>);
     /// The service a frontend leads to.
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow>;
+    /// Whose backend a client had.
+    fn affinity(&self, key: &AffinityKey<F>) -> Option<AffinityRow>;
+    /// Notes whose backend a client has. Nothing is said where that fails: the next flow is chosen anew.
+    fn keep_affinity(&self, key: AffinityKey<F>, row: AffinityRow);
+    /// Whether an address is in a set of source ranges.
+    fn in_range(&self, set: u32, addr: F::Addr) -> bool;
     /// A backend, its word read at once.
     fn backend(&self, id: u32) -> Option<(BackendWord, &BackendRow<F>)>;
 }

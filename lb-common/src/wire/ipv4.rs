@@ -1,7 +1,10 @@
 //! IPv4 (RFC 791).
 
-use super::{NetworkHeader, checksum};
-use crate::{abi::Counter, family::Addr4};
+use super::{Icmp, NetworkHeader, checksum};
+use crate::{
+    abi::Counter,
+    family::{Addr4, Address as _},
+};
 
 /// The header without options.
 #[repr(C)]
@@ -21,6 +24,36 @@ pub struct Ipv4 {
 
 impl NetworkHeader for Ipv4 {
     type Addr = Addr4;
+    const ICMP: u8 = 1;
+    const PORT_UNREACHABLE: Icmp = Icmp::new(3, 3);
+
+    #[inline(always)]
+    fn answer(&self, protocol: u8, payload: u16) -> Self {
+        const DO_NOT_FRAGMENT: u16 = 0x4000u16.to_be();
+        let mut answer = Ipv4 {
+            version_and_length: 0x45,
+            tos: 0,
+            total_length: (size_of::<Self>() as u16 + payload).to_be(),
+            id: 0,
+            flags_and_offset: DO_NOT_FRAGMENT,
+            ttl: 64,
+            protocol,
+            check: 0,
+            source: self.destination,
+            destination: self.source,
+        };
+        let words: [u16; 10] = bytemuck::cast(answer);
+        let sum = words.iter().map(|word| *word as u64).sum();
+        answer.check = !checksum::fold16(checksum::fold32(sum));
+        answer
+    }
+
+    #[inline(always)]
+    fn pseudo_sum(&self) -> u64 {
+        let addresses = self.source().sum() + self.destination().sum();
+        let length = u16::from_be(self.total_length) - size_of::<Self>() as u16;
+        addresses + (self.protocol as u16).to_be() as u64 + length.to_be() as u64
+    }
 
     #[inline(always)]
     fn check(&self, len: u32) -> Result<(), Counter> {

@@ -1,7 +1,10 @@
 //! IPv6 (RFC 8200).
 
-use super::{NetworkHeader, checksum};
-use crate::{abi::Counter, family::Addr6};
+use super::{Icmp, NetworkHeader, checksum};
+use crate::{
+    abi::Counter,
+    family::{Addr6, Address as _},
+};
 
 /// The fixed header.
 #[repr(C)]
@@ -26,6 +29,28 @@ const FRAGMENT: u8 = 44;
 
 impl NetworkHeader for Ipv6 {
     type Addr = Addr6;
+    const ICMP: u8 = 58;
+    const PORT_UNREACHABLE: Icmp = Icmp::new(1, 4);
+
+    #[inline(always)]
+    fn answer(&self, protocol: u8, payload: u16) -> Self {
+        Ipv6 {
+            version_and_class: 0x60,
+            class_and_label: 0,
+            label: 0,
+            payload_length: payload.to_be(),
+            next_header: protocol,
+            hop_limit: 64,
+            source: self.destination,
+            destination: self.source,
+        }
+    }
+
+    #[inline(always)]
+    fn pseudo_sum(&self) -> u64 {
+        let addresses = self.source().sum() + self.destination().sum();
+        addresses + (self.next_header as u16).to_be() as u64 + self.payload_length as u64
+    }
 
     #[inline(always)]
     fn check(&self, len: u32) -> Result<(), Counter> {

@@ -5,14 +5,18 @@
 
 pub mod checksum;
 pub mod ethernet;
+mod icmp;
 mod ipv4;
 mod ipv6;
+mod tcp;
 mod transport;
 
 use bytemuck::Pod;
 pub use ethernet::Ethernet;
+pub use icmp::Icmp;
 pub use ipv4::Ipv4;
 pub use ipv6::Ipv6;
+pub use tcp::Tcp;
 pub use transport::{Ports, Protocol, TCP_FLAGS, TcpFlags};
 
 use crate::abi::Counter;
@@ -21,6 +25,16 @@ use crate::abi::Counter;
 pub trait NetworkHeader: Pod {
     /// The family's address.
     type Addr;
+    /// Protocol number of the family's ICMP.
+    const ICMP: u8;
+    /// Its "port unreachable".
+    const PORT_UNREACHABLE: Icmp;
+    /// The header of an answer to the packet with this header: addresses turned, `payload` bytes of
+    /// `protocol` to follow.
+    fn answer(&self, protocol: u8, payload: u16) -> Self;
+    /// One's complement sum of the pseudo header over what follows, unfolded (RFC 9293 section 3.1, RFC
+    /// 8200 section 8.1).
+    fn pseudo_sum(&self) -> u64;
     /// Refuses headers that contradict themselves or the packet's length, fragments, and headers
     /// between this one and the transport header. `len`: bytes from this header to the packet's end.
     fn check(&self, len: u32) -> Result<(), Counter>;

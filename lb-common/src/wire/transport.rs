@@ -1,7 +1,7 @@
-//! What TCP (RFC 9293) and UDP (RFC 768) have in common for a load balancer: ports, a checksum over a
-//! pseudo header, and TCP's flags.
+//! What TCP (RFC 9293), UDP (RFC 768) and SCTP (RFC 9260) have in common for a load balancer: ports, most
+//! of them a checksum over a pseudo header, and TCP's flags.
 
-/// The first eight bytes of a TCP or UDP header.
+/// The first four bytes of a TCP, UDP or SCTP header.
 #[repr(C)]
 #[derive(Copy, Clone, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Ports {
@@ -19,6 +19,8 @@ pub enum Protocol {
     Tcp = 6,
     /// UDP.
     Udp = 17,
+    /// SCTP (RFC 9260). Its checksum covers neither addresses nor anything that is rewritten: ports stay.
+    Sctp = 132,
 }
 
 impl Protocol {
@@ -28,6 +30,7 @@ impl Protocol {
         match number {
             6 => Some(Protocol::Tcp),
             17 => Some(Protocol::Udp),
+            132 => Some(Protocol::Sctp),
             _ => None,
         }
     }
@@ -38,15 +41,17 @@ impl Protocol {
         match self {
             Protocol::Tcp => 20,
             Protocol::Udp => 8,
+            Protocol::Sctp => 12,
         }
     }
 
-    /// Offset of the checksum in the header.
+    /// Offset in the header of the checksum over the pseudo header; SCTP has none.
     #[inline(always)]
-    pub fn checksum_offset(self) -> usize {
+    pub fn checksum_offset(self) -> Option<usize> {
         match self {
-            Protocol::Tcp => 16,
-            Protocol::Udp => 6,
+            Protocol::Tcp => Some(16),
+            Protocol::Udp => Some(6),
+            Protocol::Sctp => None,
         }
     }
 }
@@ -54,20 +59,36 @@ impl Protocol {
 /// Offset of the byte of flags in the TCP header.
 pub const TCP_FLAGS: usize = 13;
 
-/// TCP's flags; none for UDP.
+/// TCP's flags; none for the others.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct TcpFlags(pub u8);
 
 impl TcpFlags {
-    const FIN: u8 = 0x01;
-    const SYN: u8 = 0x02;
-    const RST: u8 = 0x04;
-    const ACK: u8 = 0x10;
+    /// No more data follows.
+    pub const FIN: u8 = 0x01;
+    /// Synchronize sequence numbers.
+    pub const SYN: u8 = 0x02;
+    /// The connection is no more.
+    pub const RST: u8 = 0x04;
+    /// The acknowledgement number counts.
+    pub const ACK: u8 = 0x10;
 
     /// The first segment of a connection: SYN without ACK or RST.
     #[inline(always)]
     pub fn opens(self) -> bool {
         self.0 & (Self::SYN | Self::ACK | Self::RST) == Self::SYN
+    }
+
+    /// SYN.
+    #[inline(always)]
+    pub fn synchronizes(self) -> bool {
+        self.0 & Self::SYN != 0
+    }
+
+    /// ACK.
+    #[inline(always)]
+    pub fn acknowledges(self) -> bool {
+        self.0 & Self::ACK != 0
     }
 
     /// FIN.

@@ -9,22 +9,21 @@ use std::{
 };
 
 use anyhow::Result;
-use lb_common::abi::BackendState;
 use tracing::{debug, error, info, warn};
 
-use super::{kept::Kept, ways};
+use super::{kept::Kept, node, ways};
 use crate::{
     apply,
-    compile::{Frontend, Wanted, compile},
+    compile::{Frontend, NodeFacts, Wanted, WantedFrontend, compile},
     maps::{Maps, Pins},
     model::{Model, Service, ServiceName, diff},
     netlink::Location,
     observe::{
         backends::way,
-        state_name,
+        clock, kind_name, state_name,
         view::{BackendView, ServiceView, View},
     },
-    plan::{self, Mirror, Step, Ways as _},
+    plan::{self, Mirror, Step, Tuning, Ways as _},
 };
 
 /// How many rows of removed backends are freed at once when no other is left.
@@ -47,7 +46,9 @@ pub struct Control {
     mirror: Mirror,
     kept: Kept,
     pins: Pins,
-    seed: u64,
+    tuning: Tuning,
+    /// This node, as everything that is served was compiled for.
+    node: NodeFacts,
     /// Services whose last change was not fully applied, and why.
     failed: BTreeMap<ServiceName, String>,
     /// No lines about single services now.
@@ -76,7 +77,8 @@ impl Control {
             mirror,
             kept,
             pins,
-            seed,
+            tuning: Tuning { seed, hz: clock::hz(), tick_shift: clock::tick_shift(clock::hz()) },
+            node: NodeFacts::default(),
             failed: BTreeMap::new(),
             quiet: false,
             started: false,
@@ -87,7 +89,7 @@ impl Control {
     /// Serves `model` instead of what is served.
     pub fn serve(&mut self, mut model: Model, ways: &ways::View) -> Result<Served> {
         let start = Instant::now();
-        if model.hash_seed.is_some_and(|seed| seed != self.seed) {
+        if model.hash_seed.is_some_and(|seed| seed != self.tuning.seed) {
             warn!("hashSeed has changed: it takes effect when the agent is started again");
         }
         let mut addresses = self.kept.addresses.clone();
@@ -105,6 +107,8 @@ impl Control {
             self.failed.remove(name);
         }
         self.quiet = count > LINES;
+        let node = node::facts(&self.model, ways);
+        let moved = self.started && node != self.node;
         if !std::mem::replace(&mut self.started, true) {
             self.remove_unwanted();
         }
@@ -114,9 +118,14 @@ impl Control {
                 self.remove_lost(name, service);
             }
         }
+        self.node = node;
         for name in changed {
             self.publish(name, ways, None);
         }
+        if moved {
+            self.publish_all(ways);
+        }
+        self.refuse_other_ports();
         let published = start.elapsed() - compared;
         self.reclaim();
         if std::mem::take(&mut self.quiet) {
@@ -144,12 +153,22 @@ impl Control {
         for (name, why) in &failed {
             self.publish(name.clone(), ways, Some(why));
         }
+        self.refuse_other_ports();
         self.reclaim();
         self.view_changed |= failed != self.failed;
     }
 
-    /// Follows a change of the ways to backends.
+    /// Follows a change of the host: its addresses, the ways to backends.
     pub fn follow(&mut self, ways: &ways::View) {
+        let node = node::facts(&self.model, ways);
+        if node != self.node {
+            let changed: Vec<IpAddr> = node.own.iter().chain(&self.node.own).copied().collect();
+            self.mirror.touch_addresses(changed);
+            self.node = node;
+            self.publish_all(ways);
+            self.refuse_other_ports();
+            self.view_changed = true;
+        }
         let mut followed = 0;
         for address in self.mirror.addresses() {
             match plan::way(&mut self.mirror, address, ways) {
@@ -204,16 +223,16 @@ impl Control {
     }
 
     fn service_views(&self, service: &Arc<Service>) -> Vec<ServiceView> {
-        let view = |wanted: &Wanted, frontend: &Frontend| {
+        let view = |wanted: &Wanted, frontend: &WantedFrontend| {
             Some(ServiceView {
-                id: self.mirror.service_of(frontend)?,
+                id: self.mirror.service_of(&frontend.at)?,
                 namespace: service.name.namespace.clone(),
                 name: service.name.name.clone(),
                 port_name: wanted.port_name.clone(),
-                kind: "ClusterIP".to_owned(),
-                address: frontend.address,
-                port: frontend.port,
-                protocol: frontend.protocol.to_string(),
+                kind: kind_name(frontend.kind).to_owned(),
+                address: frontend.at.address,
+                port: frontend.at.port,
+                protocol: frontend.at.protocol.to_string(),
                 backends: wanted
                     .backends
                     .iter()
@@ -226,7 +245,7 @@ impl Control {
                     .collect(),
             })
         };
-        compile(service)
+        compile(service, &self.node)
             .iter()
             .flat_map(|wanted| wanted.frontends.iter().filter_map(|frontend| view(wanted, frontend)))
             .collect()
@@ -238,13 +257,14 @@ impl Control {
             .model
             .services
             .values()
-            .flat_map(|service| compile(service))
+            .flat_map(|service| compile(service, &self.node))
             .flat_map(|wanted| wanted.frontends)
+            .map(|frontend| frontend.at)
             .collect();
         let unwanted: Vec<u32> = self
             .mirror
             .services()
-            .filter(|(_, found)| !found.frontends.iter().any(|frontend| wanted.contains(frontend)))
+            .filter(|(_, found)| !found.frontends.iter().any(|frontend| wanted.contains(&frontend.at)))
             .map(|(id, _)| id)
             .collect();
         let (count, quiet) = (unwanted.len(), unwanted.len() > LINES);
@@ -259,7 +279,7 @@ impl Control {
                 self.failed.insert(name, NOT_WRITTEN.to_owned());
             } else if !quiet {
                 for frontend in frontends {
-                    info!("{} removed: no service asks for it", show(&frontend));
+                    info!("{} removed: no service asks for it", show(&frontend.at));
                 }
             }
         }
@@ -272,27 +292,42 @@ impl Control {
             .services
             .get(name)
             .into_iter()
-            .flat_map(|service| compile(service))
+            .flat_map(|service| compile(service, &self.node))
             .flat_map(|wanted| wanted.frontends)
+            .map(|frontend| frontend.at)
             .collect();
-        for wanted in compile(old) {
-            if wanted.frontends.iter().any(|frontend| now.contains(frontend)) {
+        for wanted in compile(old, &self.node) {
+            if wanted.frontends.iter().any(|frontend| now.contains(&frontend.at)) {
                 continue;
             }
-            let Some(id) = self.mirror.service_of(&wanted.frontends[0]) else { continue };
+            let Some(id) = self.mirror.service_of(&wanted.frontends[0].at) else { continue };
             let steps = plan::removal(&self.mirror, id);
             if !self.apply(&name.to_string(), &steps) {
                 self.failed.insert(name.clone(), NOT_WRITTEN.to_owned());
             } else if !self.quiet {
-                info!("service {name} {}: removed", show(&wanted.frontends[0]));
+                info!("service {name} {}: removed", show(&wanted.frontends[0].at));
             }
         }
+    }
+
+    /// Publishes whatever of the model is not yet as this node should have it.
+    fn publish_all(&mut self, ways: &ways::View) {
+        let names: Vec<ServiceName> = self.model.services.keys().cloned().collect();
+        for name in names {
+            self.publish(name, ways, None);
+        }
+    }
+
+    /// Keeps the rows of addresses in step with their frontends.
+    fn refuse_other_ports(&mut self) {
+        let steps = plan::addresses(&mut self.mirror, &self.node.own);
+        self.apply("service addresses", &steps);
     }
 
     /// Publishes a service of the model; `failed` is why that could not be done the last time.
     fn publish(&mut self, name: ServiceName, ways: &ways::View, failed: Option<&String>) {
         let Some(service) = self.model.services.get(&name).cloned() else { return };
-        for wanted in compile(&service) {
+        for wanted in compile(&service, &self.node) {
             match self.plan(&wanted, ways) {
                 Ok(steps) if steps.is_empty() => {}
                 Ok(steps) => {
@@ -300,14 +335,14 @@ impl Control {
                         self.failed.insert(name.clone(), NOT_WRITTEN.to_owned());
                     } else if !self.quiet {
                         let log = describe(&wanted, &steps);
-                        info!("service {name} {}: {log}", show(&wanted.frontends[0]));
+                        info!("service {name} {}: {log}", show(&wanted.frontends[0].at));
                     }
                 }
                 Err(full) => {
                     let why = full.to_string();
                     // Said once, not with every try.
                     if !self.quiet && failed != Some(&why) {
-                        error!("service {name} {} not taken over: {why}", show(&wanted.frontends[0]));
+                        error!("service {name} {} not taken over: {why}", show(&wanted.frontends[0].at));
                     }
                     self.failed.insert(name.clone(), why);
                 }
@@ -318,21 +353,21 @@ impl Control {
     /// Plans one service port; where a map is full, what waits for readers or has long been removed
     /// is freed first.
     fn plan(&mut self, wanted: &Wanted, ways: &ways::View) -> Result<Vec<Step>, plan::Full> {
-        match plan::service(&mut self.mirror, wanted, ways, self.seed) {
+        match plan::service(&mut self.mirror, wanted, ways, self.tuning) {
             Ok(steps) => return Ok(steps),
             Err(_) => self.reclaim(),
         }
-        match plan::service(&mut self.mirror, wanted, ways, self.seed) {
+        match plan::service(&mut self.mirror, wanted, ways, self.tuning) {
             Ok(steps) => return Ok(steps),
             Err(full) if full.map != "backends" => return Err(full),
             Err(_) => {
-                let ipv6 = wanted.frontends[0].address.is_ipv6();
+                let ipv6 = wanted.frontends[0].at.address.is_ipv6();
                 let steps = plan::recycle(&mut self.mirror, ipv6, RECYCLED.max(wanted.backends.len()));
                 self.apply("recycling", &steps);
                 self.reclaim();
             }
         }
-        plan::service(&mut self.mirror, wanted, ways, self.seed)
+        plan::service(&mut self.mirror, wanted, ways, self.tuning)
     }
 
     /// Carries steps out; whether all of them were.
@@ -347,7 +382,7 @@ impl Control {
     }
 
     fn reclaim(&mut self) {
-        if let Err(error) = apply::reclaim(&mut self.mirror) {
+        if let Err(error) = apply::reclaim(&mut self.maps, &mut self.mirror) {
             error!("waiting for readers of the maps (membarrier): {error}");
         }
     }
@@ -359,7 +394,7 @@ fn show(frontend: &Frontend) -> String {
 
 /// What a change does, in the words of a log.
 fn describe(wanted: &Wanted, steps: &[Step]) -> String {
-    let active = wanted.backends.iter().filter(|backend| backend.state == BackendState::Active).count();
+    let active = wanted.backends.iter().filter(|backend| backend.state.is_active()).count();
     let mut changes = Vec::new();
     for step in steps {
         match step {

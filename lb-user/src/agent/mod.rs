@@ -2,6 +2,7 @@
 
 mod control;
 mod kept;
+mod node;
 pub mod options;
 mod ports;
 mod programs;

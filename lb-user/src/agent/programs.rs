@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, anyhow};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned, programs::SchedClassifier};
 use aya_log::{EbpfLogger, Level};
 use lb_common::{
-    abi::{Lifetimes, ReachKind, Settings},
+    abi::{Cidr, Lifetimes, MAX_CIDRS, ReachKind, Settings},
     path::Hook,
 };
 
@@ -57,7 +57,10 @@ impl Programs {
             tick_shift,
             has_csum_ipv6: (kernel >= (6, 16)) as u32,
             peer_scrubs: (kernel >= (6, 15)) as u32,
+            outside: 0,
             lifetimes: Lifetimes::default_ticks(hz, tick_shift),
+            cidrs4: [Cidr::NONE; MAX_CIDRS],
+            cidrs6: [Cidr::NONE; MAX_CIDRS],
         };
         Programs {
             pins: pins.clone(),

@@ -4,22 +4,22 @@
 
 use std::net::IpAddr;
 
-use lb_common::abi::BackendState;
+use lb_common::abi::Scope;
 
 use super::WantedBackend;
 
 /// The largest table, a prime: past 10,485 backends each has fewer than 100 slots.
 const LARGEST: u32 = 1_048_573;
 
-/// For every slot the index of its backend in `backends`; empty if none is active.
+/// For every slot the index of its backend in `backends`; empty if none takes flows of that scope.
 ///
 /// The length is a prime over 100 times the number of active backends, so that shares are right within
 /// a hundredth; one slot is enough for one backend. The number is first raised to the next of 2, 3, 4,
 /// 6, 8, 12 ..., so that most changes keep the length, and with it most slots.
-pub fn table(backends: &[WantedBackend], seed: u64) -> Vec<u32> {
+pub fn table(backends: &[WantedBackend], scope: Scope, seed: u64) -> Vec<u32> {
     let active: Vec<u32> = (0..)
         .zip(backends)
-        .filter(|(_, backend)| backend.state == BackendState::Active && backend.weight > 0)
+        .filter(|(_, backend)| backend.state.takes(scope) && backend.weight > 0)
         .map(|(index, _)| index)
         .collect();
     match active[..] {

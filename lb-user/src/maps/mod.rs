@@ -2,14 +2,15 @@
 
 mod mapped;
 mod pins;
+mod ranges;
 
 use std::path::{Path, PathBuf};
 
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use lb_common::{
     abi::{
-        BackendRow, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, INTEREST_BITS, ReachRow, SetRow,
-        SlotRow, Traffic, Word,
+        BackendRow, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, INTEREST_BITS, RangeKey, ReachRow,
+        SetRow, SlotRow, Traffic, Word,
     },
     family::{Family, V4, V6},
 };
@@ -32,9 +33,11 @@ impl Sizes {
     const SLOTS: u32 = 307;
     /// Backends per service.
     const BACKENDS: u32 = 8;
+    /// Frontends per service, rows of addresses among them.
+    const FRONTENDS: u32 = 4;
 
     /// Name and rows of each map whose size is not fixed.
-    pub fn entries(&self) -> [(&'static str, u32); 11] {
+    pub fn entries(&self) -> [(&'static str, u32); 15] {
         let backends = self.services.saturating_mul(Self::BACKENDS).min(1 << 24);
         [
             ("SERVICES", self.services),
@@ -42,18 +45,22 @@ impl Sizes {
             ("SLOTS", self.services.saturating_mul(Self::SLOTS).max(1 << 21)),
             ("REACH", backends),
             ("TRAFFIC", self.services),
-            ("FRONTENDS4", self.services.saturating_mul(2)),
-            ("FRONTENDS6", self.services.saturating_mul(2)),
+            ("FRONTENDS4", self.services.saturating_mul(Self::FRONTENDS)),
+            ("FRONTENDS6", self.services.saturating_mul(Self::FRONTENDS)),
             ("BACKENDS4", backends),
             ("BACKENDS6", backends),
             ("FLOWS4", self.flows),
             ("FLOWS6", self.flows),
+            ("AFFINITY4", self.flows / 4),
+            ("AFFINITY6", self.flows / 4),
+            ("RANGES4", self.services.saturating_mul(2).max(1 << 16)),
+            ("RANGES6", self.services.saturating_mul(2).max(1 << 16)),
         ]
     }
 }
 
 /// The names of all maps that are pinned.
-pub const PINNED: [&str; 13] = [
+pub const PINNED: [&str; 17] = [
     "INTEREST",
     "SERVICES",
     "SETS",
@@ -67,6 +74,10 @@ pub const PINNED: [&str; 13] = [
     "FRONTENDS6",
     "BACKENDS6",
     "FLOWS6",
+    "AFFINITY4",
+    "AFFINITY6",
+    "RANGES4",
+    "RANGES6",
 ];
 
 /// Why an instance's maps can't be used.
@@ -121,6 +132,10 @@ pub struct Side<F: Family> {
     pub max_frontends: u32,
     /// Rows of the flow table.
     pub max_flows: u32,
+    /// Source ranges.
+    pub ranges: LpmTrie<MapData, RangeKey<F>, u32>,
+    /// Rows of their trie.
+    pub max_ranges: u32,
 }
 
 /// All maps of one instance.
@@ -156,8 +171,8 @@ impl Maps {
             reach: mapped(dir, "REACH")?,
             counters: per_cpu(dir, "COUNTERS")?,
             traffic: per_cpu(dir, "TRAFFIC")?,
-            v4: side(dir, "FRONTENDS4", "BACKENDS4", "FLOWS4")?,
-            v6: side(dir, "FRONTENDS6", "BACKENDS6", "FLOWS6")?,
+            v4: side(dir, ["FRONTENDS4", "BACKENDS4", "FLOWS4", "RANGES4"])?,
+            v6: side(dir, ["FRONTENDS6", "BACKENDS6", "FLOWS6", "RANGES6"])?,
         };
         let (bits, counters) = (maps.interest.len() * 64, maps.counters.len());
         if bits != INTEREST_BITS || counters != Counter::COUNT {
@@ -194,9 +209,11 @@ fn per_cpu<T: aya::Pod>(dir: &Path, name: &str) -> Result<PerCpuArray<MapData, T
         .map_err(|source| OpenError::Map { path: dir.join(name), source })
 }
 
-fn side<F: Family>(dir: &Path, frontends: &str, backends: &str, flows: &str) -> Result<Side<F>, OpenError> {
+fn side<F: Family>(dir: &Path, names: [&str; 4]) -> Result<Side<F>, OpenError> {
+    let [frontends, backends, flows, ranges] = names;
     let (frontend_data, max_frontends) = data(dir, frontends, size_of::<FrontendRow>())?;
     let (flow_data, max_flows) = data(dir, flows, size_of::<FlowRow<F>>())?;
+    let (range_data, max_ranges) = data(dir, ranges, size_of::<u32>())?;
     let error = |name: &str| {
         let path = dir.join(name);
         move |source| OpenError::Map { path, source }
@@ -207,5 +224,7 @@ fn side<F: Family>(dir: &Path, frontends: &str, backends: &str, flows: &str) -> 
         flows: HashMap::try_from(Map::LruHashMap(flow_data)).map_err(error(flows))?,
         max_frontends,
         max_flows,
+        ranges: LpmTrie::try_from(Map::LpmTrie(range_data)).map_err(error(ranges))?,
+        max_ranges,
     })
 }

@@ -24,13 +24,13 @@ pub fn changes(old: &Model, new: &mut Model) -> Vec<ServiceName> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Protocol, Service, ServicePort};
+    use crate::model::{Service, ServicePort};
 
     fn model(services: &[(&str, u16)]) -> Model {
         let services = services.iter().map(|&(name, port)| {
             let name = ServiceName { namespace: "default".into(), name: name.into() };
-            let port = ServicePort { name: String::new(), port, protocol: Protocol::Tcp, endpoints: vec![] };
-            let service = Service { name: name.clone(), addresses: vec![], wants: vec![], ports: vec![port] };
+            let port = ServicePort { port, ..ServicePort::default() };
+            let service = Service { name: name.clone(), ports: vec![port], ..Service::default() };
             (name, Arc::new(service))
         });
         Model { services: services.collect(), ..Model::default() }

@@ -17,10 +17,36 @@ pub struct Model {
     pub service_cidrs: Vec<IpNet>,
     /// Seed of the Maglev tables; the same on every node gives the same tables. `None`: the agent's own.
     pub hash_seed: Option<u64>,
+    /// This node, as far as the config says.
+    pub node: Node,
+    /// Addresses of this node that node ports are reached at.
+    pub node_port_addresses: Vec<NodePortAddress>,
+}
+
+/// What the config says about the node it is read on; what it leaves out is found on the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Its name, as endpoints' `nodeName` has it. `None`: the host's name.
+    pub name: Option<String>,
+    /// Its addresses, the primary one of each family first. Empty: those of the host's uplinks.
+    pub addresses: Vec<IpAddr>,
+    /// The pods' networks. Empty: the bridges' subnets.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Its zone (`topology.kubernetes.io/zone`), if it has one.
+    pub zone: Option<String>,
+}
+
+/// An item of `nodePortAddresses`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodePortAddress {
+    /// The node's primary address of each family.
+    Primary,
+    /// Those of the node's addresses that lie in a range.
+    Range(IpNet),
 }
 
 /// `namespace/name`, unique within a model.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceName {
     /// Kubernetes' namespace; `default` where the config names none.
     pub namespace: String,
@@ -35,26 +61,103 @@ impl fmt::Display for ServiceName {
 }
 
 /// One service: the addresses it is reached at and its ports.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
     /// Its name.
     pub name: ServiceName,
+    /// Its type.
+    pub kind: ServiceType,
     /// Cluster IPs, at most one per family; never empty once addresses have been given.
     pub addresses: Vec<IpAddr>,
     /// Families that an address is given for from the ranges ([`addresses::Allocations`]); empty where the
     /// source names the addresses itself.
     pub wants: Vec<Family>,
+    /// Addresses outside, which somebody else brings to this node.
+    pub external_ips: Vec<IpAddr>,
+    /// Addresses that a load balancer brings to this node.
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// Who may use the load balancer's addresses; empty: everybody.
+    pub source_ranges: Vec<IpNet>,
+    /// Which backends clients of the cluster IPs get.
+    pub internal_policy: TrafficPolicy,
+    /// Which backends clients from outside get at the other addresses.
+    pub external_policy: TrafficPolicy,
+    /// Session affinity by the client's address: its timeout in seconds, 1 to 86,400.
+    pub affinity: Option<u32>,
+    /// How a backend is chosen for a new flow.
+    pub algorithm: Algorithm,
+    /// Which backends are preferred by where they are.
+    pub distribution: Distribution,
     /// The ports, in the order of the config. No two share port and protocol.
     pub ports: Vec<ServicePort>,
 }
 
+/// `spec.type` of a Service that is served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServiceType {
+    /// Cluster IPs and external IPs.
+    #[default]
+    ClusterIp,
+    /// Node ports, too.
+    NodePort,
+    /// Addresses of a load balancer, too.
+    LoadBalancer,
+}
+
+impl fmt::Display for ServiceType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ServiceType::ClusterIp => "ClusterIP",
+            ServiceType::NodePort => "NodePort",
+            ServiceType::LoadBalancer => "LoadBalancer",
+        })
+    }
+}
+
+/// `internalTrafficPolicy` and `externalTrafficPolicy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrafficPolicy {
+    /// All usable backends.
+    #[default]
+    Cluster,
+    /// Those on this node; none elsewhere.
+    Local,
+}
+
+/// How a backend is chosen for a new flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Algorithm {
+    /// By a hash of the flow, alike on every node with the same seed.
+    #[default]
+    Maglev,
+    /// At random.
+    Random,
+}
+
+/// `spec.trafficDistribution`, and the topology annotations it took the place of. It counts only where
+/// every ready endpoint has hints and one of them matches this node (KEP-2433, KEP-3015).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Distribution {
+    /// Everywhere alike. Hints that endpoints carry count all the same: whoever wrote them wants so.
+    #[default]
+    Even,
+    /// This node's zone first (`PreferSameZone`, `PreferClose`).
+    SameZone,
+    /// This node first, then its zone (`PreferSameNode`).
+    SameNode,
+}
+
 /// One port of a service, with the endpoints it is balanced over.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServicePort {
     /// The port's name, empty for an only port.
     pub name: String,
     /// The frontend's port, never 0.
     pub port: u16,
+    /// The port of this node's addresses that leads here, too.
+    pub node_port: Option<u16>,
+    /// As `node_port`, outside the range of node ports and with one container behind it (Docker's `-p`).
+    pub host_port: Option<u16>,
     /// Its transport protocol.
     pub protocol: Protocol,
     /// Endpoints of every family; those of a family without a service address are left out.
@@ -93,12 +196,15 @@ impl fmt::Display for Family {
 }
 
 /// A transport protocol that can be balanced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {
     /// IP protocol 6.
+    #[default]
     Tcp,
     /// IP protocol 17.
     Udp,
+    /// IP protocol 132. Its checksum covers ports and no addresses, so a port stays as it is.
+    Sctp,
 }
 
 impl Protocol {
@@ -107,7 +213,15 @@ impl Protocol {
         match self {
             Protocol::Tcp => 6,
             Protocol::Udp => 17,
+            Protocol::Sctp => 132,
         }
+    }
+
+    /// From the number in the IP header.
+    pub fn from_number(number: u32) -> Option<Protocol> {
+        [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
+            .into_iter()
+            .find(|protocol| u32::from(protocol.number()) == number)
     }
 }
 
@@ -116,6 +230,7 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Protocol::Tcp => "TCP",
             Protocol::Udp => "UDP",
+            Protocol::Sctp => "SCTP",
         })
     }
 }
@@ -131,6 +246,22 @@ pub struct Endpoint {
     pub weight: u16,
     /// `conditions` of a Kubernetes EndpointSlice; ready and serving, not terminating, elsewhere.
     pub conditions: Conditions,
+    /// Where it is, if somebody has said. Shared by the endpoints of one place.
+    pub place: Option<Arc<Place>>,
+}
+
+/// Where an endpoint is, and for whom it is meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// Its node. `None`: not told, then it is on this node if its address is the host's own or in the
+    /// pods' networks.
+    pub node: Option<String>,
+    /// Its zone.
+    pub zone: Option<String>,
+    /// `hints.forZones`: the zones that should use it.
+    pub for_zones: Vec<String>,
+    /// `hints.forNodes`: the nodes that should use it.
+    pub for_nodes: Vec<String>,
 }
 
 /// `discovery.k8s.io/v1` EndpointConditions, with the defaults of its documentation applied.

@@ -64,6 +64,7 @@ fn add<F: Addresses>(all: &mut Vec<Flow>, side: &Side<F>) -> Result<()> {
             protocol: match protocol {
                 Protocol::Tcp => "TCP",
                 Protocol::Udp => "UDP",
+                Protocol::Sctp => "SCTP",
             },
             state: match row.state() {
                 FlowState::Unanswered => "unanswered",

@@ -9,23 +9,37 @@ pub mod status;
 pub mod view;
 
 use lb_common::{
-    abi::BackendState,
+    abi::{BackendState, FrontendKind},
     family::{Family, V4, V6},
 };
 use view::BackendView;
 
 /// How many of a service's backends are ready.
 pub fn ready(backends: &[BackendView]) -> String {
-    let ready = backends.iter().filter(|backend| backend.state == state_name(BackendState::Active)).count();
+    let ready = backends.iter().filter(|backend| backend.state == READY).count();
     format!("{ready}/{}", backends.len())
 }
+
+const READY: &str = "ready";
 
 /// The word for a backend's state.
 pub fn state_name(state: BackendState) -> &'static str {
     match state {
-        BackendState::Active => "ready",
+        BackendState::Active(_) => READY,
         BackendState::Draining => "draining",
         BackendState::Removed | BackendState::Free => "removed",
+    }
+}
+
+/// The word for a frontend's kind.
+pub fn kind_name(kind: FrontendKind) -> &'static str {
+    match kind {
+        FrontendKind::ClusterIp => "ClusterIP",
+        FrontendKind::NodePort => "NodePort",
+        FrontendKind::LoadBalancer => "LoadBalancer",
+        FrontendKind::ExternalIp => "ExternalIP",
+        FrontendKind::HostPort => "HostPort",
+        FrontendKind::Address => "Address",
     }
 }
 

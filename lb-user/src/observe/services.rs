@@ -76,7 +76,7 @@ pub fn services(maps: &Maps, view: &View) -> Vec<Service> {
 fn unnamed(maps: &Maps, mirror: &Mirror, traffic: impl Fn(u32) -> Traffic) -> Vec<Service> {
     let service = |id: u32, found: &crate::plan::Found| {
         let slots = |backend: u32| {
-            let slots = found.first..found.first + found.len;
+            let slots = found.published.iter().flat_map(|set| set.first..set.first + set.len);
             slots.filter(|index| maps.slots.get(*index).backend == backend).count() as u16
         };
         let backends: Vec<BackendView> = mirror
@@ -93,11 +93,11 @@ fn unnamed(maps: &Maps, mirror: &Mirror, traffic: impl Fn(u32) -> Traffic) -> Ve
         let frontends = found.frontends.iter().map(move |frontend| Service {
             namespace: String::new(),
             name: String::new(),
-            kind: "ClusterIP".to_owned(),
+            kind: super::kind_name(frontend.kind).to_owned(),
             port_name: String::new(),
-            address: frontend.address,
-            port: frontend.port,
-            protocol: frontend.protocol.to_string(),
+            address: frontend.at.address,
+            port: frontend.at.port,
+            protocol: frontend.at.protocol.to_string(),
             backends: backends.clone(),
             packets,
             bytes,

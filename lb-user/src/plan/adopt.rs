@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 
 use lb_common::{
-    abi::{BackendState, BackendWord, FrontendKey, SlotRow},
+    abi::{BackendState, BackendWord, FrontendKey, FrontendKind, SlotRow},
     family::{V4, V6},
 };
 
-use super::{Found, FoundBackend, Ids, Mirror, mirror::digest};
+use super::{FoundBackend, Ids, Mirror, Published, mirror::digest};
 use crate::{
-    compile::Frontend,
+    compile::{Frontend, WantedFrontend},
     maps::{Maps, Side},
     model::Protocol,
     observe::Addresses,
@@ -26,10 +26,13 @@ pub fn adopt(maps: &Maps) -> Mirror {
         "BACKENDS6" => maps.v6.backends.len(),
         "FRONTENDS4" => maps.v4.max_frontends,
         "FRONTENDS6" => maps.v6.max_frontends,
+        "RANGES4" => maps.v4.max_ranges,
+        "RANGES6" => maps.v6.max_ranges,
         _ => 0,
     }));
     frontends::<V4>(&mut mirror, &maps.v4);
     frontends::<V6>(&mut mirror, &maps.v6);
+    let mut ranges = maps.source_ranges();
     let mut sets = HashSet::new();
     for id in mirror.service_ids() {
         let word = maps.services.word(id);
@@ -37,20 +40,22 @@ pub fn adopt(maps: &Maps) -> Mirror {
         if word.low == 0 || set.service != id {
             continue;
         }
-        let rows: Vec<SlotRow> =
-            (set.first..set.first + set.len).map(|index| maps.slots.get(index)).collect();
-        mirror.ids.adopt_slots(set.first, set.len);
+        // The slots of both scopes lie behind each other, or are the same.
+        let end = (set.first + set.len).max(set.local_first + set.local_len);
+        let rows: Vec<SlotRow> = (set.first..end).map(|index| maps.slots.get(index)).collect();
+        let ranges = ranges.remove(&set.source_ranges).filter(|_| set.source_ranges != 0).unwrap_or_default();
+        let len = rows.len() as u32;
+        mirror.ids.adopt_slots(set.first, len);
+        mirror.count_ranges(&ranges, 1);
         sets.insert(word.low);
+        let digest = digest(&rows, &set, &ranges);
         mirror.adopt_service(id, |found| {
-            *found = Found {
-                set: Some(word.low),
-                first: set.first,
-                len: set.len,
-                generation: word.generation,
-                digest: digest(&rows),
-                ..std::mem::take(found)
-            };
+            found.published = Some(Published { set: word.low, first: set.first, len, digest, ranges });
+            found.generation = word.generation;
         });
+    }
+    for (set, ranges) in ranges {
+        mirror.adopt_stale_ranges(set, ranges);
     }
     let services: HashSet<u32> = mirror.service_ids().into_iter().collect();
     mirror.ids.adopt_services(|id| services.contains(&id));
@@ -64,13 +69,14 @@ pub fn adopt(maps: &Maps) -> Mirror {
 fn frontends<F: Addresses>(mirror: &mut Mirror, side: &Side<F>) {
     for (key, row) in side.frontends.iter().flatten() {
         let key: FrontendKey<F> = key;
-        let protocol = match key.protocol {
-            6 => Protocol::Tcp,
-            17 => Protocol::Udp,
-            _ => continue,
-        };
-        let frontend = Frontend { address: F::ip(key.addr), port: u16::from_be(key.port), protocol };
-        mirror.adopt_frontend(frontend, row.service);
+        let kind = FrontendKind::from_bits(row.kind);
+        if kind == FrontendKind::Address {
+            mirror.adopt_address(F::ip(key.addr));
+            continue;
+        }
+        let Some(protocol) = Protocol::from_number(key.protocol) else { continue };
+        let at = Frontend { address: F::ip(key.addr), port: u16::from_be(key.port), protocol };
+        mirror.adopt_frontend(WantedFrontend { at, kind }, row.service);
     }
 }
 

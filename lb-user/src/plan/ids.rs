@@ -28,6 +28,7 @@ pub struct Ids {
     backends: [Backends; 2],
     slots: Ranges,
     frontends: [(u32, u32); 2],
+    ranges: [(u32, u32); 2],
 }
 
 /// Ids of one map.
@@ -148,6 +149,7 @@ impl Ids {
             backends: [backends("BACKENDS4"), backends("BACKENDS6")],
             slots: Ranges::new(size("SLOTS")),
             frontends: [(0, size("FRONTENDS4")), (0, size("FRONTENDS6"))],
+            ranges: [(0, size("RANGES4")), (0, size("RANGES6"))],
         }
     }
 
@@ -188,6 +190,16 @@ impl Ids {
     pub(super) fn admit_frontends(&self, ipv6: bool, more: u32) -> Result<(), Full> {
         let (used, max) = self.frontends[ipv6 as usize];
         if used + more > max { Err(Full { map: "frontends", max, advice: ADVICE }) } else { Ok(()) }
+    }
+
+    pub(super) fn admit_ranges(&self, ipv6: bool, more: u32) -> Result<(), Full> {
+        let (used, max) = self.ranges[ipv6 as usize];
+        if used + more > max { Err(Full { map: "source ranges", max, advice: ADVICE }) } else { Ok(()) }
+    }
+
+    pub(super) fn count_ranges(&mut self, ipv6: bool, more: i64) {
+        let used = &mut self.ranges[ipv6 as usize].0;
+        *used = (*used as i64 + more).max(0) as u32;
     }
 
     pub(super) fn count_frontend(&mut self, ipv6: bool, inserted: bool) {

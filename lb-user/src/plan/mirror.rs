@@ -2,35 +2,45 @@
 //! maps when an agent takes over.
 
 use std::{
-    collections::{HashMap, VecDeque},
-    hash::Hasher as _,
+    collections::{HashMap, HashSet, VecDeque},
+    hash::{Hash as _, Hasher as _},
     net::IpAddr,
 };
 
-use lb_common::abi::{BackendState, BackendWord, ReachRow, SlotRow};
+use ipnet::IpNet;
+use lb_common::abi::{BackendState, BackendWord, ReachRow, SetRow, SlotRow};
 
 use super::{Ids, Step};
-use crate::compile::Frontend;
+use crate::compile::{Frontend, WantedFrontend};
 
 /// A service row and what hangs on it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Found {
-    /// Index of its published set.
-    pub set: Option<u32>,
-    /// First slot of the set.
-    pub first: u32,
-    /// Its number of slots.
-    pub len: u32,
+    /// Its published set.
+    pub published: Option<Published>,
     /// Generation of the service's word.
     pub generation: u32,
     /// Its family.
     pub ipv6: bool,
-    /// Of the slots' content.
-    pub digest: u64,
     /// Frontends that lead to it.
-    pub frontends: Vec<Frontend>,
+    pub frontends: Vec<WantedFrontend>,
     /// Ids of its backends, removed ones that still have a row among them.
     pub backends: Vec<u32>,
+}
+
+/// A set and the rows that are its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Published {
+    /// Its row.
+    pub set: u32,
+    /// First slot.
+    pub first: u32,
+    /// Number of slots, of both scopes.
+    pub len: u32,
+    /// Of everything that a change of would be a change of the set ([`digest`]).
+    pub digest: u64,
+    /// Its source ranges.
+    pub ranges: Vec<IpNet>,
 }
 
 /// Numbers of rows in use, of IPv4 and IPv6.
@@ -65,12 +75,24 @@ pub struct Mirror {
     /// The free rows.
     pub ids: Ids,
     frontends: HashMap<Frontend, u32>,
+    addresses: HashMap<IpAddr, FrontendAddress>,
+    /// Addresses whose frontends have changed since the last look.
+    touched: HashSet<IpAddr>,
     services: HashMap<u32, Found>,
     backends: [HashMap<u32, Owned>; 2],
     reach: HashMap<IpAddr, Way>,
     /// Backends that were removed, longest ago first; some of them serve again by now.
     removed: [VecDeque<u32>; 2],
     retired: Vec<Retired>,
+}
+
+/// An address that frontends have, or had.
+#[derive(Clone, Copy, Debug, Default)]
+struct FrontendAddress {
+    /// How many.
+    frontends: u32,
+    /// Its row is there.
+    row: bool,
 }
 
 /// A backend and the service it is or was of.
@@ -92,15 +114,25 @@ struct Way {
 #[derive(Clone, Debug, PartialEq)]
 enum Retired {
     Service(u32),
-    Set { index: u32, first: u32, len: u32 },
+    Set(Published),
+    /// Of a set that was gone when we came.
+    Ranges {
+        set: u32,
+        ranges: Vec<IpNet>,
+    },
     Reach(u32),
-    Backend { ipv6: bool, id: u32 },
+    Backend {
+        ipv6: bool,
+        id: u32,
+    },
 }
 
-/// A digest of a set's slots.
-pub fn digest(rows: &[SlotRow]) -> u64 {
+/// A digest of a set: its slots, what its row says besides where they are, its source ranges.
+pub fn digest(slots: &[SlotRow], row: &SetRow, ranges: &[IpNet]) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
-    hasher.write(bytemuck::cast_slice(rows));
+    hasher.write(bytemuck::cast_slice(slots));
+    [row.len, row.local_len, row.flags, row.affinity].hash(&mut hasher);
+    ranges.hash(&mut hasher);
     hasher.finish()
 }
 
@@ -110,6 +142,8 @@ impl Mirror {
         Mirror {
             ids,
             frontends: HashMap::new(),
+            addresses: HashMap::new(),
+            touched: HashSet::new(),
             services: HashMap::new(),
             reach: HashMap::new(),
             backends: Default::default(),
@@ -121,6 +155,11 @@ impl Mirror {
     /// The service a frontend leads to.
     pub fn service_of(&self, frontend: &Frontend) -> Option<u32> {
         self.frontends.get(frontend).copied()
+    }
+
+    /// Whether a frontend leads to a service, and as what it should.
+    pub(super) fn has(&self, frontend: &WantedFrontend, service: u32) -> bool {
+        self.services.get(&service).is_some_and(|found| found.frontends.contains(frontend))
     }
 
     /// A service row in use.
@@ -141,7 +180,12 @@ impl Mirror {
             services: self.services.len() as u32,
             frontends: [family(false), family(true)],
             backends: [self.backends[0].len() as u32, self.backends[1].len() as u32],
-            slots: self.services.values().map(|found| found.len).sum(),
+            slots: self
+                .services
+                .values()
+                .filter_map(|found| found.published.as_ref())
+                .map(|set| set.len)
+                .sum(),
         }
     }
 
@@ -200,8 +244,50 @@ impl Mirror {
         change(self.services.entry(id).or_default());
     }
 
-    pub(super) fn adopt_frontend(&mut self, frontend: Frontend, service: u32) {
+    pub(super) fn adopt_frontend(&mut self, frontend: WantedFrontend, service: u32) {
         self.note(&Step::InsertFrontend { frontend, service });
+    }
+
+    /// Ranges of a set that nothing points at; its row may be given out once they are deleted.
+    pub(super) fn adopt_stale_ranges(&mut self, set: u32, ranges: Vec<IpNet>) {
+        self.count_ranges(&ranges, 1);
+        self.retired.push(Retired::Ranges { set, ranges });
+    }
+
+    /// Notes that there are ranges more (`sign` 1) or less (-1). They are of one family.
+    pub(super) fn count_ranges(&mut self, ranges: &[IpNet], sign: i64) {
+        let ipv6 = ranges.first().is_some_and(|range| range.addr().is_ipv6());
+        self.ids.count_ranges(ipv6, sign * ranges.len() as i64);
+    }
+
+    pub(super) fn adopt_address(&mut self, address: IpAddr) {
+        self.touched.insert(address);
+        self.note(&Step::InsertAddress { address });
+    }
+
+    /// The addresses whose frontends have changed: whether each should have a row, and whether it has.
+    pub(super) fn touched_addresses(&mut self, own: &[IpAddr]) -> Vec<(IpAddr, bool, bool)> {
+        let touched = std::mem::take(&mut self.touched);
+        let state = |address: IpAddr| {
+            let known = self.addresses.get(&address).copied().unwrap_or_default();
+            (address, known.frontends > 0 && !own.contains(&address), known.row)
+        };
+        let mut states: Vec<_> = touched.into_iter().map(state).collect();
+        states.sort();
+        states
+    }
+
+    /// Has another look at addresses that have become the host's own, or are no longer.
+    pub fn touch_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        self.touched.extend(addresses);
+    }
+
+    fn count_address(&mut self, address: IpAddr, change: impl FnOnce(&mut FrontendAddress)) {
+        let known = self.addresses.entry(address).or_default();
+        change(known);
+        if known.frontends == 0 && !known.row {
+            self.addresses.remove(&address);
+        }
     }
 
     pub(super) fn adopt_way(&mut self, address: IpAddr, index: u32, row: ReachRow) {
@@ -210,34 +296,48 @@ impl Mirror {
 
     /// Follows a step that has been carried out.
     pub fn note(&mut self, step: &Step) {
-        match *step {
+        match step.clone() {
             Step::Reach { index, address, row } => {
                 let way = self.reach.entry(address).or_insert(Way { index, row, backends: Vec::new() });
                 (way.index, way.row) = (index, row);
             }
             Step::Backend { service, backend, .. } => self.note_backend(Some(service), backend),
             Step::Slots { .. } | Step::Set { .. } => {}
-            Step::Service { id, word, first, len, digest } => {
+            Step::Ranges { ranges, .. } => self.count_ranges(&ranges, 1),
+            Step::Service { id, word, published } => {
                 let found = self.services.entry(id).or_default();
-                (found.set, found.generation) = (Some(word.low), word.generation);
-                (found.first, found.len, found.digest) = (first, len, digest);
+                (found.published, found.generation) = (Some(published), word.generation);
             }
             Step::BackendWord { address, id, word } => self.note_word(address, id, word),
             Step::InsertFrontend { frontend, service } => {
-                self.frontends.insert(frontend, service);
+                let address = frontend.at.address;
+                self.frontends.insert(frontend.at, service);
                 let found = self.services.entry(service).or_default();
-                found.ipv6 = frontend.address.is_ipv6();
+                found.ipv6 = address.is_ipv6();
                 found.frontends.push(frontend);
-                self.ids.count_frontend(frontend.address.is_ipv6(), true);
+                self.ids.count_frontend(address.is_ipv6(), true);
+                self.touched.insert(address);
+                self.count_address(address, |known| known.frontends += 1);
             }
             Step::DeleteFrontend { frontend, service } => {
-                self.frontends.remove(&frontend);
+                let address = frontend.at.address;
+                self.frontends.remove(&frontend.at);
                 if let Some(found) = self.services.get_mut(&service) {
                     found.frontends.retain(|known| *known != frontend);
                 }
-                self.ids.count_frontend(frontend.address.is_ipv6(), false);
+                self.ids.count_frontend(address.is_ipv6(), false);
+                self.touched.insert(address);
+                self.count_address(address, |known| known.frontends = known.frontends.saturating_sub(1));
             }
-            Step::RetireSet { index, first, len } => self.retired.push(Retired::Set { index, first, len }),
+            Step::InsertAddress { address } => {
+                self.ids.count_frontend(address.is_ipv6(), true);
+                self.count_address(address, |known| known.row = true);
+            }
+            Step::DeleteAddress { address } => {
+                self.ids.count_frontend(address.is_ipv6(), false);
+                self.count_address(address, |known| known.row = false);
+            }
+            Step::RetireSet { published } => self.retired.push(Retired::Set(published)),
             Step::RetireService { id } => {
                 let backends = self.services.remove(&id).unwrap_or_default().backends;
                 for family in &mut self.backends {
@@ -316,15 +416,26 @@ impl Mirror {
         !self.retired.is_empty()
     }
 
-    /// Frees what has been retired, after every reader has gone.
+    /// The source ranges of sets that have been retired; of no use once every reader has gone.
+    pub fn retired_ranges(&self) -> impl Iterator<Item = (u32, &[IpNet])> {
+        self.retired.iter().filter_map(|retired| match retired {
+            Retired::Set(set) if !set.ranges.is_empty() => Some((set.set, &set.ranges[..])),
+            Retired::Ranges { set, ranges } => Some((*set, &ranges[..])),
+            _ => None,
+        })
+    }
+
+    /// Frees what has been retired, after every reader has gone and retired ranges have been deleted.
     pub fn reclaim(&mut self) {
         for retired in std::mem::take(&mut self.retired) {
             match retired {
                 Retired::Service(id) => self.ids.free_service(id),
-                Retired::Set { index, first, len } => {
-                    self.ids.free_set(index);
-                    self.ids.free_slots(first, len);
+                Retired::Set(set) => {
+                    self.ids.free_set(set.set);
+                    self.ids.free_slots(set.first, set.len);
+                    self.count_ranges(&set.ranges, -1);
                 }
+                Retired::Ranges { ranges, .. } => self.count_ranges(&ranges, -1),
                 Retired::Reach(index) => self.ids.free_reach(index),
                 Retired::Backend { ipv6, id } => self.ids.free_backend(ipv6, id),
             }

@@ -16,13 +16,17 @@ use std::{
     net::IpAddr,
 };
 
-use lb_common::abi::{BackendState, BackendWord, ReachRow, SetRow, SlotRow, Word};
+use ipnet::IpNet;
+use lb_common::abi::{BackendState, BackendWord, ReachRow, Scope, SetRow, SlotRow, Word, set_flags, ticks};
 
 pub use adopt::adopt;
 pub use ids::{Full, Ids};
-pub use mirror::{Found, FoundBackend, Mirror, Used};
+pub use mirror::{Found, FoundBackend, Mirror, Published, Used};
 
-use crate::compile::{self, Frontend, Wanted};
+use crate::{
+    compile::{self, Choice, Wanted, WantedFrontend},
+    model::{Algorithm, TrafficPolicy},
+};
 
 /// One write, or one row given back. Its fields are the row, where it goes, and what the mirror keeps.
 #[allow(missing_docs, reason = "the variants say it")]
@@ -34,18 +38,24 @@ pub enum Step {
     Backend { service: u32, backend: FoundBackend, zone: u16 },
     /// Slots, where nothing points.
     Slots { first: u32, rows: Vec<SlotRow> },
+    /// The source ranges of a set that nothing points at yet.
+    Ranges { set: u32, ranges: Vec<IpNet> },
     /// A set, in a row that nothing points at.
     Set { index: u32, row: SetRow },
     /// Publishes a service's set.
-    Service { id: u32, word: Word, first: u32, len: u32, digest: u64 },
+    Service { id: u32, word: Word, published: Published },
     /// Publishes a backend's state and way.
     BackendWord { address: IpAddr, id: u32, word: BackendWord },
     /// A frontend appears.
-    InsertFrontend { frontend: Frontend, service: u32 },
+    InsertFrontend { frontend: WantedFrontend, service: u32 },
     /// A frontend disappears.
-    DeleteFrontend { frontend: Frontend, service: u32 },
-    /// A set and its slots are no longer pointed at.
-    RetireSet { index: u32, first: u32, len: u32 },
+    DeleteFrontend { frontend: WantedFrontend, service: u32 },
+    /// Calls to other ports of an address are refused from now on.
+    InsertAddress { address: IpAddr },
+    /// And no longer.
+    DeleteAddress { address: IpAddr },
+    /// A set, its slots and its source ranges are no longer pointed at.
+    RetireSet { published: Published },
     /// A service has no frontend any more.
     RetireService { id: u32 },
     /// A way is no longer pointed at.
@@ -60,16 +70,32 @@ pub trait Ways {
     fn way(&self, address: IpAddr) -> (ReachRow, u16);
 }
 
+/// What decides about choices, besides what is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// Seed of Maglev's tables.
+    pub seed: u64,
+    /// Jiffies a second.
+    pub hz: u32,
+    /// A tick is 2^shift jiffies.
+    pub tick_shift: u32,
+}
+
 /// The steps to one service port. Ids are taken from the mirror's free ones; those of steps that are
 /// never carried out are given back with [`Mirror::abandon`].
-pub fn service(mirror: &mut Mirror, wanted: &Wanted, ways: &dyn Ways, seed: u64) -> Result<Vec<Step>, Full> {
-    let known = wanted.frontends.iter().find_map(|frontend| mirror.service_of(frontend));
+pub fn service(
+    mirror: &mut Mirror,
+    wanted: &Wanted,
+    ways: &dyn Ways,
+    tuning: Tuning,
+) -> Result<Vec<Step>, Full> {
+    let known = wanted.frontends.iter().find_map(|frontend| mirror.service_of(&frontend.at));
     let id = match known {
         Some(id) => id,
         None => mirror.ids.service()?,
     };
     let mut steps = Vec::new();
-    match plan(mirror, id, wanted, ways, seed, &mut steps) {
+    match plan(mirror, id, wanted, ways, tuning, &mut steps) {
         Ok(()) => Ok(steps),
         Err(full) => {
             mirror.abandon(&steps);
@@ -86,13 +112,14 @@ fn plan(
     id: u32,
     wanted: &Wanted,
     ways: &dyn Ways,
-    seed: u64,
+    tuning: Tuning,
     steps: &mut Vec<Step>,
 ) -> Result<(), Full> {
-    let ipv6 = wanted.frontends[0].address.is_ipv6();
-    let missing: Vec<&Frontend> =
-        wanted.frontends.iter().filter(|frontend| mirror.service_of(frontend).is_none()).collect();
-    mirror.ids.admit_frontends(ipv6, missing.len() as u32)?;
+    let ipv6 = wanted.frontends[0].at.address.is_ipv6();
+    let missing: Vec<&WantedFrontend> =
+        wanted.frontends.iter().filter(|frontend| !mirror.has(frontend, id)).collect();
+    // Each may bring a row for its address.
+    mirror.ids.admit_frontends(ipv6, 2 * missing.len() as u32)?;
 
     let found = mirror.found(id).cloned().unwrap_or_default();
     let found_backends = mirror.backends_of(id);
@@ -127,7 +154,7 @@ fn plan(
         let word = BackendWord::new(backend.state, old.word.reach(), old.word.0.generation);
         if word != old.word {
             let step = Step::BackendWord { address: old.address, id: old.id, word };
-            if backend.state == BackendState::Active { steps.push(step) } else { after.push(step) }
+            if backend.state.is_active() { steps.push(step) } else { after.push(step) }
         }
     }
     let kept: HashSet<u32> = backend_ids.iter().copied().collect();
@@ -137,13 +164,24 @@ fn plan(
         }
     }
 
-    let rows: Vec<SlotRow> = compile::table(&wanted.backends, seed)
-        .into_iter()
-        .map(|index| SlotRow { backend: backend_ids[index as usize], service: id })
-        .collect();
-    let digest = mirror::digest(&rows);
-    if found.set.is_none() || found.digest != digest {
-        let len = rows.len() as u32;
+    let rows = |scope| -> Vec<SlotRow> {
+        let table = compile::table(&wanted.backends, scope, tuning.seed);
+        table.iter().map(|index| SlotRow { backend: backend_ids[*index as usize], service: id }).collect()
+    };
+    let mut slots = rows(Scope::Cluster);
+    let local = rows(Scope::Local);
+    let mut row =
+        SetRow { len: slots.len() as u32, local_len: local.len() as u32, ..options(wanted, tuning) };
+    row.service = id;
+    // On a node that has all of them there is one table for both.
+    let (mut local_at, ranges) = (0, &wanted.choice.source_ranges);
+    if local != slots {
+        local_at = row.len;
+        slots.extend(local);
+    }
+    let digest = mirror::digest(&slots, &row, ranges);
+    if found.published.as_ref().is_none_or(|published| published.digest != digest) {
+        let len = slots.len() as u32;
         let index = mirror.ids.set()?;
         let first = match mirror.ids.slots(len) {
             Ok(first) => first,
@@ -152,22 +190,64 @@ fn plan(
                 return Err(full);
             }
         };
-        steps.push(Step::Slots { first, rows });
-        steps.push(Step::Set { index, row: SetRow { first, len, service: id, ..SetRow::default() } });
+        steps.push(Step::Slots { first, rows: slots });
+        (row.first, row.local_first) = (first, first + local_at);
+        let published = Published { set: index, first, len, digest, ranges: ranges.clone() };
+        if !ranges.is_empty() {
+            row.source_ranges = index;
+        }
+        // Before what can be refused: a step that fails gives back what it and those behind it took.
+        steps.push(Step::Set { index, row });
+        if !ranges.is_empty() {
+            mirror.ids.admit_ranges(ipv6, ranges.len() as u32)?;
+            steps.push(Step::Ranges { set: index, ranges: ranges.clone() });
+        }
         let word = Word { low: index, generation: found.generation.wrapping_add(1) };
-        steps.push(Step::Service { id, word, first, len, digest });
-        if let Some(old) = found.set {
-            after.push(Step::RetireSet { index: old, first: found.first, len: found.len });
+        steps.push(Step::Service { id, word, published });
+        if let Some(old) = found.published {
+            after.push(Step::RetireSet { published: old });
         }
     }
     for frontend in missing {
+        if let Some(old) = found.frontends.iter().find(|old| old.at == frontend.at) {
+            steps.push(Step::DeleteFrontend { frontend: *old, service: id });
+        }
         steps.push(Step::InsertFrontend { frontend: *frontend, service: id });
     }
-    for frontend in found.frontends.iter().filter(|frontend| !wanted.frontends.contains(frontend)) {
-        after.push(Step::DeleteFrontend { frontend: *frontend, service: id });
+    for old in found.frontends.iter().filter(|old| !wanted.frontends.iter().any(|new| new.at == old.at)) {
+        after.push(Step::DeleteFrontend { frontend: *old, service: id });
     }
     steps.append(&mut after);
     Ok(())
+}
+
+/// What a set says besides its slots.
+fn options(wanted: &Wanted, tuning: Tuning) -> SetRow {
+    let Choice { internal, external, affinity, algorithm, .. } = wanted.choice;
+    let flag = |set, flag| if set { flag } else { 0 };
+    SetRow {
+        flags: flag(internal == TrafficPolicy::Local, set_flags::INTERNAL_LOCAL)
+            | flag(external == TrafficPolicy::Local, set_flags::EXTERNAL_LOCAL)
+            | flag(algorithm == Algorithm::Random, set_flags::RANDOM),
+        affinity: affinity.map_or(0, |seconds| ticks(seconds, tuning.hz, tuning.tick_shift)),
+        ..SetRow::default()
+    }
+}
+
+/// The steps that refuse calls to other ports of addresses that have frontends now, and no longer to those
+/// that have none left. Not at the host's `own` addresses: their other ports are the host's.
+pub fn addresses(mirror: &mut Mirror, own: &[IpAddr]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (address, wanted, there) in mirror.touched_addresses(own) {
+        match (wanted, there) {
+            (true, false) if mirror.ids.admit_frontends(address.is_ipv6(), 1).is_ok() => {
+                steps.push(Step::InsertAddress { address });
+            }
+            (false, true) => steps.push(Step::DeleteAddress { address }),
+            _ => {}
+        }
+    }
+    steps
 }
 
 /// The steps that take a service away: its frontends first, so that no packet finds half of it. Its
@@ -184,8 +264,8 @@ pub fn removal(mirror: &Mirror, id: u32) -> Vec<Step> {
             steps.push(removed(&backend));
         }
     }
-    if let Some(index) = found.set {
-        steps.push(Step::RetireSet { index, first: found.first, len: found.len });
+    if let Some(published) = found.published.clone() {
+        steps.push(Step::RetireSet { published });
     }
     steps.push(Step::RetireService { id });
     steps

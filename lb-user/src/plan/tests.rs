@@ -187,7 +187,7 @@ fn assert_serves(fake: &Fake, shape: &Shape) {
         let active: Vec<_> = wanted
             .backends
             .iter()
-            .filter(|backend| backend.state == BackendState::Active)
+            .filter(|backend| backend.state.is_active())
             .map(|backend| (backend.address, backend.port))
             .collect();
         let served: Vec<_> = found.unwrap_or_default().into_keys().collect();

@@ -220,5 +220,5 @@ fn service(draft: Draft, wants: Vec<Family>) -> Service {
             wants.contains(&family) || addresses.iter().any(|&address| Family::of(address) == family)
         });
     }
-    Service { name, addresses, wants, ports }
+    Service { name, addresses, wants, ports, ..Service::default() }
 }

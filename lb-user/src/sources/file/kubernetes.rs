@@ -186,7 +186,7 @@ fn service_ports(
         if ports.iter().any(|old| (old.port, old.protocol) == (new, protocol)) {
             return Err(Bad::new(node.at, format!("port {new}/{protocol} is given twice; take one out")));
         }
-        ports.push(ServicePort { name: port_name(node)?, port: new, protocol, endpoints: vec![] });
+        ports.push(ServicePort { name: port_name(node)?, port: new, protocol, ..ServicePort::default() });
     }
     Ok(ports)
 }

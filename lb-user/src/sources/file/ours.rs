@@ -236,10 +236,16 @@ fn join(ports: Vec<Port>, backends: &[Backend], report: &mut Report<'_>) -> Vec<
         twice = twice.or(pair.map(|pair| (pair[0].at, pair[1].at, at_port(pair[0]))));
         let endpoints = order.iter().map(|backend| {
             let (address, port) = at_port(backend);
-            Endpoint { address, port, weight: backend.weight, conditions: Conditions::default() }
+            Endpoint { address, port, weight: backend.weight, conditions: Conditions::default(), place: None }
         });
         let endpoints = endpoints.collect();
-        joined.push(ServicePort { name: port.name, port: port.port, protocol: port.protocol, endpoints });
+        joined.push(ServicePort {
+            name: port.name,
+            port: port.port,
+            protocol: port.protocol,
+            endpoints,
+            ..ServicePort::default()
+        });
     }
     if let Some((first, second, (address, port))) = twice {
         let first = report.place(first);

@@ -87,7 +87,13 @@ pub(super) fn endpoints(port: &ServicePort, slices: &[Slice]) -> Vec<Endpoint> {
         let matching =
             slice.ports.iter().filter(|(name, protocol, _)| (name, protocol) == (&port.name, &port.protocol));
         for &(_, _, target) in matching {
-            let endpoint = |&(address, conditions)| Endpoint { address, port: target, weight: 1, conditions };
+            let endpoint = |&(address, conditions)| Endpoint {
+                address,
+                port: target,
+                weight: 1,
+                conditions,
+                place: None,
+            };
             endpoints.extend(slice.endpoints.iter().map(endpoint));
         }
     }

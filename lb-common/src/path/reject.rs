@@ -1,0 +1,143 @@
+//! Reject: what nobody takes is answered at once, in the name of who was called.
+//!
+//! TCP gets a RST (RFC 9293, section 3.10.7.1), everything else ICMP's port unreachable (RFC 792, RFC 4443).
+//! The packet itself becomes the answer and leaves where it came from.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{
+    Packet, Way,
+    parse::{Frame, readable},
+};
+use crate::{
+    family::{Family, V4, V6},
+    wire::{Ethernet, Icmp, NetworkHeader, Protocol, Tcp, checksum},
+};
+
+/// A packet to come: a network header and what follows.
+#[repr(C)]
+#[derive(Copy, Clone)]
+struct Answer<F: Family, T> {
+    ip: F::Header,
+    then: T,
+}
+
+/// ICMP's message: its header, then the packet that it is about, as far as its ports.
+#[repr(C)]
+#[derive(Copy, Clone)]
+struct Unreachable<F: Family> {
+    icmp: Icmp,
+    about: Quote<F>,
+}
+
+/// As much of a packet as every ICMP error holds: the network header and 8 bytes.
+#[repr(C)]
+#[derive(Copy, Clone)]
+struct Quote<F: Family> {
+    ip: F::Header,
+    transport: [u16; 4],
+}
+
+/// Offset of the network header.
+const NETWORK: usize = size_of::<Ethernet>();
+
+/// Turns a packet into the refusal of it; `None`: it gets none (a RST), or the kernel would not let us.
+#[inline(always)]
+pub fn reject<F: Family, P: Packet>(packet: &mut P) -> Option<Way> {
+    let frame = packet.load::<Frame<F>>(0)?;
+    match Protocol::from_number(frame.ip.protocol())? {
+        Protocol::Tcp => reset(packet, &frame)?,
+        Protocol::Udp | Protocol::Sctp => unreachable(packet, &frame)?,
+    }
+    let Ethernet { destination, source, ethertype } = frame.ethernet;
+    let turned = Ethernet { destination: source, source: destination, ethertype };
+    packet.store(0, &turned).then_some(Way::Egress(packet.ifindex()))
+}
+
+#[inline(always)]
+fn reset<F: Family, P: Packet>(packet: &mut P, frame: &Frame<F>) -> Option<()> {
+    let offset = Frame::<F>::TRANSPORT;
+    let tcp = readable::<Tcp, P>(packet, offset).ok()?;
+    let payload = frame.ip.payload(packet.size() - NETWORK as u32);
+    let mut then = tcp.reset_for(payload)?;
+    let ip = F::Header::answer(&frame.ip, Protocol::Tcp as u8, size_of::<Tcp>() as u16);
+    let pseudo = ip.pseudo_sum();
+    let unfinished = packet.unfinished(offset + Protocol::Tcp.checksum_offset()?);
+    then.check = if unfinished { started(pseudo) } else { complete(pseudo + sum(&then)) };
+    put(packet, &Answer::<F, Tcp> { ip, then })
+}
+
+#[inline(always)]
+fn unreachable<F: Family, P: Packet>(packet: &mut P, frame: &Frame<F>) -> Option<()> {
+    let protocol = Protocol::from_number(frame.ip.protocol())?;
+    let about = readable::<Quote<F>, P>(packet, NETWORK).ok()?;
+    let unfinished = match protocol.checksum_offset() {
+        Some(offset) => packet.unfinished(Frame::<F>::TRANSPORT + offset),
+        None => false,
+    };
+    let mut then = Unreachable::<F> { icmp: F::Header::PORT_UNREACHABLE, about };
+    let length = size_of::<Unreachable<F>>() as u16;
+    let ip = F::Header::answer(&frame.ip, F::Header::ICMP, length);
+    // ICMPv6's checksum covers a pseudo header, ICMP's does not.
+    let pseudo = if F::ETHERTYPE == V6::ETHERTYPE { ip.pseudo_sum() } else { 0 };
+    then.icmp.check = complete(pseudo + sum(&then));
+    if unfinished {
+        // A device will sum up the message and write the complement where UDP's checksum was: into the
+        // unused part of ICMP's header. From here on that makes the message whole again: it takes away
+        // what the pseudo header adds, and for ICMP it is nothing (0xffff).
+        then.icmp.unused[1] = started(pseudo);
+    }
+    put(packet, &Answer::<F, Unreachable<F>> { ip, then })
+}
+
+/// Makes the packet this answer and nothing else.
+#[inline(always)]
+fn put<T: Pod, P: Packet>(packet: &mut P, answer: &T) -> Option<()> {
+    let resized = packet.resize((NETWORK + size_of::<T>()) as u32);
+    (resized && packet.replace(NETWORK, answer)).then_some(())
+}
+
+/// One's complement sum of the words of a header or message, unfolded.
+#[inline(always)]
+fn sum<T: Pod>(of: &T) -> u64 {
+    bytemuck::cast_slice::<u8, u16>(bytemuck::bytes_of(of)).iter().map(|word| *word as u64).sum()
+}
+
+/// The checksum field over what sums to `sum`, the field itself zero.
+#[inline(always)]
+fn complete(sum: u64) -> u16 {
+    !checksum::fold16(checksum::fold32(sum))
+}
+
+/// What the field holds for a device that adds the rest.
+#[inline(always)]
+fn started(pseudo: u64) -> u16 {
+    checksum::fold16(checksum::fold32(pseudo))
+}
+
+macro_rules! pod {
+    ($($row:ty, $size:expr;)*) => {$(
+        const _: () = assert!(size_of::<$row>() == $size);
+    )*};
+}
+pod! {
+    Answer<V4, Tcp>, 40;
+    Answer<V6, Tcp>, 60;
+    Answer<V4, Unreachable<V4>>, 56;
+    Answer<V6, Unreachable<V6>>, 96;
+    Quote<V4>, 28;
+    Quote<V6>, 48;
+}
+// SAFETY: repr(C), every field is Pod with alignment 2 at most, and the sizes asserted above are the sums
+// of the fields' sizes, so there is no padding.
+unsafe impl<F: Family, T: Pod> Zeroable for Answer<F, T> {}
+// SAFETY: as above.
+unsafe impl<F: Family, T: Pod> Pod for Answer<F, T> {}
+// SAFETY: as above.
+unsafe impl<F: Family> Zeroable for Unreachable<F> {}
+// SAFETY: as above.
+unsafe impl<F: Family> Pod for Unreachable<F> {}
+// SAFETY: as above.
+unsafe impl<F: Family> Zeroable for Quote<F> {}
+// SAFETY: as above.
+unsafe impl<F: Family> Pod for Quote<F> {}

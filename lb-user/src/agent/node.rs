@@ -1,0 +1,75 @@
+//! What this node is, from the config and the host.
+
+use std::net::IpAddr;
+
+use super::ways;
+use crate::{
+    compile::NodeFacts,
+    model::{Model, NodePortAddress},
+    netlink::{Address, World},
+};
+
+/// The config's words where it has some, else what the host says.
+pub fn facts(model: &Model, view: &ways::View) -> NodeFacts {
+    let world = view.world;
+    let node = &model.node;
+    let own = own_addresses(world);
+    let addresses = if node.addresses.is_empty() { addresses(view) } else { node.addresses.clone() };
+    let mut node_ports: Vec<IpAddr> = Vec::new();
+    for wanted in &model.node_port_addresses {
+        match wanted {
+            NodePortAddress::Primary => {
+                for ipv4 in [true, false] {
+                    node_ports.extend(addresses.iter().find(|address| address.is_ipv4() == ipv4));
+                }
+            }
+            // Every address of the host that lies there, as kube-proxy's --nodeport-addresses.
+            NodePortAddress::Range(range) => {
+                node_ports.extend(own.iter().chain(&addresses).filter(|address| range.contains(*address)));
+            }
+        }
+    }
+    node_ports.sort();
+    node_ports.dedup();
+    let subnets = || {
+        let of_bridges = world.addresses.iter().filter(|known| view.bridges.contains(&known.ifindex));
+        of_bridges.map(|known| known.net.trunc()).filter(|net| !is_link_local(net.addr())).collect()
+    };
+    NodeFacts {
+        name: node
+            .name
+            .clone()
+            .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().to_lowercase()),
+        zone: node.zone.clone(),
+        node_ports,
+        own,
+        pods: if node.pod_cidrs.is_empty() { subnets() } else { node.pod_cidrs.clone() },
+    }
+}
+
+/// Every address of the host, sorted.
+fn own_addresses(world: &World) -> Vec<IpAddr> {
+    let mut own: Vec<IpAddr> = world.addresses.iter().map(|known| known.net.addr()).collect();
+    own.sort();
+    own.dedup();
+    own
+}
+
+/// The node's addresses where the config names none: those of its uplinks, then those of devices that are
+/// no bridge of ours, in the order in which the kernel lists them.
+fn addresses(view: &ways::View) -> Vec<IpAddr> {
+    let outside = |known: &&Address| {
+        let addr = known.net.addr();
+        !view.bridges.contains(&known.ifindex) && !addr.is_loopback() && !is_link_local(addr)
+    };
+    let (uplinks, others): (Vec<&Address>, Vec<&Address>) =
+        view.world.addresses.iter().filter(outside).partition(|known| view.uplinks.contains(&known.ifindex));
+    uplinks.into_iter().chain(others).map(|known| known.net.addr()).collect()
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
