@@ -16,6 +16,7 @@ use aya_ebpf::{
 use lb_common::{
     family::{Family, V4, V6},
     path::{self, Hook, Verdict},
+    wire::ethernet,
 };
 
 use crate::{maps::FamilyMaps, packet::Skb, tables::Maps};
@@ -36,9 +37,9 @@ macro_rules! programs {
                 run::<V6>(skb, Hook::$hook)
             }
             if Hook::$hook.is_egress() {
-                return enter(&ctx, ipv4, ipv6, |_| 0, |_| 0);
+                return enter(&ctx, Hook::$hook, ipv4, ipv6, |_| 0, |_| 0);
             }
-            enter(&ctx, ipv4, ipv6, reject_ipv4, reject_ipv6)
+            enter(&ctx, Hook::$hook, ipv4, ipv6, reject_ipv4, reject_ipv6)
         }
     )*};
 }
@@ -64,11 +65,14 @@ type Answer = u64;
 
 /// In the low half: to be answered by a refusal. No action of the kernel's.
 const REJECT: u32 = 0x100;
+/// As [`REJECT`]: may be a neighbour solicitation.
+const MAY_SOLICIT: u32 = 0x101;
 
 /// Finds the family's path, and carries out what that can't for want of stack.
 #[inline(always)]
 fn enter(
     ctx: &TcContext,
+    hook: Hook,
     ipv4: impl Fn(*mut __sk_buff) -> Answer,
     ipv6: impl Fn(*mut __sk_buff) -> Answer,
     reject_ipv4: impl Fn(*mut __sk_buff) -> i32,
@@ -79,6 +83,7 @@ fn enter(
     let answer = match ethertype {
         V4::ETHERTYPE => ipv4(skb),
         V6::ETHERTYPE => ipv6(skb),
+        ethernet::ARP if hook == Hook::PortIngress => return answer_arp(skb) as i32,
         _ => return TC_ACT_UNSPEC,
     };
     let why = (answer >> 32) as u32;
@@ -88,6 +93,7 @@ fn enter(
     match answer as u32 {
         REJECT if ethertype == V4::ETHERTYPE => reject_ipv4(skb),
         REJECT => reject_ipv6(skb),
+        MAY_SOLICIT if hook == Hook::PortIngress => answer_solicitation(skb) as i32,
         action => action as i32,
     }
 }
@@ -96,10 +102,17 @@ fn enter(
 #[inline(always)]
 fn run<F: FamilyMaps>(skb: *mut __sk_buff, hook: Hook) -> Answer {
     let mut packet = Skb::new(skb);
-    match path::run::<F, _, _>(&mut packet, &Maps, hook) {
+    let verdict = path::run::<F, _, _>(&mut packet, &Maps, hook);
+    carry_out(&packet, verdict)
+}
+
+#[inline(always)]
+fn carry_out(packet: &Skb, verdict: Verdict) -> Answer {
+    match verdict {
         Verdict::Pass => TC_ACT_UNSPEC as u32 as u64,
         Verdict::Drop(why) => TC_ACT_SHOT as u64 | (why as u64) << 32,
         Verdict::Reject(why) => REJECT as u64 | (why as u64) << 32,
+        Verdict::MaySolicit => MAY_SOLICIT as u64,
         Verdict::Forward(way) => packet.send(way).unwrap_or(TC_ACT_OK) as u32 as u64,
     }
 }
@@ -119,6 +132,20 @@ fn reject<F: Family>(skb: *mut __sk_buff) -> i32 {
     let mut packet = Skb::new(skb);
     let way = path::reject::<F, _>(&mut packet);
     way.and_then(|way| packet.send(way)).unwrap_or(TC_ACT_SHOT)
+}
+
+#[inline(never)]
+fn answer_arp(skb: *mut __sk_buff) -> Answer {
+    let mut packet = Skb::new(skb);
+    let verdict = path::answer_arp(&mut packet, &Maps);
+    carry_out(&packet, verdict)
+}
+
+#[inline(never)]
+fn answer_solicitation(skb: *mut __sk_buff) -> Answer {
+    let mut packet = Skb::new(skb);
+    let verdict = path::answer_solicitation(&mut packet, &Maps);
+    carry_out(&packet, verdict)
 }
 
 #[cfg(not(test))]

@@ -8,8 +8,10 @@
 //! Nothing here knows of aya, of maps or of sockets: packets come in as [`Packet`], everything that is
 //! remembered as [`Tables`].
 
+mod answer;
 mod flow;
 mod forward;
+mod neighbour;
 mod parse;
 mod reject;
 mod rewrite;
@@ -17,13 +19,14 @@ mod select;
 mod tables;
 
 pub use forward::Way;
+pub use neighbour::{answer_arp, answer_solicitation};
 pub use reject::reject;
 pub use select::{client_hash, slot_hash};
 pub use tables::{Common, Insert, InsertError, Packet, SumKind, Tables, interest_hash};
 
 use crate::{
     abi::{Counter, ReachKind},
-    family::Family,
+    family::{Family, V6},
 };
 use parse::Parsed;
 
@@ -84,6 +87,9 @@ pub enum Verdict {
     Drop(Counter),
     /// Answered by [`reject`], and why.
     Reject(Counter),
+    /// A packet of another protocol, perhaps a neighbour solicitation: [`answer_solicitation`] decides and
+    /// counts.
+    MaySolicit,
     /// Rewritten; it goes on its way.
     Forward(Way),
 }
@@ -95,6 +101,9 @@ pub fn run<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook:
         Ok(way) => return Verdict::Forward(way),
         Err(stop) => stop,
     };
+    if F::ETHERTYPE == V6::ETHERTYPE && hook == Hook::PortIngress && stop == Counter::Protocol {
+        return Verdict::MaySolicit;
+    }
     tables.count(stop);
     verdict(stop)
 }
@@ -168,7 +177,8 @@ fn verdict(stop: Counter) -> Verdict {
         | Counter::Request
         | Counter::Reply
         | Counter::NewFlow
-        | Counter::Rebuilt => Verdict::Pass,
+        | Counter::Rebuilt
+        | Counter::Answered => Verdict::Pass,
     }
 }
 
