@@ -7,6 +7,7 @@ mod forward;
 mod hairpin;
 mod lifecycle;
 mod malformed;
+mod neighbour;
 
 use lb_common::{
     abi::{ReachKind, ReachRow},
@@ -36,6 +37,7 @@ pub fn all<F: Net>() -> Vec<Case<F>> {
         clash::cases(),
         foreign::cases(),
         malformed::cases(),
+        neighbour::cases(),
     ]
     .concat()
 }
