@@ -83,7 +83,7 @@ fn enter(
     let answer = match ethertype {
         V4::ETHERTYPE => ipv4(skb),
         V6::ETHERTYPE => ipv6(skb),
-        ethernet::ARP if hook == Hook::PortIngress => return answer_arp(skb) as i32,
+        ethernet::ARP if hook == Hook::PortIngress => return answer_arp(skb),
         _ => return TC_ACT_UNSPEC,
     };
     let why = (answer >> 32) as u32;
@@ -93,7 +93,7 @@ fn enter(
     match answer as u32 {
         REJECT if ethertype == V4::ETHERTYPE => reject_ipv4(skb),
         REJECT => reject_ipv6(skb),
-        MAY_SOLICIT if hook == Hook::PortIngress => answer_solicitation(skb) as i32,
+        MAY_SOLICIT if hook == Hook::PortIngress => answer_solicitation(skb),
         action => action as i32,
     }
 }
@@ -102,13 +102,7 @@ fn enter(
 #[inline(always)]
 fn run<F: FamilyMaps>(skb: *mut __sk_buff, hook: Hook) -> Answer {
     let mut packet = Skb::new(skb);
-    let verdict = path::run::<F, _, _>(&mut packet, &Maps, hook);
-    carry_out(&packet, verdict)
-}
-
-#[inline(always)]
-fn carry_out(packet: &Skb, verdict: Verdict) -> Answer {
-    match verdict {
+    match path::run::<F, _, _>(&mut packet, &Maps, hook) {
         Verdict::Pass => TC_ACT_UNSPEC as u32 as u64,
         Verdict::Drop(why) => TC_ACT_SHOT as u64 | (why as u64) << 32,
         Verdict::Reject(why) => REJECT as u64 | (why as u64) << 32,
@@ -135,17 +129,28 @@ fn reject<F: Family>(skb: *mut __sk_buff) -> i32 {
 }
 
 #[inline(never)]
-fn answer_arp(skb: *mut __sk_buff) -> Answer {
+fn answer_arp(skb: *mut __sk_buff) -> i32 {
     let mut packet = Skb::new(skb);
     let verdict = path::answer_arp(&mut packet, &Maps);
-    carry_out(&packet, verdict)
+    answered(&packet, verdict)
 }
 
 #[inline(never)]
-fn answer_solicitation(skb: *mut __sk_buff) -> Answer {
+fn answer_solicitation(skb: *mut __sk_buff) -> i32 {
     let mut packet = Skb::new(skb);
     let verdict = path::answer_solicitation(&mut packet, &Maps);
-    carry_out(&packet, verdict)
+    answered(&packet, verdict)
+}
+
+/// As in [`run`], without the reason: where it is copied along, LLVM also copies the register of the verdicts
+/// that have none (`R1 !read_ok`, kernel 6.18).
+#[inline(always)]
+fn answered(packet: &Skb, verdict: Verdict) -> i32 {
+    match verdict {
+        Verdict::Forward(way) => packet.send(way).unwrap_or(TC_ACT_OK),
+        Verdict::Drop(_) | Verdict::Reject(_) => TC_ACT_SHOT,
+        Verdict::Pass | Verdict::MaySolicit => TC_ACT_UNSPEC,
+    }
 }
 
 #[cfg(not(test))]
