@@ -4,10 +4,12 @@ mod choice;
 mod clash;
 mod foreign;
 mod forward;
+mod frontends;
 mod hairpin;
 mod lifecycle;
 mod malformed;
 mod neighbour;
+mod refused;
 
 use lb_common::{
     abi::{ReachKind, ReachRow},
@@ -38,6 +40,8 @@ pub fn all<F: Net>() -> Vec<Case<F>> {
         foreign::cases(),
         malformed::cases(),
         neighbour::cases(),
+        frontends::cases(),
+        refused::cases(),
     ]
     .concat()
 }

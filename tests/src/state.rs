@@ -1,7 +1,7 @@
 //! What the maps hold while a packet is seen, as data.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -50,7 +50,7 @@ pub struct State<F: Net> {
     /// Addresses that bridges answer for.
     pub answers: HashMap<AnswerKey, AnswerRow>,
     /// Source ranges, with their prefix lengths without the set's bits.
-    pub ranges: BTreeSet<(u32, RangeKey<F>)>,
+    pub ranges: HashSet<(u32, RangeKey<F>)>,
 }
 
 impl<F: Net> Default for State<F> {
@@ -66,7 +66,7 @@ impl<F: Net> Default for State<F> {
             flows: HashMap::new(),
             affinity: HashMap::new(),
             answers: HashMap::new(),
-            ranges: BTreeSet::new(),
+            ranges: HashSet::new(),
         }
     }
 }
