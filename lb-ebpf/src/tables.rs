@@ -9,13 +9,13 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        AffinityKey, AffinityRow, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
-        FrontendRow, INTEREST_BITS, RangeKey, ReachRow, ServiceRow, SetRow, Settings, SlotRow, Word,
+        AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
+        FrontendRow, INTEREST_BITS, Mac, RangeKey, ReachRow, ServiceRow, SetRow, Settings, SlotRow, Word,
     },
     path::{Common, Insert, InsertError, Tables},
 };
 
-use crate::maps::{COUNTERS, FamilyMaps, INTEREST, REACH, SERVICES, SETS, SETTINGS, SLOTS, TRAFFIC};
+use crate::maps::{ANSWERS, COUNTERS, FamilyMaps, INTEREST, REACH, SERVICES, SETS, SETTINGS, SLOTS, TRAFFIC};
 
 /// All of them.
 pub struct Maps;
@@ -65,6 +65,13 @@ impl Common for Maps {
     #[inline(always)]
     fn reach(&self, index: u32) -> Option<ReachRow> {
         REACH.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn answer(&self, key: &AnswerKey) -> Option<Mac> {
+        // SAFETY: copied at once; a row that is recycled meanwhile holds another bridge's MAC at worst, and
+        // who got a wrong answer asks again.
+        unsafe { ANSWERS.get(key) }.map(|row| row.mac)
     }
 
     #[inline(always)]

@@ -70,6 +70,8 @@ counters! {
     TtlExceeded = "ttl-exceeded",
     /// The kernel refused to change the packet; dropped.
     RewriteFailed = "rewrite-failed",
+    /// Somebody asked on a bridge who has the address of a service; answered.
+    Answered = "neighbour-answered",
 }
 
 impl Counter {
