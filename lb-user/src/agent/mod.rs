@@ -3,6 +3,7 @@
 mod answers;
 mod control;
 mod kept;
+mod listening;
 mod node;
 pub mod options;
 mod ports;
@@ -103,6 +104,7 @@ pub async fn run(options: Options) -> Result<()> {
     let mut resolver = Resolver::default();
 
     load(&mut control, &ports, &watcher, loaded);
+    ports.set_cidrs(&control.model.service_cidrs);
     ports.update(watcher.world(), &mut control.view)?;
     control.write_view();
     give_back_memory();
@@ -120,13 +122,7 @@ pub async fn run(options: Options) -> Result<()> {
             change = watcher.changed() => {
                 change.context("following netlink")?;
                 control.follow(&ports.view(watcher.world()));
-                let before = control.view.ports.clone();
-                if let Err(error) = ports.update(watcher.world(), &mut control.view) {
-                    error!("{error:#}");
-                }
-                if control.view.ports != before {
-                    control.view_changed();
-                }
+                update_ports(&mut ports, &watcher, &mut control);
                 unresolved = control.unresolved(&ports.view(watcher.world()));
                 resolve(&unresolved, &watcher, &mut resolver).await;
                 false
@@ -156,6 +152,8 @@ pub async fn run(options: Options) -> Result<()> {
                             control.model.services.len()
                         );
                     }
+                    ports.set_cidrs(&control.model.service_cidrs);
+                    update_ports(&mut ports, &watcher, &mut control);
                     give_back_memory();
                     unresolved = control.unresolved(&ports.view(watcher.world()));
                     resolve(&unresolved, &watcher, &mut resolver).await;
@@ -174,6 +172,17 @@ pub async fn run(options: Options) -> Result<()> {
     control.write_view();
     info!("ended; services go on without an agent (`lb uninstall` removes them)");
     Ok(())
+}
+
+/// Keeps every device's programs as they should be.
+fn update_ports(ports: &mut Ports, watcher: &Watcher, control: &mut Control) {
+    let before = control.view.ports.clone();
+    if let Err(error) = ports.update(watcher.world(), &mut control.view) {
+        error!("{error:#}");
+    }
+    if control.view.ports != before {
+        control.view_changed();
+    }
 }
 
 /// Takes a loaded config over; how long that took, unless it is refused.
