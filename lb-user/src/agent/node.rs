@@ -5,14 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::ways;
 use crate::{
     compile::NodeFacts,
-    model::{Model, NodePortAddress},
+    model::{Model, NodePortAddress, refused::Refusal},
     netlink::{Address, World},
 };
 
 /// The config's words where it has some, else what the host says.
 pub fn facts(model: &Model, view: &ways::View) -> NodeFacts {
     let world = view.world;
-    let node = &model.node;
+    let host = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+    let node = model.this_node(&host);
     let own = own_addresses(world);
     let addresses = if node.addresses.is_empty() { addresses(view) } else { node.addresses.clone() };
     let mut node_ports: Vec<IpAddr> = Vec::new();
@@ -29,6 +30,8 @@ pub fn facts(model: &Model, view: &ways::View) -> NodeFacts {
             }
         }
     }
+    // A range of all addresses has loopback ones, too.
+    node_ports.retain(|address| Refusal::of(*address).is_none());
     node_ports.sort();
     node_ports.dedup();
     let subnets = || {
@@ -36,14 +39,11 @@ pub fn facts(model: &Model, view: &ways::View) -> NodeFacts {
         of_bridges.map(|known| known.net.trunc()).filter(|net| !is_link_local(net.addr())).collect()
     };
     NodeFacts {
-        name: node
-            .name
-            .clone()
-            .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().to_lowercase()),
-        zone: node.zone.clone(),
+        name: node.name.unwrap_or(host),
+        zone: node.zone,
         node_ports,
         own,
-        pods: if node.pod_cidrs.is_empty() { subnets() } else { node.pod_cidrs.clone() },
+        pods: if node.pod_cidrs.is_empty() { subnets() } else { node.pod_cidrs },
     }
 }
 
