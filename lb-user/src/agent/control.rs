@@ -32,6 +32,10 @@ const RECYCLED: usize = 1024;
 /// Of so many changes at once each has a line in the log; of more, there is one for all.
 const LINES: usize = 100;
 
+/// How often the host's sockets are told of backends that no longer serve: at once, and again for one that
+/// was connecting in that moment.
+const TELLINGS: u32 = 2;
+
 const NOT_WRITTEN: &str = "not written to the maps yet; trying again";
 
 /// See the module.
@@ -55,8 +59,8 @@ pub struct Control {
     quiet: bool,
     started: bool,
     view_changed: bool,
-    /// Backends no longer serve whose sockets have not been told.
-    lost_backends: bool,
+    /// How often the host's sockets are still to be told of backends that no longer serve.
+    tellings: u32,
 }
 
 /// How long it took to serve another model.
@@ -86,7 +90,7 @@ impl Control {
             started: false,
             view_changed: true,
             // An agent before us may not have come so far.
-            lost_backends: true,
+            tellings: TELLINGS,
         }
     }
 
@@ -196,7 +200,8 @@ impl Control {
 
     /// Tells the host's sockets of backends that no longer serve.
     pub fn tell_sockets(&mut self, sockets: &mut Sockets) {
-        if std::mem::take(&mut self.lost_backends) {
+        if self.tellings > 0 {
+            self.tellings -= 1;
             sockets.move_on(&self.maps);
         }
     }
@@ -383,7 +388,9 @@ impl Control {
 
     /// Carries steps out; whether all of them were.
     fn apply(&mut self, what: &str, steps: &[Step]) -> bool {
-        self.lost_backends |= steps.iter().any(Step::loses_backend);
+        if steps.iter().any(Step::loses_backend) {
+            self.tellings = TELLINGS;
+        }
         match apply::apply(&mut self.maps, &mut self.mirror, steps) {
             Ok(()) => true,
             Err(error) => {

@@ -86,17 +86,14 @@ impl Sockets {
     }
 
     fn end_stranded(&self, maps: &Maps) -> Result<usize> {
-        let stranded = self.table.stranded(maps).context("reading the table of sockets")?;
-        if stranded.is_empty() {
-            return Ok(0);
-        }
         let diag = Diag::new().context("asking for sockets (sock_diag)")?;
         let mut count = 0;
         for socket in diag.connected().context("listing UDP sockets (sock_diag)")? {
-            if !stranded.contains(&socket.connection()) {
-                continue;
+            let (cookie, peer) = socket.connection();
+            let stranded = self.table.is_stranded(cookie, peer, maps);
+            if stranded.context("reading the table of sockets")? {
+                count += usize::from(diag.destroy(&socket).map_err(explain)?);
             }
-            count += usize::from(diag.destroy(&socket).map_err(explain)?);
         }
         Ok(count)
     }

@@ -1,6 +1,9 @@
 //! What is remembered of the host's sockets.
 
-use std::{collections::HashSet, net::SocketAddr, path::Path};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
 use aya::maps::{HashMap, Map, MapData, MapError};
 use lb_common::{
@@ -8,8 +11,7 @@ use lb_common::{
     family::{Family, V4, V6},
 };
 
-use super::{Mapped, Maps, OpenError, Side, data};
-use crate::observe::Addresses;
+use super::{Mapped, Maps, OpenError, data};
 
 /// The tables of both families.
 pub struct Sockets {
@@ -25,13 +27,13 @@ impl Sockets {
         Ok(Sockets { v4: table(dir, "SOCKETS4")?, v6: table(dir, "SOCKETS6")? })
     }
 
-    /// The sockets, by cookie, that were given a backend which no longer serves, with its address. Some
-    /// may be closed, or connected elsewhere by now.
-    pub fn stranded(&self, maps: &Maps) -> Result<HashSet<(u64, SocketAddr)>, MapError> {
-        let mut found = HashSet::new();
-        of_family(&self.v4, &maps.v4, &mut found)?;
-        of_family(&self.v6, &maps.v6, &mut found)?;
-        Ok(found)
+    /// Whether a socket, by its cookie and where it is connected to, was given a backend that no longer
+    /// serves.
+    pub fn is_stranded(&self, cookie: u64, peer: SocketAddr, maps: &Maps) -> Result<bool, MapError> {
+        match peer.ip() {
+            IpAddr::V4(addr) => stranded(&self.v4, &maps.v4.backends, cookie, addr.into(), peer.port()),
+            IpAddr::V6(addr) => stranded(&self.v6, &maps.v6.backends, cookie, addr.into(), peer.port()),
+        }
     }
 }
 
@@ -40,25 +42,20 @@ fn table<F: Family>(dir: &Path, name: &str) -> Result<Table<F>, OpenError> {
     HashMap::try_from(Map::LruHashMap(data)).map_err(|source| OpenError::Map { path: dir.join(name), source })
 }
 
-fn of_family<F: Addresses>(
+fn stranded<F: Family>(
     table: &Table<F>,
-    side: &Side<F>,
-    found: &mut HashSet<(u64, SocketAddr)>,
-) -> Result<(), MapError> {
-    for entry in table.iter() {
-        let (key, row) = match entry {
-            Ok(entry) => entry,
-            // It has gone since the last step.
-            Err(MapError::KeyNotFound) => continue,
-            Err(error) => return Err(error),
-        };
-        if key.end == SocketEnd::Backend as u16 && !serves(&side.backends, &row) {
-            let [low, high] = key.cookie;
-            let backend = SocketAddr::new(F::ip(key.addr), u16::from_be(key.port));
-            found.insert((low as u64 | (high as u64) << 32, backend));
-        }
+    backends: &Mapped<BackendRow<F>>,
+    cookie: u64,
+    addr: F::Addr,
+    port: u16,
+) -> Result<bool, MapError> {
+    let cookie = [cookie as u32, (cookie >> 32) as u32];
+    let key = SocketKey { cookie, addr, port: port.to_be(), end: SocketEnd::Backend as u16 };
+    match table.get(&key, 0) {
+        Ok(row) => Ok(!serves(backends, &row)),
+        Err(MapError::KeyNotFound) => Ok(false),
+        Err(error) => Err(error),
     }
-    Ok(())
 }
 
 fn serves<F: Family>(backends: &Mapped<BackendRow<F>>, row: &SocketRow<F>) -> bool {
