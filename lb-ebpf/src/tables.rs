@@ -172,10 +172,10 @@ impl<F: SocketMaps> Sockets<F> for Maps {
     }
 }
 
-/// Adds one to a counter in one step. `core` has no such operation for this target.
+/// Adds one to a row of [`COUNTERS`] in one step. `core` has no such operation for this target.
 #[inline(always)]
 fn add_one(count: *mut u64) {
-    // SAFETY: a live row, 8-aligned.
+    // SAFETY: rows of an array are live and 8-aligned.
     unsafe {
         asm!("lock *(u64 *)({count} + 0) += {one}", count = in(reg) count, one = in(reg) 1_u64, options(nostack));
     }

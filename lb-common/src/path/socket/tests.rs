@@ -409,9 +409,11 @@ fn moves<F: Family>() {
     assert_eq!(datagram(&node, 1).1, second);
     assert_eq!(seen(&node, 1, second), peer(VIP, PORT), "made again");
 
-    // The same row of the map, given to another backend.
-    node.set_state(3 - id, BackendState::Removed, 7);
+    // The row of the map has been given to a backend anew; then to another service's.
+    node.set_state(3 - id, BackendState::Active(Scopes::Both), 8);
+    assert_eq!(datagram(&node, 1), (Granted, second, Some(Counter::SocketMoved)));
     node.set_state(id, BackendState::Active(Scopes::Both), 8);
+    node.backends[3 - id].service = 2;
     assert_eq!(datagram(&node, 1), (Granted, first, Some(Counter::SocketMoved)));
     node.set_state(id, BackendState::Removed, 8);
     node.set.len = 0;
