@@ -18,6 +18,7 @@ use aya_ebpf::{
 use lb_common::{
     family::{Family, V4, V6},
     path::{self, Hook, Turn, Verdict},
+    wire::ethernet,
 };
 
 use crate::{packet::Skb, tables::Maps};
@@ -50,10 +51,16 @@ macro_rules! programs {
             let ethertype = packet::ethertype(skb);
             let is_ipv4 = ethertype == V4::ETHERTYPE;
             if !is_ipv4 && ethertype != V6::ETHERTYPE {
+                if HOOK == Hook::PortIngress && ethertype == ethernet::ARP {
+                    return answer_arp(skb);
+                }
                 return TC_ACT_UNSPEC;
             }
             let run = |turn| if is_ipv4 { ipv4(skb, turn) } else { ipv6(skb, turn) };
             let mut answer = run(Turn::First);
+            if HOOK == Hook::PortIngress && answer as u32 == MAY_SOLICIT {
+                return answer_solicitation(skb);
+            }
             // Requests are left alone where packets leave the host.
             if !HOOK.is_egress() {
                 if answer as u32 == OPEN {
@@ -94,9 +101,10 @@ programs! {
 /// high half where that is worth a line in the log.
 type Answer = u64;
 
-/// In the low half: [`Verdict::Open`] and [`Verdict::Reject`]. No actions of the kernel's.
+/// In the low half: [`Verdict::Open`], [`Verdict::Reject`], [`Verdict::MaySolicit`]. No actions of the kernel's.
 const OPEN: u32 = 0x100;
 const REJECT: u32 = 0x101;
+const MAY_SOLICIT: u32 = 0x102;
 
 /// `TC_ACT_UNSPEC` is `TCX_NEXT`: what is not ours is left to the next program.
 #[inline(always)]
@@ -106,6 +114,7 @@ fn answer(verdict: Verdict, skb: *mut __sk_buff) -> Answer {
         Verdict::Open => OPEN as u64,
         Verdict::Drop(why) => TC_ACT_SHOT as u64 | (why as u64) << 32,
         Verdict::Reject(why) => REJECT as u64 | (why as u64) << 32,
+        Verdict::MaySolicit => MAY_SOLICIT as u64,
         Verdict::Forward(way) => Skb::new(skb).send(way).unwrap_or(TC_ACT_OK) as u32 as u64,
     }
 }
@@ -124,6 +133,27 @@ fn reject_ipv6(skb: *mut __sk_buff) -> u64 {
 fn reject<F: Family>(skb: *mut __sk_buff) -> u64 {
     let way = path::reject::<F, _>(&mut Skb::new(skb));
     way.and_then(|way| Skb::new(skb).send(way)).unwrap_or(TC_ACT_SHOT) as u32 as u64
+}
+
+#[inline(never)]
+fn answer_arp(skb: *mut __sk_buff) -> i32 {
+    answered(path::answer_arp(&mut Skb::new(skb), &Maps), skb)
+}
+
+#[inline(never)]
+fn answer_solicitation(skb: *mut __sk_buff) -> i32 {
+    answered(path::answer_solicitation(&mut Skb::new(skb), &Maps), skb)
+}
+
+/// As [`answer`], without the reason: copied along here, LLVM also copies the register of the verdicts that have
+/// none (`R1 !read_ok`, kernel 6.18).
+#[inline(always)]
+fn answered(verdict: Verdict, skb: *mut __sk_buff) -> i32 {
+    match verdict {
+        Verdict::Forward(way) => Skb::new(skb).send(way).unwrap_or(TC_ACT_OK),
+        Verdict::Drop(_) | Verdict::Reject(_) => TC_ACT_SHOT,
+        Verdict::Pass | Verdict::MaySolicit | Verdict::Open => TC_ACT_UNSPEC,
+    }
 }
 
 #[cfg(not(test))]

@@ -3,20 +3,22 @@
 use core::cell::UnsafeCell;
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
     macros::btf_map,
 };
 use lb_common::{
     abi::{
-        AffinityKey, AffinityRow, BackendRow, Cidr, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow,
-        INTEREST_BITS, Lifetimes, MAX_CIDRS, RangeKey, ReachRow, ServiceRow, SetRow, Settings, SlotRow,
-        SocketKey, SocketRow, Traffic,
+        AffinityKey, AffinityRow, AnswerKey, AnswerRow, BackendRow, Cidr, Counter, FlowKey, FlowRow,
+        FrontendKey, FrontendRow, INTEREST_BITS, Lifetimes, MAX_CIDRS, RangeKey, ReachRow, ServiceRow,
+        SetRow, Settings, SlotRow, SocketKey, SocketRow, Traffic,
     },
     family::{Addr4, Addr6, Address as _, Family, V4, V6},
 };
 
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
+/// Memory for the rows that there are: on most hosts none.
+const SPARSE: usize = BPF_F_NO_PREALLOC as usize;
 
 /// The agent's choice of options: read-only for programs, frozen before they are loaded.
 #[repr(transparent)]
@@ -65,6 +67,8 @@ pub static REACH: Array<ReachRow, 1024, MAPPED> = Array::new();
 pub static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::new();
 #[btf_map]
 pub static TRAFFIC: PerCpuArray<Traffic, 1024> = PerCpuArray::new();
+#[btf_map]
+pub static ANSWERS: HashMap<AnswerKey, AnswerRow, 1024, SPARSE> = HashMap::new();
 
 #[btf_map]
 pub static FRONTENDS4: HashMap<FrontendKey<V4>, FrontendRow, 1024> = HashMap::new();

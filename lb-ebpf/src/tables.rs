@@ -9,15 +9,15 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        AffinityKey, AffinityRow, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
-        FrontendRow, INTEREST_BITS, RangeKey, ReachKind, ReachRow, ServiceRow, SetRow, Settings, SlotRow,
-        SocketKey, SocketRow, Word,
+        AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
+        FrontendRow, INTEREST_BITS, Mac, RangeKey, ReachKind, ReachRow, ServiceRow, SetRow, Settings,
+        SlotRow, SocketKey, SocketRow, Word,
     },
     path::{Common, Insert, InsertError, Sockets, Tables},
 };
 
 use crate::maps::{
-    COUNTERS, FamilyMaps, INTEREST, REACH, SERVICES, SETS, SETTINGS, SLOTS, SocketMaps, TRAFFIC,
+    ANSWERS, COUNTERS, FamilyMaps, INTEREST, REACH, SERVICES, SETS, SETTINGS, SLOTS, SocketMaps, TRAFFIC,
 };
 
 /// All of them.
@@ -68,6 +68,13 @@ impl Common for Maps {
     #[inline(always)]
     fn reach(&self, index: u32) -> Option<ReachRow> {
         REACH.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn answer(&self, key: &AnswerKey) -> Option<Mac> {
+        // SAFETY: copied at once; a row that is recycled meanwhile holds another bridge's MAC at worst, and
+        // who got a wrong answer asks again.
+        unsafe { ANSWERS.get(key) }.map(|row| row.mac)
     }
 
     #[inline(always)]

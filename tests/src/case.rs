@@ -143,6 +143,15 @@ impl<F: Net> Case<F> {
         self
     }
 
+    /// The last packet is a question about a neighbour, answered so.
+    pub fn answered(mut self, answer: Wire) -> Self {
+        let sent = self.last();
+        sent.verdict = Verdict::Forward(Way::Egress(sent.at.ifindex));
+        sent.becomes = answer;
+        sent.counters = vec![Counter::Answered];
+        self
+    }
+
     /// The last packet is its service's traffic, although it is not translated.
     pub fn accounted(mut self) -> Self {
         self.last().accounted = 1;

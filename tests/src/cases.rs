@@ -8,6 +8,7 @@ mod frontends;
 mod hairpin;
 mod lifecycle;
 mod malformed;
+mod neighbour;
 mod refused;
 
 use lb_common::{
@@ -38,6 +39,7 @@ pub fn all<F: Net>() -> Vec<Case<F>> {
         clash::cases(),
         foreign::cases(),
         malformed::cases(),
+        neighbour::cases(),
         frontends::cases(),
         refused::cases(),
     ]

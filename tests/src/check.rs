@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Error, Result, anyhow, ensure};
 use lb_common::{
     abi::{Counter, Settings, Traffic},
-    path::Verdict,
+    path::{Hook, Verdict},
+    wire::ethernet,
 };
 
 use crate::{
@@ -85,7 +86,8 @@ pub fn is_sane<F: Net>(state: &State<F>, at: At, bytes: &[u8]) -> Result<()> {
     ensure!(as_counted, "{verdict:?}, but counted {}", labels(&outcome.counters));
     ensure!(forwarded || outcome.packet == bytes, "{verdict:?} and changed");
     ensure!(refused > 0 || outcome.packet.len() == bytes.len(), "its length changed");
-    let ip = bytes.get(12..14).is_some_and(|ethertype| ethertype == F::ETHERTYPE.to_ne_bytes());
+    let is = |wanted: u16| bytes.get(12..14).is_some_and(|ethertype| ethertype == wanted.to_ne_bytes());
+    let ip = is(F::ETHERTYPE) || is(ethernet::ARP) && at.hook == Hook::PortIngress;
     let outcomes = outcome.counters.values().sum::<u64>();
     let beside = counted(Counter::NewFlow) + counted(Counter::Rebuilt);
     ensure!(outcomes - beside == ip as u64, "not one outcome, but {}", labels(&outcome.counters));

@@ -170,15 +170,15 @@ impl Agent {
         writeln!(text, "--")?;
         for (frontend, (service, kind)) in &self.rows.frontends {
             let shares = self.shares(frontend, Scope::Cluster)?;
+            let set = self.rows.set_of(frontend)?;
             let local = match self.shares(frontend, Scope::Local)? {
-                local if local == shares => String::new(),
+                local if local == shares || !is_local(set) => String::new(),
                 local => format!("; if local: {local}"),
             };
             let kind = match kind {
                 FrontendKind::ClusterIp => String::new(),
                 other => format!("{}, ", kind_name(*other)),
             };
-            let set = self.rows.set_of(frontend)?;
             let options = options(set);
             writeln!(text, "{} ({kind}service {service}{options}): {shares}{local}", show(frontend))?;
             if let Some(ranges) = self.rows.ranges.get(&set.source_ranges) {
@@ -197,6 +197,11 @@ impl Agent {
         }
         Ok(())
     }
+}
+
+/// Whether a policy of the set is Local.
+fn is_local(set: &SetRow) -> bool {
+    set.flags & (set_flags::INTERNAL_LOCAL | set_flags::EXTERNAL_LOCAL) != 0
 }
 
 /// What a set says besides its slots.
@@ -223,9 +228,10 @@ fn node(model: &Model) -> NodeFacts {
     let own = ["10.244.1.1", "fd00:244:1::1", "192.168.1.11", "fd00:1::11"];
     let own: Vec<IpAddr> = own.iter().map(|text| text.parse().expect("an address")).collect();
     let pods = ["10.244.1.0/24", "fd00:244:1::/64"];
+    let known = model.this_node("node1");
     NodeFacts {
-        name: model.node.name.clone().unwrap_or_else(|| "node1".to_owned()),
-        zone: model.node.zone.clone(),
+        name: known.name.unwrap_or_default(),
+        zone: known.zone,
         node_ports: own[2..].to_vec(),
         own,
         pods: pods.iter().map(|text| text.parse().expect("a range")).collect(),
@@ -417,7 +423,7 @@ fn describe(step: &Step) -> String {
             format!("slots {first}..{} ({} rows{by})", first + rows.len() as u32, rows.len())
         }
         Step::Set { index, row } => {
-            let local = match (row.local_first, row.local_len) == (row.first, row.len) {
+            let local = match !is_local(row) || (row.local_first, row.local_len) == (row.first, row.len) {
                 true => String::new(),
                 false => format!(", if local {}..{}", row.local_first, row.local_first + row.local_len),
             };

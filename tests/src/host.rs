@@ -8,11 +8,11 @@ use std::{
 use bytemuck::Pod;
 use lb_common::{
     abi::{
-        AffinityKey, AffinityRow, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
-        FrontendRow, ReachRow, ServiceRow, SetRow, Settings, SlotRow, Traffic,
+        AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
+        FrontendRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow, Traffic,
     },
-    path::{self, Common, Insert, InsertError, Packet, SumKind, Tables, Turn, Verdict},
-    wire::{Ethernet, Protocol, checksum::fold16},
+    path::{self, Common, Hook, Insert, InsertError, Packet, SumKind, Tables, Turn, Verdict},
+    wire::{Ethernet, Protocol, checksum::fold16, ethernet},
 };
 
 use crate::{
@@ -62,9 +62,11 @@ fn run_on<F: Net>(state: &State<F>, at: At, mut packet: Bytes) -> (Verdict, Outc
                 Verdict::Reject(why) => {
                     path::reject::<F, _>(&mut packet).map_or(Verdict::Drop(why), Verdict::Forward)
                 }
+                Verdict::MaySolicit => path::answer_solicitation(&mut packet, &tables),
                 other => other,
             }
         }
+        Some(ethernet::ARP) if at.hook == Hook::PortIngress => path::answer_arp(&mut packet, &tables),
         _ => Verdict::Pass,
     };
     let outcome = Outcome {
@@ -206,6 +208,10 @@ impl<F: Net> Common for Host<'_, F> {
 
     fn reach(&self, index: u32) -> Option<ReachRow> {
         (index < ROWS).then(|| self.state.reach.get(&index).copied().unwrap_or_default())
+    }
+
+    fn answer(&self, key: &AnswerKey) -> Option<Mac> {
+        self.state.answers.get(key).map(|row| row.mac)
     }
 
     fn count(&self, counter: Counter) {

@@ -42,7 +42,7 @@ pub enum Action {
 impl From<Verdict> for Action {
     fn from(verdict: Verdict) -> Self {
         match verdict {
-            Verdict::Pass => Action::Next,
+            Verdict::Pass | Verdict::MaySolicit => Action::Next,
             Verdict::Drop(_) | Verdict::Reject(_) | Verdict::Open => Action::Drop,
             Verdict::Forward(Way::Continue) => Action::Continue,
             Verdict::Forward(Way::Peer(_) | Way::Egress(_) | Way::Neighbour(_)) => Action::Redirect,

@@ -1,6 +1,7 @@
 //! Packets that read like packets: `tcp("10.244.1.2:40000", "10.96.0.10:80").syn()`.
 
 mod edit;
+mod neighbour;
 
 use std::{
     fmt,
@@ -12,6 +13,8 @@ use etherparse::{
     Icmpv4Type, Icmpv6Type, IpHeaders, IpNumber, PacketBuilder, PacketBuilderStep, TcpHeader, icmpv4, icmpv6,
 };
 use lb_common::{abi::FlowKey, wire::Protocol};
+
+pub use neighbour::{is_at, who_has};
 
 use crate::family::{Net, socket};
 
@@ -39,6 +42,8 @@ enum Transport {
     Udp,
     Sctp,
     Other(u8),
+    /// A message about a neighbour.
+    Neighbour(neighbour::Message),
     /// What refuses a packet.
     Refusal(Box<Wire>),
 }
@@ -241,6 +246,7 @@ impl Wire {
             Transport::Udp => 17,
             Transport::Sctp => 132,
             Transport::Other(number) => number,
+            Transport::Neighbour(_) => 58,
             Transport::Refusal(ref of) => of.number(),
         }
     }
@@ -281,6 +287,7 @@ impl Wire {
     fn transport<F: Net>(&self, ip: PacketBuilderStep<IpHeaders>) -> Vec<u8> {
         let mut bytes = Vec::new();
         let written = match self.transport {
+            Transport::Neighbour(message) => return neighbour::bytes::<F>(self, message),
             Transport::Refusal(ref of) => match of.transport {
                 Transport::Tcp { flags } => of.reset(flags, ip).write(&mut bytes, &[]),
                 // The network header and 8 bytes.

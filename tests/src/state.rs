@@ -1,12 +1,15 @@
 //! What the maps hold while a packet is seen, as data.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
+};
 
 use lb_common::{
     abi::{
-        AffinityKey, AffinityRow, BackendRow, BackendState, BackendWord, Cidr, FlowKey, FlowRow, FrontendKey,
-        FrontendKind, FrontendRow, INTEREST_BITS, Lifetimes, MAX_CIDRS, Mac, RangeKey, ReachKind, ReachRow,
-        Scopes, ServiceRow, SetRow, Settings, SlotRow,
+        AffinityKey, AffinityRow, AnswerKey, AnswerRow, BackendRow, BackendState, BackendWord, Cidr, FlowKey,
+        FlowRow, FrontendKey, FrontendKind, FrontendRow, INTEREST_BITS, Lifetimes, MAX_CIDRS, Mac, RangeKey,
+        ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings, SlotRow,
     },
     path::{Hook, interest_hash},
     wire::Protocol,
@@ -44,6 +47,8 @@ pub struct State<F: Net> {
     pub flows: Flows<F>,
     /// Whose backends clients get again.
     pub affinity: Affinity<F>,
+    /// Addresses that bridges answer for.
+    pub answers: HashMap<AnswerKey, AnswerRow>,
     /// Source ranges, with their prefix lengths without the set's bits.
     pub ranges: HashSet<(u32, RangeKey<F>)>,
 }
@@ -60,6 +65,7 @@ impl<F: Net> Default for State<F> {
             backends: BTreeMap::new(),
             flows: HashMap::new(),
             affinity: HashMap::new(),
+            answers: HashMap::new(),
             ranges: HashSet::new(),
         }
     }
@@ -256,6 +262,17 @@ impl<F: Net> State<F> {
         let row = self.backends.get_mut(&id).expect("a backend of this case");
         let word = BackendWord(row.word);
         row.word = BackendWord::new(state, word.reach(), row.word.generation).0;
+    }
+
+    /// With an address that a bridge answers for.
+    pub fn answer(mut self, at: &str, bridge: Bridge) -> Self {
+        let zone = bridge.zone as u32;
+        let key = match F::ip(*socket(at).ip()) {
+            IpAddr::V4(address) => AnswerKey::v4(address.into(), zone),
+            IpAddr::V6(address) => AnswerKey::v6(address.into(), zone),
+        };
+        self.answers.insert(key, AnswerRow::new(mac_of(bridge.at)));
+        self
     }
 
     /// Lets time pass: every row gets older.

@@ -67,7 +67,7 @@ fn configs() -> Vec<(String, &'static [&'static str])> {
         ),
         (
             "services:\n  - {name: a, address: 10.96.0.10, ports: [{port: 80, protocol: HTTP}]}\n",
-            &["c.yaml:2:65: \"HTTP\" is not a protocol; write TCP or UDP"],
+            &["c.yaml:2:65: \"HTTP\" is not a protocol; write TCP, UDP or SCTP"],
         ),
     ];
     let mut all: Vec<_> = cases.iter().map(|(text, lines)| ((*text).to_owned(), *lines)).collect();

@@ -70,6 +70,8 @@ counters! {
     TtlExceeded = "ttl-exceeded",
     /// The kernel refused to change the packet; dropped.
     RewriteFailed = "rewrite-failed",
+    /// Somebody asked on a bridge who has the address of a service; answered.
+    Answered = "neighbour-answered",
     /// A socket of the host was connected to a backend.
     SocketConnected = "socket-connected",
     /// A datagram of a socket of the host that is not connected went to its backend.

@@ -4,6 +4,7 @@
 //! layer-4 ports are in network byte order, everything else in the host's. What a packet reads is
 //! either immutable once published or one aligned 64-bit [`Word`].
 
+mod answer;
 mod backend;
 mod counter;
 mod flow;
@@ -12,6 +13,7 @@ mod settings;
 mod socket;
 mod word;
 
+pub use answer::*;
 pub use backend::*;
 pub use counter::*;
 pub use flow::*;

@@ -8,8 +8,10 @@
 //! Nothing here knows of aya, of maps or of sockets: packets come in as [`Packet`], everything that is
 //! remembered as [`Tables`].
 
+mod answer;
 mod flow;
 mod forward;
+mod neighbour;
 mod parse;
 mod reject;
 mod rewrite;
@@ -18,6 +20,7 @@ mod socket;
 mod tables;
 
 pub use forward::Way;
+pub use neighbour::{answer_arp, answer_solicitation};
 pub use reject::reject;
 pub use select::{client_hash, slot_hash};
 pub use socket::{Access, Peer, Socket, Sockets, connect, send, shown};
@@ -25,7 +28,7 @@ pub use tables::{Common, Insert, InsertError, Packet, SumKind, Tables, interest_
 
 use crate::{
     abi::{Counter, FlowRow, ReachKind},
-    family::Family,
+    family::{Family, V6},
 };
 use parse::Parsed;
 
@@ -88,6 +91,9 @@ pub enum Verdict {
     Open,
     /// Answered by [`reject`], and why.
     Reject(Counter),
+    /// A packet of another protocol, perhaps a neighbour solicitation: [`answer_solicitation`] decides and
+    /// counts.
+    MaySolicit,
     /// Rewritten; it goes on its way.
     Forward(Way),
 }
@@ -112,7 +118,11 @@ pub fn run<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     turn: Turn,
 ) -> Verdict {
-    conclude(travel(packet, tables, hook, turn), tables)
+    let way = travel(packet, tables, hook, turn);
+    if F::ETHERTYPE == V6::ETHERTYPE && hook == Hook::PortIngress && matches!(way, Err(Counter::Protocol)) {
+        return Verdict::MaySolicit;
+    }
+    conclude(way, tables)
 }
 
 /// Records the flow of a packet that came back with [`Verdict::Open`], and says the same again where that
@@ -226,6 +236,7 @@ fn verdict(stop: Counter) -> Verdict {
         | Counter::Reply
         | Counter::NewFlow
         | Counter::Rebuilt
+        | Counter::Answered
         | Counter::SocketConnected
         | Counter::SocketSent
         | Counter::SocketMoved => Verdict::Pass,

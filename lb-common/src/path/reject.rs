@@ -7,20 +7,13 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{
     Packet, Way,
+    answer::{Answer, NETWORK, complete, put, started, sum},
     parse::{Frame, readable},
 };
 use crate::{
     family::{Family, V4, V6},
-    wire::{Ethernet, Icmp, NetworkHeader, Protocol, Tcp, checksum},
+    wire::{Ethernet, Icmp, NetworkHeader, Protocol, Tcp},
 };
-
-/// A packet to come: a network header and what follows.
-#[repr(C)]
-#[derive(Copy, Clone)]
-struct Answer<F: Family, T> {
-    ip: F::Header,
-    then: T,
-}
 
 /// ICMP's message: its header, then the packet that it is about, as far as its ports.
 #[repr(C)]
@@ -37,9 +30,6 @@ struct Quote<F: Family> {
     ip: F::Header,
     transport: [u16; 4],
 }
-
-/// Offset of the network header.
-const NETWORK: usize = size_of::<Ethernet>();
 
 /// Turns a packet into the refusal of it; `None`: it gets none (a RST), or the kernel would not let us.
 #[inline(always)]
@@ -90,50 +80,19 @@ fn unreachable<F: Family, P: Packet>(packet: &mut P, frame: &Frame<F>) -> Option
     put(packet, &Answer::<F, Unreachable<F>> { ip, then })
 }
 
-/// Makes the packet this answer and nothing else.
-#[inline(always)]
-fn put<T: Pod, P: Packet>(packet: &mut P, answer: &T) -> Option<()> {
-    let resized = packet.resize((NETWORK + size_of::<T>()) as u32);
-    (resized && packet.replace(NETWORK, answer)).then_some(())
-}
-
-/// One's complement sum of the words of a header or message, unfolded.
-#[inline(always)]
-fn sum<T: Pod>(of: &T) -> u64 {
-    bytemuck::cast_slice::<u8, u16>(bytemuck::bytes_of(of)).iter().map(|word| *word as u64).sum()
-}
-
-/// The checksum field over what sums to `sum`, the field itself zero.
-#[inline(always)]
-fn complete(sum: u64) -> u16 {
-    !checksum::fold16(checksum::fold32(sum))
-}
-
-/// What the field holds for a device that adds the rest.
-#[inline(always)]
-fn started(pseudo: u64) -> u16 {
-    checksum::fold16(checksum::fold32(pseudo))
-}
-
 macro_rules! pod {
     ($($row:ty, $size:expr;)*) => {$(
         const _: () = assert!(size_of::<$row>() == $size);
     )*};
 }
 pod! {
-    Answer<V4, Tcp>, 40;
-    Answer<V6, Tcp>, 60;
-    Answer<V4, Unreachable<V4>>, 56;
-    Answer<V6, Unreachable<V6>>, 96;
+    Unreachable<V4>, 36;
+    Unreachable<V6>, 56;
     Quote<V4>, 28;
     Quote<V6>, 48;
 }
 // SAFETY: repr(C), every field is Pod with alignment 2 at most, and the sizes asserted above are the sums
 // of the fields' sizes, so there is no padding.
-unsafe impl<F: Family, T: Pod> Zeroable for Answer<F, T> {}
-// SAFETY: as above.
-unsafe impl<F: Family, T: Pod> Pod for Answer<F, T> {}
-// SAFETY: as above.
 unsafe impl<F: Family> Zeroable for Unreachable<F> {}
 // SAFETY: as above.
 unsafe impl<F: Family> Pod for Unreachable<F> {}

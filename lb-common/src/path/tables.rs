@@ -6,8 +6,8 @@ use bytemuck::Pod;
 
 use crate::{
     abi::{
-        AffinityKey, AffinityRow, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
-        FrontendRow, ReachRow, ServiceRow, SetRow, Settings, SlotRow,
+        AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
+        FrontendRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow,
     },
     family::{Address, Family, scramble},
     wire::Protocol,
@@ -69,6 +69,8 @@ pub trait Common {
     fn slot(&self, index: u32) -> Option<SlotRow>;
     /// The way to a backend.
     fn reach(&self, index: u32) -> Option<ReachRow>;
+    /// The MAC that a bridge answers with for an address.
+    fn answer(&self, key: &AnswerKey) -> Option<Mac>;
     /// Counts an outcome.
     fn count(&self, counter: Counter);
     /// Accounts a client's packet to its service.

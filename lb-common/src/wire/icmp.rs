@@ -1,6 +1,7 @@
-//! The header of ICMP (RFC 792) and ICMPv6 (RFC 4443) errors, which is of one shape.
+//! The header of ICMP (RFC 792) and ICMPv6 (RFC 4443) errors, which is of one shape; that of Neighbor
+//! Discovery's messages (RFC 4861) is, too.
 
-/// The first eight bytes of an error; the packet it is about follows.
+/// The first eight bytes of an error; the packet it is about follows. Or of a message about a neighbour.
 #[repr(C)]
 #[derive(Copy, Clone, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Icmp {
@@ -8,12 +9,12 @@ pub struct Icmp {
     pub kind: [u8; 2],
     /// Checksum; ICMPv6's covers a pseudo header, too.
     pub check: u16,
-    /// Of no meaning for "unreachable".
+    /// Of no meaning for "unreachable"; flags of an advertisement.
     pub unused: [u16; 2],
 }
 
 impl Icmp {
-    /// An error of a type and code.
+    /// A message of a type and code.
     pub const fn new(kind: u8, code: u8) -> Icmp {
         Icmp { kind: [kind, code], check: 0, unused: [0; 2] }
     }

@@ -27,6 +27,29 @@ fn is_extension(next: u8) -> bool {
 /// The Fragment header.
 const FRAGMENT: u8 = 44;
 
+impl Ipv6 {
+    /// A header of our own, `payload` bytes of `protocol` to follow.
+    #[inline(always)]
+    pub fn new(source: Addr6, destination: Addr6, protocol: u8, payload: u16, hop_limit: u8) -> Self {
+        Ipv6 {
+            version_and_class: 0x60,
+            class_and_label: 0,
+            label: 0,
+            payload_length: payload.to_be(),
+            next_header: protocol,
+            hop_limit,
+            source: bytemuck::cast(source),
+            destination: bytemuck::cast(destination),
+        }
+    }
+
+    /// How many hops it may take.
+    #[inline(always)]
+    pub fn hop_limit(&self) -> u8 {
+        self.hop_limit
+    }
+}
+
 impl NetworkHeader for Ipv6 {
     type Addr = Addr6;
     const ICMP: u8 = 58;
@@ -34,16 +57,7 @@ impl NetworkHeader for Ipv6 {
 
     #[inline(always)]
     fn answer(&self, protocol: u8, payload: u16) -> Self {
-        Ipv6 {
-            version_and_class: 0x60,
-            class_and_label: 0,
-            label: 0,
-            payload_length: payload.to_be(),
-            next_header: protocol,
-            hop_limit: 64,
-            source: self.destination,
-            destination: self.source,
-        }
+        Ipv6::new(self.destination(), self.source(), protocol, payload, 64)
     }
 
     #[inline(always)]

@@ -3,19 +3,23 @@
 //!
 //! Headers start at even offsets, so their fields are made of 16-bit words (alignment 2).
 
+mod arp;
 pub mod checksum;
 pub mod ethernet;
 mod icmp;
 mod ipv4;
 mod ipv6;
+pub mod ndp;
 mod tcp;
 mod transport;
 
+pub use arp::Arp;
 use bytemuck::Pod;
 pub use ethernet::Ethernet;
 pub use icmp::Icmp;
 pub use ipv4::Ipv4;
 pub use ipv6::Ipv6;
+pub use ndp::Solicitation;
 pub use tcp::Tcp;
 pub use transport::{Ports, Protocol, TCP_FLAGS, TcpFlags};
 

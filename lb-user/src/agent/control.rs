@@ -11,7 +11,7 @@ use std::{
 use anyhow::Result;
 use tracing::{debug, error, info, warn};
 
-use super::{kept::Kept, node, sockets::Sockets, ways};
+use super::{answers::Answers, kept::Kept, node, sockets::Sockets, ways};
 use crate::{
     apply,
     compile::{Frontend, NodeFacts, Wanted, WantedFrontend, compile},
@@ -48,6 +48,7 @@ pub struct Control {
     pub problems: Vec<String>,
     maps: Maps,
     mirror: Mirror,
+    answers: Answers,
     kept: Kept,
     pins: Pins,
     tuning: Tuning,
@@ -79,6 +80,7 @@ impl Control {
             model: Model::default(),
             view,
             problems: Vec::new(),
+            answers: Answers::adopt(&maps),
             maps,
             mirror,
             kept,
@@ -134,6 +136,7 @@ impl Control {
             self.publish_all(ways);
         }
         self.refuse_other_ports();
+        self.answer(ways);
         let published = start.elapsed() - compared;
         self.reclaim();
         if std::mem::take(&mut self.quiet) {
@@ -148,6 +151,9 @@ impl Control {
 
     /// Tries again what failed.
     pub fn retry(&mut self, ways: &ways::View) {
+        if self.answers.failed() {
+            self.answer(ways);
+        }
         if self.failed.is_empty() {
             return;
         }
@@ -162,6 +168,7 @@ impl Control {
             self.publish(name.clone(), ways, Some(why));
         }
         self.refuse_other_ports();
+        self.answer(ways);
         self.reclaim();
         self.view_changed |= failed != self.failed;
     }
@@ -195,6 +202,7 @@ impl Control {
         if followed > LINES {
             info!("{} more backends are reached by other ways", followed - LINES);
         }
+        self.answer(ways);
         self.reclaim();
     }
 
@@ -227,7 +235,8 @@ impl Control {
         }
         let start = Instant::now();
         let failed = self.failed.iter().map(|(name, why)| format!("service {name}: {why}"));
-        self.view.problems = self.problems.iter().cloned().chain(failed).collect();
+        self.view.problems =
+            self.problems.iter().cloned().chain(failed).chain(self.answers.problems()).collect();
         self.view.services =
             self.model.services.values().flat_map(|service| self.service_views(service)).collect();
         if let Err(error) = self.view.write(&self.pins.view()) {
@@ -338,6 +347,21 @@ impl Control {
     fn refuse_other_ports(&mut self) {
         let steps = plan::addresses(&mut self.mirror, &self.node.own);
         self.apply("service addresses", &steps);
+    }
+
+    /// Keeps what is answered for on the bridges in step with frontends and bridges.
+    fn answer(&mut self, ways: &ways::View) {
+        let addresses = self.mirror.frontend_addresses();
+        let has = |service: &&Arc<Service>, address| {
+            [&service.addresses, &service.external_ips, &service.load_balancer_ips]
+                .iter()
+                .any(|addresses| addresses.contains(&address))
+        };
+        let owner = |address| {
+            let service = self.model.services.values().find(|service| has(service, address));
+            service.map_or_else(|| "a node port".to_owned(), |service| format!("service {}", service.name))
+        };
+        self.view_changed |= self.answers.update(&mut self.maps, addresses, ways, owner);
     }
 
     /// Publishes a service of the model; `failed` is why that could not be done the last time.

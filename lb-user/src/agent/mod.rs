@@ -1,5 +1,6 @@
 //! The agent: sources -> model -> compile -> plan -> apply, kept going by what changes.
 
+mod answers;
 mod control;
 mod kept;
 mod node;

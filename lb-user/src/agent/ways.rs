@@ -87,7 +87,7 @@ impl Ways for View<'_> {
 }
 
 /// A MAC as rows have it: three words in memory order.
-fn mac(octets: [u8; 6]) -> Mac {
+pub fn mac(octets: [u8; 6]) -> Mac {
     bytemuck::cast(octets)
 }
 

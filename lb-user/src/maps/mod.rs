@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use lb_common::{
     abi::{
-        BackendRow, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, INTEREST_BITS, RangeKey, ReachRow,
-        SetRow, SlotRow, Traffic, Word,
+        AnswerKey, AnswerRow, BackendRow, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, INTEREST_BITS,
+        RangeKey, ReachRow, SetRow, SlotRow, Traffic, Word,
     },
     family::{Family, V4, V6},
 };
@@ -39,7 +39,7 @@ impl Sizes {
     const FRONTENDS: u32 = 4;
 
     /// Name and rows of each map whose size is not fixed.
-    pub fn entries(&self) -> [(&'static str, u32); 17] {
+    pub fn entries(&self) -> [(&'static str, u32); 18] {
         let backends = self.services.saturating_mul(Self::BACKENDS).min(1 << 24);
         [
             ("SERVICES", self.services),
@@ -47,6 +47,7 @@ impl Sizes {
             ("SLOTS", self.services.saturating_mul(Self::SLOTS).max(1 << 21)),
             ("REACH", backends),
             ("TRAFFIC", self.services),
+            ("ANSWERS", self.services),
             ("FRONTENDS4", self.services.saturating_mul(Self::FRONTENDS)),
             ("FRONTENDS6", self.services.saturating_mul(Self::FRONTENDS)),
             ("BACKENDS4", backends),
@@ -64,7 +65,7 @@ impl Sizes {
 }
 
 /// The names of all maps that are pinned.
-pub const PINNED: [&str; 19] = [
+pub const PINNED: [&str; 20] = [
     "INTEREST",
     "SERVICES",
     "SETS",
@@ -72,6 +73,7 @@ pub const PINNED: [&str; 19] = [
     "REACH",
     "COUNTERS",
     "TRAFFIC",
+    "ANSWERS",
     "FRONTENDS4",
     "BACKENDS4",
     "FLOWS4",
@@ -160,6 +162,8 @@ pub struct Maps {
     pub counters: PerCpuArray<MapData, u64>,
     /// Traffic by service.
     pub traffic: PerCpuArray<MapData, Traffic>,
+    /// Addresses that bridges answer for.
+    pub answers: HashMap<MapData, AnswerKey, AnswerRow>,
     /// IPv4's.
     pub v4: Side<V4>,
     /// IPv6's.
@@ -177,6 +181,7 @@ impl Maps {
             reach: mapped(dir, "REACH")?,
             counters: per_cpu(dir, "COUNTERS")?,
             traffic: per_cpu(dir, "TRAFFIC")?,
+            answers: hash(dir, "ANSWERS")?,
             v4: side(dir, ["FRONTENDS4", "BACKENDS4", "FLOWS4", "RANGES4"])?,
             v6: side(dir, ["FRONTENDS6", "BACKENDS6", "FLOWS6", "RANGES6"])?,
         };
@@ -213,6 +218,11 @@ fn per_cpu<T: aya::Pod>(dir: &Path, name: &str) -> Result<PerCpuArray<MapData, T
     let (data, _) = data(dir, name, size_of::<T>())?;
     PerCpuArray::try_from(Map::PerCpuArray(data))
         .map_err(|source| OpenError::Map { path: dir.join(name), source })
+}
+
+fn hash<K: aya::Pod, V: aya::Pod>(dir: &Path, name: &str) -> Result<HashMap<MapData, K, V>, OpenError> {
+    let (data, _) = data(dir, name, size_of::<V>())?;
+    HashMap::try_from(Map::HashMap(data)).map_err(|source| OpenError::Map { path: dir.join(name), source })
 }
 
 fn side<F: Family>(dir: &Path, names: [&str; 4]) -> Result<Side<F>, OpenError> {

@@ -157,6 +157,12 @@ impl Mirror {
         self.frontends.get(frontend).copied()
     }
 
+    /// Every address that frontends have.
+    pub fn frontend_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let used = self.addresses.iter().filter(|(_, known)| known.frontends > 0);
+        used.map(|(address, _)| *address)
+    }
+
     /// Whether a frontend leads to a service, and as what it should.
     pub(super) fn has(&self, frontend: &WantedFrontend, service: u32) -> bool {
         self.services.get(&service).is_some_and(|found| found.frontends.contains(frontend))

@@ -59,8 +59,9 @@ fn options<F: Net>() -> Case<F> {
 
 fn not_ip<F: Net>() -> Case<F> {
     // ARP, a length (IEEE 802.3), LLDP, and a tag in the bytes.
-    case("neither IPv4 nor IPv6: left alone, not even counted", web())
+    case("neither IPv4 nor IPv6: left alone, and but for ARP not even counted", web())
         .pod(RED, tcp(CLIENT, VIP).frame_bytes(12, &[0x08, 0x06]))
+        .passes(Counter::NotOurs)
         .pod(RED, tcp(CLIENT, VIP).frame_bytes(12, &[0x00, 0x40]))
         .pod(RED, tcp(CLIENT, VIP).frame_bytes(12, &[0x88, 0xcc]))
         .pod(RED, tcp(CLIENT, VIP).tagged(7))

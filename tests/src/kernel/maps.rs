@@ -56,6 +56,7 @@ impl Maps {
         self.hash(&format!("FRONTENDS{}", F::MAPS), &state.frontends)?;
         self.hash(&format!("FLOWS{}", F::MAPS), &state.flows)?;
         self.hash(&format!("AFFINITY{}", F::MAPS), &state.affinity)?;
+        self.hash("ANSWERS", &state.answers)?;
         self.ranges(state)
     }
 

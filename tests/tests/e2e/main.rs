@@ -3,6 +3,7 @@
 mod answers;
 mod bed;
 mod forward;
+mod neighbours;
 mod ports;
 mod reload;
 mod restart;
@@ -23,6 +24,7 @@ fn main() {
     let all = [
         answers::ALL,
         forward::ALL,
+        neighbours::ALL,
         ports::ALL,
         reload::ALL,
         restart::ALL,

@@ -1,0 +1,71 @@
+//! Answers to those who look for a neighbour.
+
+use super::Mac;
+use crate::family::{Addr4, Addr6};
+
+/// An address that a bridge answers for.
+///
+/// Both families in one table, which is off the way of service traffic. Rows are updated in place: who
+/// looks in the moment in which a row is replaced finds none, and asks again.
+#[repr(C)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct AnswerKey {
+    /// The address; an IPv4 address as it is written in IPv6 (`::ffff:a.b.c.d`, RFC 4291 section 2.5.5.2).
+    pub addr: Addr6,
+    /// The bridge's zone.
+    pub zone: u32,
+}
+
+impl AnswerKey {
+    /// Of an IPv4 address.
+    #[inline(always)]
+    pub fn v4(addr: Addr4, zone: u32) -> Self {
+        AnswerKey { addr: Addr6([0, 0, 0xffffu32.to_be(), addr.0]), zone }
+    }
+
+    /// Of an IPv6 address.
+    #[inline(always)]
+    pub fn v6(addr: Addr6, zone: u32) -> Self {
+        AnswerKey { addr, zone }
+    }
+}
+
+/// Who is said to have the address.
+#[repr(C)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct AnswerRow {
+    /// The bridge's MAC.
+    pub mac: Mac,
+    padding: u16,
+}
+
+impl AnswerRow {
+    /// A row.
+    pub fn new(mac: Mac) -> Self {
+        AnswerRow { mac, padding: 0 }
+    }
+}
+
+const _: () = assert!(size_of::<AnswerKey>() == 20 && size_of::<AnswerRow>() == 8);
+
+#[cfg(feature = "user")]
+// SAFETY: bytemuck's derive has checked it.
+unsafe impl aya::Pod for AnswerKey {}
+#[cfg(feature = "user")]
+// SAFETY: as above.
+unsafe impl aya::Pod for AnswerRow {}
+
+#[cfg(test)]
+mod tests {
+    use core::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    #[test]
+    fn an_ipv4_address_as_ipv6_writes_it() {
+        let address = Ipv4Addr::new(10, 244, 1, 200);
+        let key = AnswerKey::v4(address.into(), 7);
+        assert_eq!(Ipv6Addr::from(key.addr), address.to_ipv6_mapped());
+        assert_eq!(key, AnswerKey::v6(address.to_ipv6_mapped().into(), 7));
+    }
+}

@@ -1,0 +1,127 @@
+//! Neighbours: who asks on a bridge for the address of a service that lies in the bridge's own subnet is
+//! told the bridge's MAC. Only for addresses that the agent has noted: what a pod owns, it answers for.
+//!
+//! The request itself becomes the answer and leaves where it came from.
+
+use super::{
+    Common, Packet, Verdict, Way,
+    answer::{Answer, NETWORK, complete, put, started, sum},
+    parse::readable,
+    verdict,
+};
+use crate::{
+    abi::{AnswerKey, Counter, Mac},
+    family::{Addr6, Address as _, V6},
+    wire::{Arp, Ethernet, Ipv6, NetworkHeader as _, Solicitation, ndp},
+};
+
+/// A frame with an ARP message.
+#[repr(C)]
+#[derive(Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+struct ArpFrame {
+    ethernet: Ethernet,
+    arp: Arp,
+}
+
+/// A frame with a neighbour solicitation, as far as its options.
+#[repr(C)]
+#[derive(Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+struct SolicitationFrame {
+    ethernet: Ethernet,
+    ip: Ipv6,
+    message: Solicitation,
+}
+
+/// What a frame of ARP gets, and counts the outcome.
+#[inline(always)]
+pub fn answer_arp<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Verdict {
+    let outcome = arp(packet, tables);
+    finish(packet, tables, outcome)
+}
+
+/// What an IPv6 packet gets of which [`super::run`] says that it may be a neighbour solicitation, and
+/// counts the outcome.
+#[inline(always)]
+pub fn answer_solicitation<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Verdict {
+    let outcome = solicitation(packet, tables);
+    finish(packet, tables, outcome)
+}
+
+#[inline(always)]
+fn finish<P: Packet, T: Common>(packet: &P, tables: &T, outcome: Result<(), Counter>) -> Verdict {
+    tables.count(outcome.err().unwrap_or(Counter::Answered));
+    match outcome {
+        Ok(()) => Verdict::Forward(Way::Egress(packet.ifindex())),
+        Err(stop) => verdict(stop),
+    }
+}
+
+#[inline(always)]
+fn arp<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Result<(), Counter> {
+    let ArpFrame { arp, .. } = readable(packet, 0)?;
+    let target = arp.asks_for().ok_or(Counter::NotOurs)?;
+    let key = AnswerKey::v4(target, tables.settings().zone);
+    let mac = tables.answer(&key).ok_or(Counter::NotOurs)?;
+    let replaced = packet.replace(NETWORK, &arp.reply(mac));
+    (replaced && turn(packet, arp.sender(), mac)).then_some(()).ok_or(Counter::RewriteFailed)
+}
+
+#[inline(always)]
+fn solicitation<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Result<(), Counter> {
+    let asked: SolicitationFrame = readable(packet, 0).map_err(|_| Counter::Protocol)?;
+    let target = asked.asks_for(packet.size()).ok_or(Counter::Protocol)?;
+    let key = AnswerKey::v6(target, tables.settings().zone);
+    let mac = tables.answer(&key).ok_or(Counter::Protocol)?;
+    // Who has no address yet (it looks whether this one is taken, RFC 4862 section 5.4.3) hears it as all do.
+    let asker = asked.ip.source();
+    let solicited = asker != Addr6::ZERO;
+    let (to, link) =
+        if solicited { (asker, asked.ethernet.source) } else { (ndp::ALL_NODES, ndp::ALL_NODES_MAC) };
+    advertise(packet, &asked.message, target, to, mac, solicited).ok_or(Counter::RewriteFailed)?;
+    turn(packet, link, mac).then_some(()).ok_or(Counter::RewriteFailed)
+}
+
+impl SolicitationFrame {
+    /// The address asked for, if it is a valid solicitation (RFC 4861 section 7.1.1) of a packet that the
+    /// path has parsed. Two of its rules are left out: the checksum may still be unfinished here, and a
+    /// wrong answer to a damaged packet does no harm; and options are of no use, since the answer goes to
+    /// whom the frame is from.
+    #[inline(always)]
+    fn asks_for(&self, size: u32) -> Option<Addr6> {
+        let ip = &self.ip;
+        let whole = ip.payload(size - NETWORK as u32) >= size_of::<Solicitation>() as u32;
+        let allowed = ip.source() != Addr6::ZERO || ndp::is_solicited_node(ip.destination());
+        if ip.protocol() != Ipv6::ICMP || ip.hop_limit() != ndp::HOP_LIMIT || !whole || !allowed {
+            return None;
+        }
+        self.message.asks_for()
+    }
+}
+
+/// Makes the packet the advertisement that `mac` has an address.
+#[inline(always)]
+fn advertise<P: Packet>(
+    packet: &mut P,
+    asked: &Solicitation,
+    target: Addr6,
+    to: Addr6,
+    mac: Mac,
+    solicited: bool,
+) -> Option<()> {
+    let mut then = asked.advertisement(mac, solicited);
+    let ip = Ipv6::new(target, to, Ipv6::ICMP, size_of_val(&then) as u16, ndp::HOP_LIMIT);
+    let pseudo = ip.pseudo_sum();
+    // The checksum lies where the solicitation's was: where a device finishes it.
+    let unfinished = packet.unfinished(CHECK);
+    then.icmp.check = if unfinished { started(pseudo) } else { complete(pseudo + sum(&then)) };
+    put(packet, &Answer::<V6, _> { ip, then })
+}
+
+/// Offset of ICMPv6's checksum.
+const CHECK: usize = NETWORK + size_of::<Ipv6>() + 2;
+
+/// Addresses the answer.
+#[inline(always)]
+fn turn<P: Packet>(packet: &mut P, destination: Mac, source: Mac) -> bool {
+    packet.store(0, &[destination, source])
+}
