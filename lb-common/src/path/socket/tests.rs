@@ -10,8 +10,9 @@ use bytemuck::Zeroable as _;
 use super::*;
 use crate::{
     abi::{
-        AffinityKey, AffinityRow, BackendWord, Cidr, FlowRow, FrontendKey, FrontendKind, FrontendRow,
-        ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings, SlotRow, Word, set_flags,
+        AffinityKey, AffinityRow, AnswerKey, BackendWord, Cidr, FlowRow, FrontendKey, FrontendKind,
+        FrontendRow, Mac, ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings, SlotRow, Word,
+        set_flags,
     },
     family::{Address as _, V4, V6},
     path::{Common, Insert, InsertError},
@@ -131,6 +132,10 @@ impl<F: Family> Common for Node<F> {
     }
 
     fn reach(&self, _index: u32) -> Option<ReachRow> {
+        None
+    }
+
+    fn answer(&self, _key: &AnswerKey) -> Option<Mac> {
         None
     }
 
