@@ -169,6 +169,9 @@ pub fn on(bridge: Bridge, way_back: ReachKind) -> Settings {
         cidrs4: [Cidr::NONE; MAX_CIDRS],
         cidrs6: [Cidr::NONE; MAX_CIDRS],
         lifetimes: Lifetimes::SECONDS,
+        netns_cookie: [0; 2],
+        host4: Default::default(),
+        host6: Default::default(),
     }
 }
 

@@ -72,6 +72,12 @@ counters! {
     RewriteFailed = "rewrite-failed",
     /// Somebody asked on a bridge who has the address of a service; answered.
     Answered = "neighbour-answered",
+    /// A socket of the host was connected to a backend.
+    SocketConnected = "socket-connected",
+    /// A datagram of a socket of the host that is not connected went to its backend.
+    SocketSent = "socket-sent",
+    /// As before, but the socket's backend no longer serves: it has another one from this datagram on.
+    SocketMoved = "socket-moved",
 }
 
 impl Counter {

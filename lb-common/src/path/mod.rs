@@ -16,12 +16,14 @@ mod parse;
 mod reject;
 mod rewrite;
 mod select;
+mod socket;
 mod tables;
 
 pub use forward::Way;
 pub use neighbour::{answer_arp, answer_solicitation};
 pub use reject::reject;
 pub use select::{client_hash, slot_hash};
+pub use socket::{Access, Peer, Socket, Sockets, connect, send, shown};
 pub use tables::{Common, Insert, InsertError, Packet, SumKind, Tables, interest_hash};
 
 use crate::{
@@ -234,7 +236,10 @@ fn verdict(stop: Counter) -> Verdict {
         | Counter::Reply
         | Counter::NewFlow
         | Counter::Rebuilt
-        | Counter::Answered => Verdict::Pass,
+        | Counter::Answered
+        | Counter::SocketConnected
+        | Counter::SocketSent
+        | Counter::SocketMoved => Verdict::Pass,
     }
 }
 

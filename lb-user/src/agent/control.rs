@@ -11,7 +11,7 @@ use std::{
 use anyhow::Result;
 use tracing::{debug, error, info, warn};
 
-use super::{answers::Answers, kept::Kept, listening::Listening, node, ways};
+use super::{answers::Answers, kept::Kept, listening::Listening, node, sockets::Sockets, ways};
 use crate::{
     apply,
     compile::{Frontend, NodeFacts, Wanted, WantedFrontend, compile},
@@ -31,6 +31,10 @@ const RECYCLED: usize = 1024;
 
 /// Of so many changes at once each has a line in the log; of more, there is one for all.
 const LINES: usize = 100;
+
+/// How often the host's sockets are told of backends that no longer serve: at once, and again for one that
+/// was connecting in that moment.
+const TELLINGS: u32 = 2;
 
 const NOT_WRITTEN: &str = "not written to the maps yet; trying again";
 
@@ -58,6 +62,8 @@ pub struct Control {
     quiet: bool,
     started: bool,
     view_changed: bool,
+    /// How often the host's sockets are still to be told of backends that no longer serve.
+    tellings: u32,
 }
 
 /// How long it took to serve another model.
@@ -88,6 +94,8 @@ impl Control {
             quiet: false,
             started: false,
             view_changed: true,
+            // An agent before us may not have come so far.
+            tellings: TELLINGS,
         }
     }
 
@@ -201,6 +209,14 @@ impl Control {
         }
         self.answer(ways);
         self.reclaim();
+    }
+
+    /// Tells the host's sockets of backends that no longer serve.
+    pub fn tell_sockets(&mut self, sockets: &mut Sockets) {
+        if self.tellings > 0 {
+            self.tellings -= 1;
+            sockets.move_on(&self.maps);
+        }
     }
 
     /// Backends whose neighbour is not known, with their bridges.
@@ -429,6 +445,9 @@ impl Control {
 
     /// Carries steps out; whether all of them were.
     fn apply(&mut self, what: &str, steps: &[Step]) -> bool {
+        if steps.iter().any(Step::loses_backend) {
+            self.tellings = TELLINGS;
+        }
         match apply::apply(&mut self.maps, &mut self.mirror, steps) {
             Ok(()) => true,
             Err(error) => {

@@ -9,6 +9,7 @@ pub mod options;
 mod ports;
 mod programs;
 mod resolver;
+mod sockets;
 mod uninstall;
 mod ways;
 
@@ -35,10 +36,11 @@ use crate::{
 };
 use control::{Control, Served};
 use kept::Kept;
-pub use options::Options;
+pub use options::{Options, SocketLb};
 use ports::Ports;
 use programs::Programs;
 use resolver::Resolver;
+use sockets::{Sockets, netns_cookie};
 pub use uninstall::uninstall;
 
 /// Runs the agent until it is told to end. What it has set up stays and goes on without it.
@@ -47,6 +49,11 @@ pub async fn run(options: Options) -> Result<()> {
     let watched = sources::watch::watch(&options.config);
     // Everything that can be wrong with the input comes before the first change.
     let loaded = sources::file::load(&options.config)?;
+    if options.socket_lb == SocketLb::All {
+        bail!(
+            "--socket-lb all is not there yet: pods are served at their ports of the bridge; use host, or off"
+        );
+    }
     let missing = missing_capabilities();
     if !missing.is_empty() {
         bail!(
@@ -103,8 +110,14 @@ pub async fn run(options: Options) -> Result<()> {
 
     let mut resolver = Resolver::default();
 
+    let host = node::primary(&loaded.model, &ports.view(watcher.world()));
     load(&mut control, &ports, &watcher, loaded);
     ports.set_cidrs(&control.model.service_cidrs);
+    let cookie = netns_cookie().context("asking for the network namespace's cookie")?;
+    ports.programs().serve_sockets(cookie, host);
+    let mut sockets = Sockets::open(&pins)?;
+    control.view.socket_lb = sockets.attach(options.socket_lb, ports.programs())?;
+    control.tell_sockets(&mut sockets);
     ports.update(watcher.world(), &mut control.view)?;
     control.write_view();
     give_back_memory();
@@ -152,7 +165,12 @@ pub async fn run(options: Options) -> Result<()> {
                             control.model.services.len()
                         );
                     }
-                    ports.set_cidrs(&control.model.service_cidrs);
+                    if ports.set_cidrs(&control.model.service_cidrs) {
+                        match sockets.attach(options.socket_lb, ports.programs()) {
+                            Ok(mode) => control.view.socket_lb = mode,
+                            Err(error) => error!("{error:#}"),
+                        }
+                    }
                     update_ports(&mut ports, &watcher, &mut control);
                     give_back_memory();
                     unresolved = control.unresolved(&ports.view(watcher.world()));
@@ -168,6 +186,7 @@ pub async fn run(options: Options) -> Result<()> {
             }
             control.write_view();
         }
+        control.tell_sockets(&mut sockets);
     }
     control.write_view();
     info!("ended; services go on without an agent (`lb uninstall` removes them)");

@@ -59,6 +59,11 @@ impl Ports {
         ways::View { world, bridges: &self.bridges, uplinks: &self.uplinks, forward: self.options.forward }
     }
 
+    /// The programs.
+    pub fn programs(&mut self) -> &mut Programs {
+        &mut self.programs
+    }
+
     /// Writes what does not change into the view.
     pub fn describe(&self, view: &mut View) {
         view.pid = std::process::id();
@@ -72,12 +77,14 @@ impl Ports {
     }
 
     /// The ranges of service addresses, for what is attached from now on: everything with the next
-    /// [`Self::update`], where they have changed.
-    pub fn set_cidrs(&mut self, ranges: &[IpNet]) {
-        if self.programs.set_cidrs(ranges) && !self.attached.is_empty() {
+    /// [`Self::update`], where they have changed, which is the answer.
+    pub fn set_cidrs(&mut self, ranges: &[IpNet]) -> bool {
+        let changed = self.programs.set_cidrs(ranges);
+        if changed && !self.attached.is_empty() {
             info!("serviceCIDRs have changed: programs are loaded anew");
             self.attached.clear();
         }
+        changed
     }
 
     /// Attaches and detaches until every device has what it should have.

@@ -8,6 +8,7 @@ mod ports;
 mod reload;
 mod restart;
 mod seen;
+mod sockets;
 mod tap;
 mod uninstall;
 
@@ -28,6 +29,7 @@ fn main() {
         reload::ALL,
         restart::ALL,
         seen::ALL,
+        sockets::ALL,
         uninstall::ALL,
     ];
     let trials = all.concat().into_iter().map(|(name, test): Test| {

@@ -1,0 +1,68 @@
+//! What is remembered of the host's sockets.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
+
+use aya::maps::{HashMap, Map, MapData, MapError};
+use lb_common::{
+    abi::{BackendRow, BackendState, BackendWord, SocketEnd, SocketKey, SocketRow},
+    family::{Family, V4, V6},
+};
+
+use super::{Mapped, Maps, OpenError, data};
+
+/// The tables of both families.
+pub struct Sockets {
+    v4: Table<V4>,
+    v6: Table<V6>,
+}
+
+type Table<F> = HashMap<MapData, SocketKey<F>, SocketRow<F>>;
+
+impl Sockets {
+    /// Opens the maps pinned below `dir`.
+    pub fn open(dir: &Path) -> Result<Sockets, OpenError> {
+        Ok(Sockets { v4: table(dir, "SOCKETS4")?, v6: table(dir, "SOCKETS6")? })
+    }
+
+    /// Whether a socket, by its cookie and where it is connected to, was given a backend that no longer
+    /// serves.
+    pub fn is_stranded(&self, cookie: u64, peer: SocketAddr, maps: &Maps) -> Result<bool, MapError> {
+        match peer.ip() {
+            IpAddr::V4(addr) => stranded(&self.v4, &maps.v4.backends, cookie, addr.into(), peer.port()),
+            IpAddr::V6(addr) => stranded(&self.v6, &maps.v6.backends, cookie, addr.into(), peer.port()),
+        }
+    }
+}
+
+fn table<F: Family>(dir: &Path, name: &str) -> Result<Table<F>, OpenError> {
+    let (data, _) = data(dir, name, size_of::<SocketRow<F>>())?;
+    HashMap::try_from(Map::LruHashMap(data)).map_err(|source| OpenError::Map { path: dir.join(name), source })
+}
+
+fn stranded<F: Family>(
+    table: &Table<F>,
+    backends: &Mapped<BackendRow<F>>,
+    cookie: u64,
+    addr: F::Addr,
+    port: u16,
+) -> Result<bool, MapError> {
+    let cookie = [cookie as u32, (cookie >> 32) as u32];
+    let key = SocketKey { cookie, addr, port: port.to_be(), end: SocketEnd::Backend as u16 };
+    match table.get(&key, 0) {
+        Ok(row) => Ok(!serves(backends, &row)),
+        Err(MapError::KeyNotFound) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn serves<F: Family>(backends: &Mapped<BackendRow<F>>, row: &SocketRow<F>) -> bool {
+    if row.backend.low >= backends.len() {
+        return false;
+    }
+    let word = BackendWord(backends.word(row.backend.low));
+    let state = word.state();
+    word.0.generation == row.backend.generation && (state.is_active() || state == BackendState::Draining)
+}
