@@ -18,7 +18,7 @@ mod tables;
 
 pub use forward::Way;
 pub use reject::reject;
-pub use select::{client_hash, slot_hash};
+pub use select::{client_hash, scope, slot_hash};
 pub use tables::{Common, Insert, InsertError, Packet, SumKind, Tables, interest_hash};
 
 use crate::{

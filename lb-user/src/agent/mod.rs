@@ -2,10 +2,10 @@
 
 mod control;
 mod kept;
-mod node;
+pub(crate) mod node;
 pub mod options;
 mod ports;
-mod programs;
+pub(crate) mod programs;
 mod resolver;
 mod uninstall;
 mod ways;

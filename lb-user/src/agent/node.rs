@@ -15,6 +15,29 @@ pub fn facts(model: &Model, view: &ways::View) -> NodeFacts {
     let node = &model.node;
     let own = own_addresses(world);
     let addresses = if node.addresses.is_empty() { addresses(view) } else { node.addresses.clone() };
+    let node_ports = node_ports(model, &addresses, &own);
+    let subnets = || {
+        let of_bridges = world.addresses.iter().filter(|known| view.bridges.contains(&known.ifindex));
+        of_bridges.map(|known| known.net.trunc()).filter(|net| !is_link_local(net.addr())).collect()
+    };
+    NodeFacts {
+        name: name(model),
+        zone: node.zone.clone(),
+        node_ports,
+        own,
+        pods: if node.pod_cidrs.is_empty() { subnets() } else { node.pod_cidrs.clone() },
+    }
+}
+
+/// The node's name: the config's, else the host's.
+pub fn name(model: &Model) -> String {
+    let host = || rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+    model.node.name.clone().unwrap_or_else(host)
+}
+
+/// What `nodePortAddresses` come to, sorted. `addresses` are the node's, the primary one of each family
+/// first, `own` all of the host's.
+pub fn node_ports(model: &Model, addresses: &[IpAddr], own: &[IpAddr]) -> Vec<IpAddr> {
     let mut node_ports: Vec<IpAddr> = Vec::new();
     for wanted in &model.node_port_addresses {
         match wanted {
@@ -25,26 +48,13 @@ pub fn facts(model: &Model, view: &ways::View) -> NodeFacts {
             }
             // Every address of the host that lies there, as kube-proxy's --nodeport-addresses.
             NodePortAddress::Range(range) => {
-                node_ports.extend(own.iter().chain(&addresses).filter(|address| range.contains(*address)));
+                node_ports.extend(own.iter().chain(addresses).filter(|address| range.contains(*address)));
             }
         }
     }
     node_ports.sort();
     node_ports.dedup();
-    let subnets = || {
-        let of_bridges = world.addresses.iter().filter(|known| view.bridges.contains(&known.ifindex));
-        of_bridges.map(|known| known.net.trunc()).filter(|net| !is_link_local(net.addr())).collect()
-    };
-    NodeFacts {
-        name: node
-            .name
-            .clone()
-            .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().to_lowercase()),
-        zone: node.zone.clone(),
-        node_ports,
-        own,
-        pods: if node.pod_cidrs.is_empty() { subnets() } else { node.pod_cidrs.clone() },
-    }
+    node_ports
 }
 
 /// Every address of the host, sorted.
