@@ -129,6 +129,15 @@ impl<F: Net> Case<F> {
         self
     }
 
+    /// The last packet is answered by a refusal, for this reason.
+    pub fn rejects(mut self, why: Counter) -> Self {
+        let sent = self.last();
+        sent.verdict = Verdict::Forward(Way::Egress(sent.at.ifindex));
+        sent.becomes = sent.packet.clone().refused();
+        sent.counters = vec![why];
+        self
+    }
+
     /// The last packet is its service's traffic, although it is not translated.
     pub fn accounted(mut self) -> Self {
         self.last().accounted = 1;

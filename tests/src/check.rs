@@ -140,6 +140,9 @@ fn disagreement<F: Net>(host: (Action, &Outcome<F>), kernel: (Action, &Outcome<F
     if host.traffic != kernel.traffic {
         say(format!("accounted {:?}, on the host {:?}", kernel.traffic, host.traffic));
     }
+    if host.affinity != kernel.affinity {
+        say(format!("left {:#?}\non the host {:#?}", kernel.affinity, host.affinity));
+    }
     if host.flows != kernel.flows {
         say(format!("left {:#?}\non the host {:#?}", kernel.flows, host.flows));
     }
@@ -171,7 +174,7 @@ fn play<F: Net>(
                     place()
                 );
                 seen(&state, sent, &bytes, verdict, &outcome).with_context(place)?;
-                state.flows = outcome.flows;
+                (state.flows, state.affinity) = (outcome.flows, outcome.affinity);
             }
             Step::Wait(ticks) => state.age(*ticks),
             Step::Lose(key) => {

@@ -22,6 +22,9 @@ pub trait Net: Family {
     /// The same as a row holds it.
     fn addr(written: Ipv4Addr) -> Self::Addr;
 
+    /// The prefix that stands for one of IPv4.
+    fn prefix(written: u32) -> u32;
+
     /// The frontend that `written` (`address:port`) stands for.
     fn frontend(protocol: Protocol, written: &str) -> FrontendKey<Self> {
         let at = socket(written);
@@ -46,6 +49,10 @@ impl Net for V4 {
     fn addr(written: Ipv4Addr) -> Self::Addr {
         written.into()
     }
+
+    fn prefix(written: u32) -> u32 {
+        written
+    }
 }
 
 impl Net for V6 {
@@ -59,6 +66,11 @@ impl Net for V6 {
 
     fn addr(written: Ipv4Addr) -> Self::Addr {
         v6(written).into()
+    }
+
+    fn prefix(written: u32) -> u32 {
+        // 10.a.b.0/24 reads as fd00:a:b::/48, a host as a host.
+        if written == 32 { 128 } else { written * 2 }
     }
 }
 

@@ -3,7 +3,7 @@
 //! the steps. What comes out is text.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt::Write as _,
     io,
     net::{IpAddr, SocketAddr},
@@ -11,22 +11,25 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use ipnet::IpNet;
 use lb_common::abi::{
-    BackendState, BackendWord, ReachKind, ReachRow, SetRow, SlotRow, Word, ZONE_OF_CLIENT, ZONE_UPLINK,
+    BackendState, BackendWord, FrontendKind, ReachKind, ReachRow, Scope, Scopes, SetRow, SlotRow, Word,
+    ZONE_OF_CLIENT, ZONE_UPLINK, set_flags,
 };
 use lb_user::{
     apply::{Rows, apply},
-    compile::{Frontend, compile},
+    compile::{Frontend, NodeFacts, WantedFrontend, compile},
     maps::Sizes,
     model::{Model, addresses::Allocations, diff},
-    observe::backends::way,
-    plan::{self, FoundBackend, Ids, Mirror, Step, Ways},
+    observe::{backends::way, kind_name},
+    plan::{self, FoundBackend, Ids, Mirror, Published, Step, Tuning, Ways},
     sources::file,
 };
 
 /// A line that begins so ends one version and begins the next; the rest of the line names it.
 const THEN: &str = "# --- then";
-const SEED: u64 = 0x5eed;
+/// A tick is a second.
+const TUNING: Tuning = Tuning { seed: 0x5eed, hz: 1, tick_shift: 0 };
 
 /// Runs a script; `name` is what messages call its file.
 pub fn run(name: &str, script: &str) -> Result<String> {
@@ -88,16 +91,17 @@ impl Agent {
         let changed = diff::changes(&self.model, &mut model);
         let old = std::mem::replace(&mut self.model, model);
         let frontends = |model: &Model, name| -> HashSet<Frontend> {
-            let service = model.services.get(name).map(|service| compile(service));
-            service.into_iter().flatten().flat_map(|wanted| wanted.frontends).collect()
+            let service = model.services.get(name).map(|service| compile(service, &node(model)));
+            let frontends = service.into_iter().flatten().flat_map(|wanted| wanted.frontends);
+            frontends.map(|frontend| frontend.at).collect()
         };
         // What goes, goes first, as in the agent.
         for name in &changed {
             let now = frontends(&self.model, name);
             let Some(service) = old.services.get(name) else { continue };
-            for wanted in compile(service) {
-                if !wanted.frontends.iter().any(|frontend| now.contains(frontend))
-                    && let Some(id) = self.mirror.service_of(&wanted.frontends[0])
+            for wanted in compile(service, &node(&old)) {
+                if !wanted.frontends.iter().any(|frontend| now.contains(&frontend.at))
+                    && let Some(id) = self.mirror.service_of(&wanted.frontends[0].at)
                 {
                     let steps = plan::removal(&self.mirror, id);
                     self.carry_out(&steps, text)?;
@@ -106,10 +110,15 @@ impl Agent {
         }
         for name in &changed {
             let Some(service) = self.model.services.get(name).cloned() else { continue };
-            for wanted in compile(&service) {
-                let steps = plan::service(&mut self.mirror, &wanted, &World, SEED)?;
+            for wanted in compile(&service, &node(&self.model)) {
+                let steps = plan::service(&mut self.mirror, &wanted, &World, TUNING)?;
                 self.carry_out(&steps, text)?;
             }
+        }
+        let steps = plan::addresses(&mut self.mirror, &node(&self.model).own);
+        self.carry_out(&steps, text)?;
+        for (set, ranges) in self.mirror.retired_ranges() {
+            self.rows.delete_ranges(set, ranges)?;
         }
         self.mirror.reclaim();
         self.show(text)?;
@@ -121,7 +130,9 @@ impl Agent {
             writeln!(text, "{}", describe(step))?;
             apply(&mut self.rows, &mut self.mirror, std::slice::from_ref(step))?;
             for frontend in self.rows.frontends.keys() {
-                self.rows.lookup(frontend).with_context(|| format!("after {}", describe(step)))?;
+                self.rows
+                    .lookup(frontend, Scope::Cluster)
+                    .with_context(|| format!("after {}", describe(step)))?;
             }
         }
         Ok(())
@@ -130,9 +141,10 @@ impl Agent {
     /// A second pass has nothing to do.
     fn again(&mut self, text: &mut String) -> Result<()> {
         let mut steps = plan::leftovers(&self.mirror);
+        steps.extend(plan::addresses(&mut self.mirror, &node(&self.model).own));
         for service in self.model.services.values() {
-            for wanted in compile(service) {
-                steps.extend(plan::service(&mut self.mirror, &wanted, &World, SEED)?);
+            for wanted in compile(service, &node(&self.model)) {
+                steps.extend(plan::service(&mut self.mirror, &wanted, &World, TUNING)?);
             }
         }
         let steps: Vec<String> = steps.iter().map(describe).collect();
@@ -141,19 +153,41 @@ impl Agent {
         Ok(())
     }
 
+    /// Who gets which part of the flows of a frontend.
+    fn shares(&self, frontend: &Frontend, scope: Scope) -> Result<String> {
+        let slots = self.rows.lookup(frontend, scope)?;
+        let total: u32 = slots.values().sum();
+        let shares = slots.iter().map(|(id, count)| {
+            let share = f64::from(*count) / f64::from(total) * 100.0;
+            format!("{} {share:.1}%", self.rows.backends[id].socket())
+        });
+        let shares: Vec<String> = shares.collect();
+        Ok(if shares.is_empty() { "nobody".to_owned() } else { shares.join(", ") })
+    }
+
     /// What packets would find now.
     fn show(&self, text: &mut String) -> Result<()> {
         writeln!(text, "--")?;
-        for (frontend, service) in &self.rows.frontends {
-            let slots = self.rows.lookup(frontend)?;
-            let total: u32 = slots.values().sum();
-            let shares = slots.iter().map(|(id, count)| {
-                let share = f64::from(*count) / f64::from(total) * 100.0;
-                format!("{} {share:.1}%", self.rows.backends[id].socket())
-            });
-            let shares: Vec<String> = shares.collect();
-            let shares = if shares.is_empty() { "nobody".to_owned() } else { shares.join(", ") };
-            writeln!(text, "{} (service {service}): {shares}", show(frontend))?;
+        for (frontend, (service, kind)) in &self.rows.frontends {
+            let shares = self.shares(frontend, Scope::Cluster)?;
+            let local = match self.shares(frontend, Scope::Local)? {
+                local if local == shares => String::new(),
+                local => format!("; if local: {local}"),
+            };
+            let kind = match kind {
+                FrontendKind::ClusterIp => String::new(),
+                other => format!("{}, ", kind_name(*other)),
+            };
+            let set = self.rows.set_of(frontend)?;
+            let options = options(set);
+            writeln!(text, "{} ({kind}service {service}{options}): {shares}{local}", show(frontend))?;
+            if let Some(ranges) = self.rows.ranges.get(&set.source_ranges) {
+                let ranges: Vec<String> = ranges.iter().map(IpNet::to_string).collect();
+                writeln!(text, "  from {}", ranges.join(", "))?;
+            }
+        }
+        for address in &self.rows.addresses {
+            writeln!(text, "{address}: other ports are refused")?;
         }
         for (id, backend) in &self.rows.backends {
             let kind = self.rows.reach.get(&backend.word.reach()).map_or(ReachKind::None, |row| row.kind());
@@ -162,6 +196,39 @@ impl Agent {
             writeln!(text, "backend {id} {socket} of service {service}: {state}, reached by {}", way(kind))?;
         }
         Ok(())
+    }
+}
+
+/// What a set says besides its slots.
+fn options(set: &SetRow) -> String {
+    let mut text = String::new();
+    for (flag, words) in [
+        (set_flags::INTERNAL_LOCAL, ", internal Local"),
+        (set_flags::EXTERNAL_LOCAL, ", external Local"),
+        (set_flags::RANDOM, ", random"),
+    ] {
+        if set.flags & flag != 0 {
+            text += words;
+        }
+    }
+    if set.affinity != 0 {
+        // A tick is a second here, and one is added for what has passed of the first.
+        text += &format!(", affinity {} s", set.affinity - 1);
+    }
+    text
+}
+
+/// The node that scripts are about, unless they say otherwise.
+fn node(model: &Model) -> NodeFacts {
+    let own = ["10.244.1.1", "fd00:244:1::1", "192.168.1.11", "fd00:1::11"];
+    let own: Vec<IpAddr> = own.iter().map(|text| text.parse().expect("an address")).collect();
+    let pods = ["10.244.1.0/24", "fd00:244:1::/64"];
+    NodeFacts {
+        name: model.node.name.clone().unwrap_or_else(|| "node1".to_owned()),
+        zone: model.node.zone.clone(),
+        node_ports: own[2..].to_vec(),
+        own,
+        pods: pods.iter().map(|text| text.parse().expect("a range")).collect(),
     }
 }
 
@@ -207,7 +274,9 @@ struct Recorded {
     slots: BTreeMap<u32, SlotRow>,
     sets: BTreeMap<u32, SetRow>,
     services: BTreeMap<u32, Word>,
-    frontends: BTreeMap<Frontend, u32>,
+    frontends: BTreeMap<Frontend, (u32, FrontendKind)>,
+    addresses: BTreeSet<IpAddr>,
+    ranges: BTreeMap<u32, Vec<IpNet>>,
 }
 
 const IPV6: u32 = 1_000_000;
@@ -217,20 +286,33 @@ fn key(ipv6: bool, id: u32) -> u32 {
 }
 
 impl Recorded {
-    /// The backends that packets to a frontend are sent to, with their numbers of slots.
-    fn lookup(&self, frontend: &Frontend) -> Result<BTreeMap<u32, u32>> {
-        let service = self.frontends.get(frontend).context("no such frontend")?;
+    /// The set that a frontend leads to.
+    fn set_of(&self, frontend: &Frontend) -> Result<&SetRow> {
+        let (service, _) = self.frontends.get(frontend).context("no such frontend")?;
         let word = self.services.get(service).context("a frontend leads to no service")?;
         let set = self.sets.get(&word.low).context("a service leads to no set")?;
         ensure!(set.service == *service, "a service leads to the set of another");
+        let ranges = set.source_ranges == 0 || self.ranges.contains_key(&set.source_ranges);
+        ensure!(ranges, "a set has source ranges that are not written");
+        Ok(set)
+    }
+
+    /// The backends that packets to a frontend are sent to, with their numbers of slots.
+    fn lookup(&self, frontend: &Frontend, scope: Scope) -> Result<BTreeMap<u32, u32>> {
+        let set = self.set_of(frontend)?;
+        let service = &set.service;
+        let (first, len) = match scope {
+            Scope::Cluster => (set.first, set.len),
+            Scope::Local => (set.local_first, set.local_len),
+        };
         let mut found = BTreeMap::new();
-        for index in set.first..set.first + set.len {
+        for index in first..first + len {
             let slot = self.slots.get(&index).context("a set has slots that are not written")?;
             ensure!(slot.service == *service, "a set has slots of another service");
             let id = key(frontend.address.is_ipv6(), slot.backend);
             let backend = self.backends.get(&id).context("a slot leads to no backend")?;
             ensure!(backend.service == *service, "a slot leads to a backend of another service");
-            ensure!(backend.word.state().is_active(), "a slot leads to a backend that is not active");
+            ensure!(backend.word.takes(scope), "a slot leads to a backend that does not take its flows");
             ensure!(self.reach.contains_key(&backend.word.reach()), "a backend has no way");
             *found.entry(id).or_default() += 1;
         }
@@ -260,8 +342,24 @@ impl Rows for Recorded {
             backend.word = BackendWord(word);
         }
     }
-    fn insert_frontend(&mut self, frontend: &Frontend, service: u32) -> io::Result<()> {
-        match self.frontends.insert(*frontend, service) {
+    fn insert_address(&mut self, address: IpAddr) -> io::Result<()> {
+        self.addresses.insert(address);
+        Ok(())
+    }
+    fn delete_address(&mut self, address: IpAddr) -> io::Result<()> {
+        self.addresses.remove(&address);
+        Ok(())
+    }
+    fn insert_ranges(&mut self, set: u32, ranges: &[IpNet]) -> io::Result<()> {
+        self.ranges.insert(set, ranges.to_vec());
+        Ok(())
+    }
+    fn delete_ranges(&mut self, set: u32, _: &[IpNet]) -> io::Result<()> {
+        self.ranges.remove(&set);
+        Ok(())
+    }
+    fn insert_frontend(&mut self, frontend: &WantedFrontend, service: u32) -> io::Result<()> {
+        match self.frontends.insert(frontend.at, (service, frontend.kind)) {
             None => Ok(()),
             Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
         }
@@ -279,7 +377,9 @@ fn show(frontend: &Frontend) -> String {
 fn state(word: BackendWord) -> &'static str {
     match word.state() {
         BackendState::Free => "free",
-        BackendState::Active => "active",
+        BackendState::Active(Scopes::Both) => "active",
+        BackendState::Active(Scopes::Cluster) => "active elsewhere",
+        BackendState::Active(Scopes::Local) => "active for this node",
         BackendState::Draining => "draining",
         BackendState::Removed => "removed",
     }
@@ -317,7 +417,12 @@ fn describe(step: &Step) -> String {
             format!("slots {first}..{} ({} rows{by})", first + rows.len() as u32, rows.len())
         }
         Step::Set { index, row } => {
-            format!("set {index}: slots {}..{} service {}", row.first, row.first + row.len, row.service)
+            let local = match (row.local_first, row.local_len) == (row.first, row.len) {
+                true => String::new(),
+                false => format!(", if local {}..{}", row.local_first, row.local_first + row.local_len),
+            };
+            let SetRow { first, len, service, .. } = *row;
+            format!("set {index}: slots {first}..{}{local} service {service}", first + len)
         }
         Step::Service { id, word, .. } => {
             format!("service {id} -> set {} generation {}", word.low, word.generation)
@@ -326,13 +431,17 @@ fn describe(step: &Step) -> String {
             format!("backend {id} {address} {} reach {}", state(*word), word.reach())
         }
         Step::InsertFrontend { frontend, service } => {
-            format!("frontend + {} -> service {service}", show(frontend))
+            format!("frontend + {} {} -> service {service}", kind_name(frontend.kind), show(&frontend.at))
         }
         Step::DeleteFrontend { frontend, service } => {
-            format!("frontend - {} -> service {service}", show(frontend))
+            format!("frontend - {} {} -> service {service}", kind_name(frontend.kind), show(&frontend.at))
         }
-        Step::RetireSet { index, first, len } => {
-            format!("retire set {index}: slots {first}..{}", first + len)
+        Step::Ranges { set, ranges } => format!("source ranges of set {set}: {} of them", ranges.len()),
+        Step::InsertAddress { address } => format!("address + {address}"),
+        Step::DeleteAddress { address } => format!("address - {address}"),
+        Step::RetireSet { published } => {
+            let Published { set, first, len, .. } = published;
+            format!("retire set {set}: slots {first}..{}", first + len)
         }
         Step::RetireService { id } => format!("retire service {id}"),
         Step::RetireReach { index, address } => format!("retire way {index} to {address}"),

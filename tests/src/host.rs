@@ -8,8 +8,8 @@ use std::{
 use bytemuck::Pod;
 use lb_common::{
     abi::{
-        BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, ReachRow, ServiceRow,
-        SetRow, Settings, SlotRow, Traffic,
+        AffinityKey, AffinityRow, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
+        FrontendRow, ReachRow, ServiceRow, SetRow, Settings, SlotRow, Traffic,
     },
     path::{self, Common, Insert, InsertError, Packet, SumKind, Tables, Verdict},
     wire::{Ethernet, Protocol, checksum::fold16},
@@ -18,7 +18,7 @@ use lb_common::{
 use crate::{
     family::Net,
     kernel::ROWS,
-    state::{At, Flows, State, interest_bit},
+    state::{Affinity, At, Flows, State, interest_bit},
 };
 
 /// What a packet got, its verdict aside.
@@ -32,6 +32,8 @@ pub struct Outcome<F: Net> {
     pub traffic: BTreeMap<u32, Traffic>,
     /// The flow table afterwards.
     pub flows: Flows<F>,
+    /// The table of affinity afterwards.
+    pub affinity: Affinity<F>,
 }
 
 /// Runs the decision core on one packet.
@@ -48,7 +50,14 @@ pub fn run_in_pieces<F: Net>(state: &State<F>, at: At, packet: &[u8]) -> (Verdic
 fn run_on<F: Net>(state: &State<F>, at: At, mut packet: Bytes) -> (Verdict, Outcome<F>) {
     let tables = Host::new(state, at.settings);
     let verdict = match packet.load::<u16>(12) {
-        Some(ethertype) if ethertype == F::ETHERTYPE => path::run::<F, _, _>(&mut packet, &tables, at.hook),
+        Some(ethertype) if ethertype == F::ETHERTYPE => {
+            match path::run::<F, _, _>(&mut packet, &tables, at.hook) {
+                Verdict::Reject(why) => {
+                    path::reject::<F, _>(&mut packet).map_or(Verdict::Drop(why), Verdict::Forward)
+                }
+                other => other,
+            }
+        }
         _ => Verdict::Pass,
     };
     let outcome = Outcome {
@@ -56,6 +65,7 @@ fn run_on<F: Net>(state: &State<F>, at: At, mut packet: Bytes) -> (Verdict, Outc
         counters: tables.counters.into_inner(),
         traffic: tables.traffic.into_inner(),
         flows: tables.flows.into_inner().into_iter().map(|(key, row)| (key, row.get())).collect(),
+        affinity: tables.affinity.into_inner(),
     };
     (verdict, outcome)
 }
@@ -93,6 +103,21 @@ impl Packet for Bytes {
         true
     }
 
+    fn resize(&mut self, len: u32) -> bool {
+        self.bytes.resize(len as usize, 0);
+        self.readable = self.bytes.len();
+        true
+    }
+
+    fn replace<T: Pod>(&mut self, offset: usize, value: &T) -> bool {
+        self.store(offset, value)
+    }
+
+    /// No device has a part in it.
+    fn unfinished(&mut self, _offset: usize) -> bool {
+        false
+    }
+
     /// Nobody knows the sum of a packet in a vector.
     fn update_sum(&mut self, _difference: u32) {}
 
@@ -118,6 +143,7 @@ struct Host<'a, F: Net> {
     settings: Settings,
     free: BackendRow<F>,
     flows: RefCell<HashMap<FlowKey<F>, &'static Cell<FlowRow<F>>>>,
+    affinity: RefCell<Affinity<F>>,
     counters: RefCell<BTreeMap<u32, u64>>,
     traffic: RefCell<BTreeMap<u32, Traffic>>,
 }
@@ -134,6 +160,7 @@ impl<'a, F: Net> Host<'a, F> {
             settings,
             free: BackendRow::default(),
             flows: RefCell::new(flows),
+            affinity: RefCell::new(state.affinity.clone()),
             counters: Default::default(),
             traffic: Default::default(),
         }
@@ -208,6 +235,26 @@ impl<F: Net> Tables<F> for Host<'_, F> {
 
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow> {
         self.state.frontends.get(key).copied()
+    }
+
+    fn affinity(&self, key: &AffinityKey<F>) -> Option<AffinityRow> {
+        self.affinity.borrow().get(key).copied()
+    }
+
+    fn keep_affinity(&self, key: AffinityKey<F>, row: AffinityRow) {
+        self.affinity.borrow_mut().insert(key, row);
+    }
+
+    fn in_range(&self, set: u32, addr: F::Addr) -> bool {
+        let whole = size_of::<F::Addr>() as u32 * 8;
+        let bits = |addr: F::Addr| {
+            let bytes = bytemuck::bytes_of(&addr).to_vec();
+            bytes.into_iter().fold(0u128, |bits, byte| bits << 8 | byte as u128)
+        };
+        self.state.ranges.iter().any(|(prefix, key)| {
+            let differing = bits(key.addr) ^ bits(addr);
+            key.set == set && (*prefix == 0 || differing >> (whole - prefix) == 0)
+        })
     }
 
     fn backend(&self, id: u32) -> Option<(BackendWord, &BackendRow<F>)> {

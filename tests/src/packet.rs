@@ -8,7 +8,9 @@ use std::{
 };
 
 use edit::Edit;
-use etherparse::{IpHeaders, IpNumber, PacketBuilder, PacketBuilderStep};
+use etherparse::{
+    Icmpv4Type, Icmpv6Type, IpHeaders, IpNumber, PacketBuilder, PacketBuilderStep, TcpHeader, icmpv4, icmpv6,
+};
 use lb_common::{abi::FlowKey, wire::Protocol};
 
 use crate::family::{Net, socket};
@@ -31,10 +33,19 @@ pub struct Wire {
 
 #[derive(Clone, Debug)]
 enum Transport {
-    Tcp { flags: u8 },
+    Tcp {
+        flags: u8,
+    },
     Udp,
+    Sctp,
     Other(u8),
+    /// What refuses a packet.
+    Refusal(Box<Wire>),
 }
+
+/// Sequence number of every segment, and what it acknowledges with ACK.
+const SEQUENCE: u32 = 0x1234_5678;
+const ACKNOWLEDGED: u32 = 0x9abc_def0;
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -57,12 +68,18 @@ pub fn udp(source: &str, destination: &str) -> Wire {
     Wire::new(source, destination, Transport::Udp)
 }
 
-/// A TCP segment or UDP datagram.
+/// A packet of a protocol that is balanced.
 pub fn of(protocol: Protocol, source: &str, destination: &str) -> Wire {
     match protocol {
         Protocol::Tcp => tcp(source, destination),
         Protocol::Udp => udp(source, destination),
+        Protocol::Sctp => sctp(source, destination),
     }
+}
+
+/// An SCTP packet: its common header with a checksum that nobody looks at, and some bytes of chunks.
+pub fn sctp(source: &str, destination: &str) -> Wire {
+    Wire::new(source, destination, Transport::Sctp)
 }
 
 /// A packet of another protocol between two addresses; the ports are not sent.
@@ -118,6 +135,23 @@ impl Wire {
     /// A reset.
     pub fn rst(self) -> Self {
         self.flags(RST | ACK)
+    }
+    /// Without ACK.
+    pub fn unacknowledged(self) -> Self {
+        self.flags(0)
+    }
+    /// The answer that refuses it, back to where it came from.
+    pub fn refused(self) -> Self {
+        Wire {
+            source: self.destination,
+            destination: self.source,
+            link_source: self.link_destination,
+            link_destination: self.link_source,
+            hop_limit: 64,
+            payload: Vec::new(),
+            edits: Vec::new(),
+            transport: Transport::Refusal(Box::new(self)),
+        }
     }
     /// With this payload.
     pub fn says(self, payload: &[u8]) -> Self {
@@ -205,8 +239,21 @@ impl Wire {
         match self.transport {
             Transport::Tcp { .. } => 6,
             Transport::Udp => 17,
+            Transport::Sctp => 132,
             Transport::Other(number) => number,
+            Transport::Refusal(ref of) => of.number(),
         }
+    }
+
+    /// The reset of a segment (RFC 9293, section 3.10.7.1).
+    fn reset(&self, flags: u8, ip: PacketBuilderStep<IpHeaders>) -> PacketBuilderStep<TcpHeader> {
+        let (from, to) = (self.destination.port(), self.source.port());
+        if flags & ACK != 0 {
+            return ip.tcp(from, to, ACKNOWLEDGED, 0).rst();
+        }
+        let one = |flag| (flags & flag != 0) as u32;
+        let taken = self.payload.len() as u32 + one(SYN) + one(FIN);
+        ip.tcp(from, to, 0, 0).rst().ack(SEQUENCE + taken)
     }
 
     /// Its bytes, with every checksum computed in full.
@@ -224,18 +271,35 @@ impl Wire {
             .ipv6(source.octets(), destination.octets(), self.hop_limit),
             _ => unreachable!("both addresses are of one family"),
         };
-        let mut bytes = self.transport(ip);
+        let mut bytes = self.transport::<F>(ip);
         for edit in &self.edits {
             edit.apply::<F>(&mut bytes);
         }
         bytes
     }
 
-    fn transport(&self, ip: PacketBuilderStep<IpHeaders>) -> Vec<u8> {
+    fn transport<F: Net>(&self, ip: PacketBuilderStep<IpHeaders>) -> Vec<u8> {
         let mut bytes = Vec::new();
         let written = match self.transport {
+            Transport::Refusal(ref of) => match of.transport {
+                Transport::Tcp { flags } => of.reset(flags, ip).write(&mut bytes, &[]),
+                // The network header and 8 bytes.
+                _ if F::TRANSPORT == 34 => ip
+                    .icmpv4(Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::Port))
+                    .write(&mut bytes, &of.bytes::<F>()[14..42]),
+                _ => ip
+                    .icmpv6(Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::Port))
+                    .write(&mut bytes, &of.bytes::<F>()[14..62]),
+            },
+            Transport::Sctp => {
+                let [a, b] = self.source.port().to_be_bytes();
+                let [c, d] = self.destination.port().to_be_bytes();
+                let mut message = vec![a, b, c, d, 0, 0, 0, 1, 0xc2, 0xc3, 0xc4, 0xc5];
+                message.extend_from_slice(&self.payload);
+                ip.write(&mut bytes, IpNumber(132), &message)
+            }
             Transport::Tcp { flags } => {
-                let mut step = ip.tcp(self.source.port(), self.destination.port(), 0x1234_5678, 0xfaf0);
+                let mut step = ip.tcp(self.source.port(), self.destination.port(), SEQUENCE, 0xfaf0);
                 if flags & FIN != 0 {
                     step = step.fin();
                 }
@@ -246,7 +310,7 @@ impl Wire {
                     step = step.rst();
                 }
                 if flags & ACK != 0 {
-                    step = step.ack(0x9abc_def0);
+                    step = step.ack(ACKNOWLEDGED);
                 }
                 step.write(&mut bytes, &self.payload)
             }

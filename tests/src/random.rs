@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 
 use lb_common::{
     abi::{
-        BackendRow, BackendState, BackendWord, FlowKey, FlowRow, Mac, ReachKind, ReachRow, Settings, Word,
-        ZONE_OF_CLIENT,
+        BackendRow, BackendState, BackendWord, FlowKey, FlowRow, Mac, ReachKind, ReachRow, Scopes, Settings,
+        Word, ZONE_OF_CLIENT,
     },
     path::{Hook, interest_hash},
     wire::Protocol,
@@ -119,7 +119,8 @@ fn reach() -> impl Strategy<Value = ReachRow> {
 
 fn backend() -> impl Strategy<Value = Backend> {
     use BackendState::{Active, Draining, Free, Removed};
-    let state = prop_oneof![4 => Just(Active), 1 => select(&[Draining, Free, Removed][..])];
+    use Scopes::{Both, Cluster, Local};
+    let state = prop_oneof![4 => select(&[Active(Both), Active(Both), Active(Cluster), Active(Local)][..]), 1 => select(&[Draining, Free, Removed][..])];
     let at = (address(), select(&PORTS[..]));
     (1..3u32, at, select(&[0, 1, 2, ZONE_OF_CLIENT][..]), state, reach())
         .prop_map(|(service, at, zone, state, reach)| Backend { service, at, zone, state, reach })
@@ -129,7 +130,7 @@ fn flow() -> impl Strategy<Value = Flow> {
     let ids = prop_oneof![8 => 1..5u32, 1 => select(&[0, NO_ROW, u32::MAX][..])];
     let backend = (ids, prop_oneof![5 => Just(1u32), 1 => Just(2)]);
     let age = select(&[0u32, 0, 1, 30, 31, 60, 61, 120, 121, 180, 181, 432_000, 432_001][..]);
-    let bits = (0..0x40u32, 0..8u32, select(&[0u32, 1, 2][..]));
+    let bits = (0..0x40u32, 0..0x100u32, select(&[0u32, 1, 2][..]));
     let to = (address(), select(&PORTS[..]), select(&[RED, BLUE, ORANGE][..]));
     (tuple(), 0..3u16, backend, age, bits, to, select(&DEVICES[..])).prop_map(
         |(tuple, zone, (low, generation), age, (low_bits, way, twin), (addr, port, mac), ifindex)| Flow {

@@ -1,11 +1,12 @@
 //! What the maps hold while a packet is seen, as data.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use lb_common::{
     abi::{
-        BackendRow, BackendState, BackendWord, FlowKey, FlowRow, FrontendKey, FrontendRow, INTEREST_BITS,
-        Lifetimes, Mac, ReachKind, ReachRow, ServiceRow, SetRow, Settings, SlotRow,
+        AffinityKey, AffinityRow, BackendRow, BackendState, BackendWord, Cidr, FlowKey, FlowRow, FrontendKey,
+        FrontendKind, FrontendRow, INTEREST_BITS, Lifetimes, MAX_CIDRS, Mac, RangeKey, ReachKind, ReachRow,
+        Scopes, ServiceRow, SetRow, Settings, SlotRow,
     },
     path::{Hook, interest_hash},
     wire::Protocol,
@@ -18,6 +19,9 @@ use crate::{
 
 /// The rows of the flow table.
 pub type Flows<F> = HashMap<FlowKey<F>, FlowRow<F>>;
+
+/// The rows of the table of affinity.
+pub type Affinity<F> = HashMap<AffinityKey<F>, AffinityRow>;
 
 /// All rows. Each service's set has its own index, and its slots begin at [`slots_of`].
 #[derive(Clone, Debug)]
@@ -38,6 +42,10 @@ pub struct State<F: Net> {
     pub backends: BTreeMap<u32, BackendRow<F>>,
     /// Flows.
     pub flows: Flows<F>,
+    /// Whose backends clients get again.
+    pub affinity: Affinity<F>,
+    /// Source ranges, with their prefix lengths without the set's bits.
+    pub ranges: BTreeSet<(u32, RangeKey<F>)>,
 }
 
 impl<F: Net> Default for State<F> {
@@ -51,6 +59,8 @@ impl<F: Net> Default for State<F> {
             frontends: HashMap::new(),
             backends: BTreeMap::new(),
             flows: HashMap::new(),
+            affinity: HashMap::new(),
+            ranges: BTreeSet::new(),
         }
     }
 }
@@ -149,13 +159,17 @@ pub fn on(bridge: Bridge, way_back: ReachKind) -> Settings {
         tick_shift: 63,
         has_csum_ipv6: 0,
         peer_scrubs: 0,
+        outside: 0,
+        cidrs4: [Cidr::NONE; MAX_CIDRS],
+        cidrs6: [Cidr::NONE; MAX_CIDRS],
         lifetimes: Lifetimes::SECONDS,
     }
 }
 
 /// Settings of the uplink's programs.
 pub fn on_uplink() -> Settings {
-    Settings { zone: 0, way_back: ReachKind::Uplink as u32, bridge: 0, ..on(BRIDGE, ReachKind::Uplink) }
+    let way_back = ReachKind::Uplink as u32;
+    Settings { zone: 0, way_back, bridge: 0, outside: 1, ..on(BRIDGE, ReachKind::Uplink) }
 }
 
 impl<F: Net> State<F> {
@@ -164,7 +178,7 @@ impl<F: Net> State<F> {
         for (protocol, at) in frontends {
             let key = F::frontend(*protocol, at);
             self.interest.insert(interest_bit(interest_hash(key.addr, 0)));
-            self.frontends.insert(key, FrontendRow { service: id, flags: 0 });
+            self.frontends.insert(key, FrontendRow { service: id, kind: FrontendKind::ClusterIp as u32 });
         }
         self.services.insert(id, ServiceRow { low: id, generation: 1 });
         let set = SetRow { first: slots_of(id), len: slots.len() as u32, service: id, ..Default::default() };
@@ -175,11 +189,54 @@ impl<F: Net> State<F> {
         self
     }
 
+    /// With another frontend of a service.
+    pub fn frontend(mut self, id: u32, kind: FrontendKind, protocol: Protocol, at: &str) -> Self {
+        let key = F::frontend(protocol, at);
+        self.interest.insert(interest_bit(interest_hash(key.addr, 0)));
+        self.frontends.insert(key, FrontendRow { service: id, kind: kind as u32 });
+        self
+    }
+
+    /// With an address (`address:port`, the port does not matter) whose other ports are refused.
+    pub fn owned(mut self, at: &str) -> Self {
+        let key = FrontendKey { port: 0, protocol: 0, ..F::frontend(Protocol::Tcp, at) };
+        self.frontends.insert(key, FrontendRow { service: 0, kind: FrontendKind::Address as u32 });
+        self
+    }
+
+    /// The service's set is so.
+    pub fn set(mut self, id: u32, change: impl FnOnce(&mut SetRow)) -> Self {
+        change(self.sets.get_mut(&id).expect("a service of this case"));
+        self
+    }
+
+    /// The service's slots for who is held to a Local policy: those behind its other ones.
+    pub fn local(mut self, id: u32, slots: &[u32]) -> Self {
+        let set = self.sets.get_mut(&id).expect("a service of this case");
+        (set.local_first, set.local_len) = (set.first + set.len, slots.len() as u32);
+        let first = set.local_first;
+        for (index, backend) in slots.iter().enumerate() {
+            self.slots.insert(first + index as u32, SlotRow { backend: *backend, service: id });
+        }
+        self
+    }
+
+    /// Only these sources (`address:port`, the port does not matter) and prefix lengths of IPv4 may use
+    /// the load balancer's addresses of a service. In IPv6 a prefix is as long as that many whole groups.
+    pub fn source_ranges(mut self, id: u32, ranges: &[(&str, u32)]) -> Self {
+        self = self.set(id, |set| set.source_ranges = id);
+        for (at, prefix) in ranges {
+            let key = RangeKey { set: id, addr: F::addr(*socket(at).ip()) };
+            self.ranges.insert((F::prefix(*prefix), key));
+        }
+        self
+    }
+
     /// With an active backend of a service; its reach row has the same index.
     pub fn backend(mut self, id: u32, service: u32, at: &str, zone: u16, reach: ReachRow) -> Self {
         let at = socket(at);
         let row = BackendRow {
-            word: BackendWord::new(BackendState::Active, id, 1).0,
+            word: BackendWord::new(BackendState::Active(Scopes::Both), id, 1).0,
             addr: F::addr(*at.ip()),
             port: at.port().to_be(),
             zone,
@@ -201,6 +258,9 @@ impl<F: Net> State<F> {
     /// Lets time pass: every row gets older.
     pub fn age(&mut self, ticks: u32) {
         for row in self.flows.values_mut() {
+            row.seen = row.seen.wrapping_sub(ticks);
+        }
+        for row in self.affinity.values_mut() {
             row.seen = row.seen.wrapping_sub(ticks);
         }
     }

@@ -66,6 +66,13 @@ pub enum Scopes {
     Both = 3,
 }
 
+impl Scopes {
+    /// What either takes.
+    pub fn union(self, other: Scopes) -> Scopes {
+        if self == other { self } else { Scopes::Both }
+    }
+}
+
 impl BackendState {
     /// Whether it takes new flows at all.
     #[inline(always)]

@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use super::ways;
 use crate::{
     compile::NodeFacts,
-    model::{Model, NodePortAddress},
+    model::{Model, NodePortAddress, refused::Refusal},
     netlink::{Address, World},
 };
 
 /// The config's words where it has some, else what the host says.
 pub fn facts(model: &Model, view: &ways::View) -> NodeFacts {
     let world = view.world;
-    let node = &model.node;
+    let host = host_name();
+    let node = model.this_node(&host);
     let own = own_addresses(world);
     let addresses = if node.addresses.is_empty() { addresses(view) } else { node.addresses.clone() };
     let node_ports = node_ports(model, &addresses, &own);
@@ -21,18 +22,17 @@ pub fn facts(model: &Model, view: &ways::View) -> NodeFacts {
         of_bridges.map(|known| known.net.trunc()).filter(|net| !is_link_local(net.addr())).collect()
     };
     NodeFacts {
-        name: name(model),
-        zone: node.zone.clone(),
+        name: node.name.unwrap_or(host),
+        zone: node.zone,
         node_ports,
         own,
-        pods: if node.pod_cidrs.is_empty() { subnets() } else { node.pod_cidrs.clone() },
+        pods: if node.pod_cidrs.is_empty() { subnets() } else { node.pod_cidrs },
     }
 }
 
-/// The node's name: the config's, else the host's.
-pub fn name(model: &Model) -> String {
-    let host = || rustix::system::uname().nodename().to_string_lossy().to_lowercase();
-    model.node.name.clone().unwrap_or_else(host)
+/// The host's name, which is the node's where the config gives none.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().to_lowercase()
 }
 
 /// What `nodePortAddresses` come to, sorted. `addresses` are the node's, the primary one of each family
@@ -52,6 +52,8 @@ pub fn node_ports(model: &Model, addresses: &[IpAddr], own: &[IpAddr]) -> Vec<Ip
             }
         }
     }
+    // A range of all addresses has loopback ones, too.
+    node_ports.retain(|address| Refusal::of(*address).is_none());
     node_ports.sort();
     node_ports.dedup();
     node_ports

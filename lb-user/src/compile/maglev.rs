@@ -113,12 +113,18 @@ fn prime_above(n: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use lb_common::abi::{BackendState, Scopes};
     use proptest::prelude::*;
 
     use super::*;
 
     fn backend(host: u8, weight: u16) -> WantedBackend {
-        WantedBackend { address: [10, 244, 1, host].into(), port: 8080, weight, state: BackendState::Active }
+        WantedBackend {
+            address: [10, 244, 1, host].into(),
+            port: 8080,
+            weight,
+            state: BackendState::Active(Scopes::Both),
+        }
     }
 
     fn share(table: &[u32], index: u32) -> f64 {
@@ -127,11 +133,11 @@ mod tests {
 
     #[test]
     fn lengths() {
-        assert!(table(&[], 0).is_empty());
-        assert!(table(&[backend(1, 0)], 0).is_empty());
-        assert_eq!(table(&[backend(1, 1)], 0), [0]);
+        assert!(table(&[], Scope::Cluster, 0).is_empty());
+        assert!(table(&[backend(1, 0)], Scope::Cluster, 0).is_empty());
+        assert_eq!(table(&[backend(1, 1)], Scope::Cluster, 0), [0]);
         let three = [backend(1, 1), backend(2, 1), backend(3, 1)];
-        assert_eq!(table(&three, 0).len(), 307);
+        assert_eq!(table(&three, Scope::Cluster, 0).len(), 307);
         assert_eq!([1, 2, 3, 4, 5, 9, 12, 13].map(size_class), [1, 2, 3, 4, 6, 12, 12, 16]);
     }
 
@@ -140,7 +146,7 @@ mod tests {
         let all: Vec<_> = (1..=10).map(|host| backend(host, 1)).collect();
         let mut fewer = all.clone();
         fewer[4].state = BackendState::Draining;
-        let (before, after) = (table(&all, 7), table(&fewer, 7));
+        let (before, after) = (table(&all, Scope::Cluster, 7), table(&fewer, Scope::Cluster, 7));
         assert_eq!(before.len(), after.len());
         let others = before.iter().filter(|slot| **slot != 4).count();
         let moved =
@@ -152,7 +158,7 @@ mod tests {
         #[test]
         fn shares_follow_weights(weights in prop::collection::vec(1u16..20, 2..12), seed: u64) {
             let backends: Vec<_> = (1u8..).zip(&weights).map(|(host, weight)| backend(host, *weight)).collect();
-            let table = table(&backends, seed);
+            let table = table(&backends, Scope::Cluster, seed);
             let sum: f64 = weights.iter().map(|weight| *weight as f64).sum();
             for (index, weight) in (0u32..).zip(&weights) {
                 prop_assert!((share(&table, index) - *weight as f64 / sum).abs() < 0.01);
@@ -162,8 +168,8 @@ mod tests {
         #[test]
         fn the_seed_decides(seed: u64) {
             let backends: Vec<_> = (1..6).map(|host| backend(host, 1)).collect();
-            prop_assert_eq!(table(&backends, seed), table(&backends, seed));
-            prop_assert!(table(&backends, seed) != table(&backends, seed.wrapping_add(1)));
+            prop_assert_eq!(table(&backends, Scope::Cluster, seed), table(&backends, Scope::Cluster, seed));
+            prop_assert!(table(&backends, Scope::Cluster, seed) != table(&backends, Scope::Cluster, seed.wrapping_add(1)));
         }
     }
 }

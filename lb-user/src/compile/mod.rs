@@ -1,15 +1,18 @@
 //! Compile: from a service of the model to the rows it should have. Pure.
 
 mod maglev;
+#[cfg(test)]
+mod tests;
+mod usable;
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use lb_common::abi::{BackendState, FrontendKind, Scopes};
+use lb_common::abi::{BackendState, FrontendKind};
 
 pub use maglev::table;
 
-use crate::model::{Algorithm, Endpoint, Protocol, Service, TrafficPolicy};
+use crate::model::{Algorithm, Endpoint, Family, Protocol, Service, ServicePort, TrafficPolicy};
 
 /// What one service port should have in one address family: a service row with its frontends and
 /// backends.
@@ -88,50 +91,86 @@ pub struct NodeFacts {
     pub pods: Vec<IpNet>,
 }
 
-/// The rows of a service: one entry per port and family.
-pub fn compile(service: &Service, _node: &NodeFacts) -> Vec<Wanted> {
+/// The rows of a service: one entry per port and per family that it has a cluster IP of. Node ports and
+/// host ports of another family have no entry; addresses of another family do not come here, the sources
+/// report them.
+pub fn compile(service: &Service, node: &NodeFacts) -> Vec<Wanted> {
     let mut wanted = Vec::with_capacity(service.ports.len() * service.addresses.len());
-    for address in &service.addresses {
+    for &cluster_ip in &service.addresses {
+        let choice = choice(service, Family::of(cluster_ip));
         for port in &service.ports {
-            let family: Vec<&Endpoint> = port
-                .endpoints
-                .iter()
-                .filter(|endpoint| endpoint.address.is_ipv4() == address.is_ipv4())
-                .collect();
-            let at = Frontend { address: *address, port: port.port, protocol: port.protocol };
             wanted.push(Wanted {
                 port_name: port.name.clone(),
-                frontends: vec![WantedFrontend { at, kind: FrontendKind::ClusterIp }],
-                backends: backends(&family),
-                choice: Choice::default(),
+                frontends: frontends(service, port, cluster_ip, node),
+                backends: backends(service, port, Family::of(cluster_ip), node),
+                choice: choice.clone(),
             });
         }
     }
     wanted
 }
 
-/// Which endpoints take flows: the ready ones; if there is none, those that still serve while they
-/// terminate (Kubernetes' fallback, KEP-1669). What serves without being chosen keeps its flows.
-fn backends(endpoints: &[&Endpoint]) -> Vec<WantedBackend> {
-    let any_ready = endpoints.iter().any(|endpoint| endpoint.conditions.ready);
-    let state = |endpoint: &Endpoint| {
-        let conditions = endpoint.conditions;
-        let chosen = if any_ready { conditions.ready } else { conditions.serving && conditions.terminating };
-        if chosen && endpoint.weight > 0 {
-            BackendState::Active(Scopes::Both)
-        } else if chosen || conditions.serving {
-            BackendState::Draining
-        } else {
-            BackendState::Removed
-        }
+/// What leads to a port in the family of `cluster_ip`, which comes first. Where one address stands for
+/// several kinds, the stricter one is taken: the load balancer's, to which source ranges apply, before an
+/// external IP.
+fn frontends(
+    service: &Service,
+    port: &ServicePort,
+    cluster_ip: IpAddr,
+    node: &NodeFacts,
+) -> Vec<WantedFrontend> {
+    let of_node = |number: Option<u16>, kind| {
+        let at_each = move |number| node.node_ports.iter().map(move |address| (*address, number, kind));
+        number.into_iter().flat_map(at_each)
     };
-    endpoints
+    let balanced = &service.load_balancer_ips;
+    let all = [(cluster_ip, port.port, FrontendKind::ClusterIp)]
+        .into_iter()
+        .chain(balanced.iter().map(|address| (*address, port.port, FrontendKind::LoadBalancer)))
+        .chain(service.external_ips.iter().map(|address| (*address, port.port, FrontendKind::ExternalIp)))
+        .chain(of_node(port.node_port, FrontendKind::NodePort))
+        .chain(of_node(port.host_port, FrontendKind::HostPort));
+    let mut frontends: Vec<WantedFrontend> = Vec::with_capacity(1);
+    for (address, number, kind) in all.filter(|(address, ..)| address.is_ipv4() == cluster_ip.is_ipv4()) {
+        let at = Frontend { address, port: number, protocol: port.protocol };
+        if frontends.iter().all(|frontend| frontend.at != at) {
+            frontends.push(WantedFrontend { at, kind });
+        }
+    }
+    frontends
+}
+
+/// How a backend is chosen in one family. Source ranges go where a load balancer's address is that they
+/// apply to; without one of that family every source may use it, as with kube-proxy.
+fn choice(service: &Service, family: Family) -> Choice {
+    let restricted = service.load_balancer_ips.iter().any(|&address| Family::of(address) == family);
+    let mut source_ranges: Vec<IpNet> = service
+        .source_ranges
         .iter()
-        .map(|endpoint| WantedBackend {
-            address: endpoint.address,
-            port: endpoint.port,
-            weight: endpoint.weight,
-            state: state(endpoint),
-        })
-        .collect()
+        .copied()
+        .filter(|range| restricted && Family::of_range(range) == family)
+        .collect();
+    source_ranges.sort();
+    source_ranges.dedup();
+    Choice {
+        internal: service.internal_policy,
+        external: service.external_policy,
+        affinity: service.affinity,
+        algorithm: service.algorithm,
+        source_ranges,
+    }
+}
+
+/// The endpoints of one family and what they take.
+fn backends(service: &Service, port: &ServicePort, family: Family, node: &NodeFacts) -> Vec<WantedBackend> {
+    let endpoints: Vec<&Endpoint> =
+        port.endpoints.iter().filter(|endpoint| Family::of(endpoint.address) == family).collect();
+    let states = usable::states(&endpoints, service.distribution, node);
+    let backend = |(endpoint, state): (&Endpoint, BackendState)| WantedBackend {
+        address: endpoint.address,
+        port: endpoint.port,
+        weight: endpoint.weight,
+        state,
+    };
+    endpoints.into_iter().zip(states).map(backend).collect()
 }

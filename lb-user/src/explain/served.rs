@@ -87,7 +87,7 @@ impl Served {
         }
         let steps = plan::addresses(&mut mirror, &node.own);
         apply(&mut memory, &mut mirror, &steps)?;
-        let pods_known = !model.node.pod_cidrs.is_empty();
+        let pods_known = !model.this_node(&node.name).pod_cidrs.is_empty();
         Ok(Served { model, node, pods_known, memory, owners, mirror })
     }
 
@@ -173,16 +173,17 @@ fn cidrs<F: Family>(ranges: &[IpNet], parts: impl Fn(&IpNet) -> Option<(F::Addr,
 
 /// The node as far as the config tells; where pods are is anywhere if it does not say.
 fn facts(model: &Model) -> NodeFacts {
-    let addresses = &model.node.addresses;
-    let mut own = addresses.clone();
+    let host = node::host_name();
+    let node = model.this_node(&host);
+    let mut own = node.addresses.clone();
     own.sort();
     own.dedup();
     let everywhere = || vec![Ipv4Net::default().into(), Ipv6Net::default().into()];
     NodeFacts {
-        name: node::name(model),
-        zone: model.node.zone.clone(),
-        node_ports: node::node_ports(model, addresses, &own),
-        pods: if model.node.pod_cidrs.is_empty() { everywhere() } else { model.node.pod_cidrs.clone() },
+        name: node.name.unwrap_or(host),
+        zone: node.zone,
+        node_ports: node::node_ports(model, &node.addresses, &own),
+        pods: if node.pod_cidrs.is_empty() { everywhere() } else { node.pod_cidrs },
         own,
     }
 }

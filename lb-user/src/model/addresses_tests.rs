@@ -13,10 +13,10 @@ fn model(ranges: &[&str], services: &[(&str, &str)]) -> Model {
             "46" => (vec![], vec![Family::V4, Family::V6]),
             address => (vec![address.parse().expect("an address")], vec![]),
         };
-        (name.clone(), Arc::new(Service { name, addresses, wants, ports: vec![] }))
+        (name.clone(), Arc::new(Service { name, addresses, wants, ..Service::default() }))
     });
     let service_cidrs = ranges.iter().map(|range| range.parse().expect("a range")).collect();
-    Model { services: services.collect(), service_cidrs, hash_seed: None }
+    Model { services: services.collect(), service_cidrs, ..Model::default() }
 }
 
 fn addresses(model: &Model, name: &str) -> Vec<String> {

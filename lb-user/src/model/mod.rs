@@ -17,13 +17,34 @@ pub struct Model {
     pub service_cidrs: Vec<IpNet>,
     /// Seed of the Maglev tables; the same on every node gives the same tables. `None`: the agent's own.
     pub hash_seed: Option<u64>,
-    /// This node, as far as the config says.
+    /// This node, as far as the config says in its own words; [`Model::this_node`] has all of it.
     pub node: Node,
+    /// What is said about nodes by their names; which of them is this one is not known here.
+    pub nodes: BTreeMap<String, Node>,
     /// Addresses of this node that node ports are reached at.
     pub node_port_addresses: Vec<NodePortAddress>,
 }
 
-/// What the config says about the node it is read on; what it leaves out is found on the host.
+impl Model {
+    /// This node: what the config says about it, then what is known of the node of that name. `host` is
+    /// the host's name, which is the node's where the config names none.
+    pub fn this_node(&self, host: &str) -> Node {
+        let mut node = self.node.clone();
+        let name = node.name.get_or_insert_with(|| host.to_owned());
+        if let Some(known) = self.nodes.get(name) {
+            if node.addresses.is_empty() {
+                node.addresses.clone_from(&known.addresses);
+            }
+            if node.pod_cidrs.is_empty() {
+                node.pod_cidrs.clone_from(&known.pod_cidrs);
+            }
+            node.zone = node.zone.or_else(|| known.zone.clone());
+        }
+        node
+    }
+}
+
+/// What is said about a node; what is left out of this one is found on the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
     /// Its name, as endpoints' `nodeName` has it. `None`: the host's name.
@@ -72,11 +93,11 @@ pub struct Service {
     /// Families that an address is given for from the ranges ([`addresses::Allocations`]); empty where the
     /// source names the addresses itself.
     pub wants: Vec<Family>,
-    /// Addresses outside, which somebody else brings to this node.
+    /// Addresses outside, which somebody else brings to this node; of families with a cluster IP.
     pub external_ips: Vec<IpAddr>,
-    /// Addresses that a load balancer brings to this node.
+    /// Addresses that a load balancer brings to this node; of families with a cluster IP.
     pub load_balancer_ips: Vec<IpAddr>,
-    /// Who may use the load balancer's addresses; empty: everybody.
+    /// Who may use the load balancer's addresses, for each family by itself; none of it: everybody.
     pub source_ranges: Vec<IpNet>,
     /// Which backends clients of the cluster IPs get.
     pub internal_policy: TrafficPolicy,
@@ -134,11 +155,11 @@ pub enum Algorithm {
     Random,
 }
 
-/// `spec.trafficDistribution`, and the topology annotations it took the place of. It counts only where
-/// every ready endpoint has hints and one of them matches this node (KEP-2433, KEP-3015).
+/// Which backends are preferred by where they are, if no endpoint has hints. Endpoints that have them carry
+/// what a controller has made of the same wish, and that counts instead (KEP-2433, KEP-3015).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Distribution {
-    /// Everywhere alike. Hints that endpoints carry count all the same: whoever wrote them wants so.
+    /// None before the others.
     #[default]
     Even,
     /// This node's zone first (`PreferSameZone`, `PreferClose`).
@@ -154,7 +175,8 @@ pub struct ServicePort {
     pub name: String,
     /// The frontend's port, never 0.
     pub port: u16,
-    /// The port of this node's addresses that leads here, too.
+    /// The port of this node's addresses that leads here, too; only of a service of type NodePort or
+    /// LoadBalancer. No other port of the model with the protocol has it, nor as `host_port`.
     pub node_port: Option<u16>,
     /// As `node_port`, outside the range of node ports and with one container behind it (Docker's `-p`).
     pub host_port: Option<u16>,

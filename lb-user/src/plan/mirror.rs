@@ -406,6 +406,9 @@ impl Mirror {
                 }
                 Step::Slots { first, rows } => self.ids.free_slots(*first, rows.len() as u32),
                 Step::Set { index, .. } => self.ids.free_set(*index),
+                Step::InsertAddress { address } | Step::DeleteAddress { address } => {
+                    self.touched.insert(*address);
+                }
                 _ => {}
             }
         }

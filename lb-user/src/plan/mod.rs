@@ -151,10 +151,19 @@ fn plan(
             continue;
         };
         backend_ids.push(old.id);
-        let word = BackendWord::new(backend.state, old.word.reach(), old.word.0.generation);
-        if word != old.word {
-            let step = Step::BackendWord { address: old.address, id: old.id, word };
-            if backend.state.is_active() { steps.push(step) } else { after.push(step) }
+        // Between the two it takes what either table gives it.
+        let both = match (old.word.state(), backend.state) {
+            (BackendState::Active(before), BackendState::Active(now)) => {
+                BackendState::Active(before.union(now))
+            }
+            (_, now @ BackendState::Active(_)) => now,
+            (before, _) => before,
+        };
+        for (from, to, when) in [(old.word.state(), both, &mut *steps), (both, backend.state, &mut after)] {
+            if from != to {
+                let word = BackendWord::new(to, old.word.reach(), old.word.0.generation);
+                when.push(Step::BackendWord { address: old.address, id: old.id, word });
+            }
         }
     }
     let kept: HashSet<u32> = backend_ids.iter().copied().collect();

@@ -2,18 +2,21 @@
 //! would find at any moment is the old or the new state, never half.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     io,
     net::IpAddr,
 };
 
-use lb_common::abi::{BackendState, BackendWord, ReachKind, ReachRow, SetRow, SlotRow, Word};
+use ipnet::IpNet;
+use lb_common::abi::{
+    BackendState, BackendWord, FrontendKind, ReachKind, ReachRow, Scope, Scopes, SetRow, SlotRow, Word,
+};
 use proptest::prelude::*;
 
-use super::{FoundBackend, Ids, Mirror, Step, Ways, leftovers, recycle, removal, service};
+use super::{FoundBackend, Ids, Mirror, Step, Tuning, Ways, addresses, leftovers, recycle, removal, service};
 use crate::{
     apply::{Rows, apply},
-    compile::{Frontend, Wanted, WantedBackend},
+    compile::{Choice, Frontend, Wanted, WantedBackend, WantedFrontend},
     maps::Sizes,
     model::Protocol,
 };
@@ -27,7 +30,9 @@ struct Fake {
     slots: HashMap<u32, SlotRow>,
     sets: HashMap<u32, SetRow>,
     services: HashMap<u32, Word>,
-    frontends: HashMap<Frontend, u32>,
+    frontends: HashMap<Frontend, (u32, FrontendKind)>,
+    addresses: HashSet<IpAddr>,
+    ranges: HashMap<u32, Vec<IpNet>>,
     failures: u32,
     /// What a packet must never see, checked after every write.
     watch: bool,
@@ -43,19 +48,25 @@ impl Fake {
     }
 
     /// What a packet to a frontend may be sent to: every backend of its slots, with how many.
-    fn lookup(&self, frontend: &Frontend) -> Option<BTreeMap<(IpAddr, u16), u32>> {
-        let service = *self.frontends.get(frontend)?;
+    fn lookup(&self, frontend: &Frontend, scope: Scope) -> Option<BTreeMap<(IpAddr, u16), u32>> {
+        let (service, _) = *self.frontends.get(frontend)?;
         let word = self.services.get(&service).expect("a frontend leads to a published service");
         let set = self.sets.get(&word.low).expect("a service leads to a set");
         assert_eq!(set.service, service, "the set is the service's own");
+        let ranges = set.source_ranges == 0 || self.ranges.contains_key(&set.source_ranges);
+        assert!(ranges, "the source ranges of a set are there before it");
+        let (first, len) = match scope {
+            Scope::Cluster => (set.first, set.len),
+            Scope::Local => (set.local_first, set.local_len),
+        };
         let mut found = BTreeMap::new();
-        for index in set.first..set.first + set.len {
+        for index in first..first + len {
             let slot = self.slots.get(&index).expect("every slot of a set is written");
             assert_eq!(slot.service, service, "every slot is the service's own");
             let (owner, backend) = self.backends.get(&slot.backend).expect("a slot leads to a backend");
             assert_eq!(*owner, service);
             let word = BackendWord(self.words[&slot.backend]);
-            assert_eq!(word.state(), BackendState::Active, "a slot leads to an active backend");
+            assert!(word.takes(scope), "a slot leads to a backend that takes its flows");
             assert!(self.reach.contains_key(&word.reach()), "a backend has a way");
             *found.entry((backend.address, backend.port)).or_insert(0) += 1;
         }
@@ -65,7 +76,8 @@ impl Fake {
     fn check(&self) {
         if self.watch {
             for frontend in self.frontends.keys() {
-                self.lookup(frontend);
+                self.lookup(frontend, Scope::Cluster);
+                self.lookup(frontend, Scope::Local);
             }
         }
     }
@@ -97,9 +109,32 @@ impl Rows for Fake {
         self.words.insert(id, word);
         self.check();
     }
-    fn insert_frontend(&mut self, frontend: &Frontend, service: u32) -> io::Result<()> {
+    fn insert_address(&mut self, address: IpAddr) -> io::Result<()> {
         self.write()?;
-        assert!(self.frontends.insert(*frontend, service).is_none(), "a frontend is never updated");
+        assert!(self.addresses.insert(address), "an address is never updated");
+        Ok(())
+    }
+    fn delete_address(&mut self, address: IpAddr) -> io::Result<()> {
+        self.write()?;
+        self.addresses.remove(&address);
+        Ok(())
+    }
+    fn insert_ranges(&mut self, set: u32, ranges: &[IpNet]) -> io::Result<()> {
+        self.write()?;
+        assert!(
+            self.ranges.insert(set, ranges.to_vec()).is_none(),
+            "no ranges of another set are left there"
+        );
+        Ok(())
+    }
+    fn delete_ranges(&mut self, set: u32, _: &[IpNet]) -> io::Result<()> {
+        self.ranges.remove(&set);
+        Ok(())
+    }
+    fn insert_frontend(&mut self, frontend: &WantedFrontend, service: u32) -> io::Result<()> {
+        self.write()?;
+        let before = self.frontends.insert(frontend.at, (service, frontend.kind));
+        assert!(before.is_none(), "a frontend is never updated");
         self.check();
         Ok(())
     }
@@ -127,11 +162,19 @@ fn wanted(service: usize, backends: &[(u8, u8)]) -> Wanted {
     hosts.extend(backends.iter().copied());
     Wanted {
         port_name: String::new(),
-        frontends: vec![Frontend {
-            address: [10, 96, 0, service as u8].into(),
-            port: 80,
-            protocol: Protocol::Tcp,
-        }],
+        frontends: vec![
+            WantedFrontend { at: at([10, 96, 0, service as u8], 80), kind: FrontendKind::ClusterIp },
+            // Another port and kind each time the service has one backend more or less.
+            WantedFrontend {
+                at: at([192, 168, 1, 11], 30_000 + 10 * service as u16 + backends.len() as u16 % 2),
+                kind: if backends.len() < 3 { FrontendKind::NodePort } else { FrontendKind::HostPort },
+            },
+        ],
+        choice: Choice {
+            source_ranges: (0..backends.len() as u8 % 3).map(range).collect(),
+            affinity: (backends.len() > 2).then_some(10),
+            ..Choice::default()
+        },
         backends: hosts
             .into_iter()
             .map(|(host, state)| WantedBackend {
@@ -140,11 +183,25 @@ fn wanted(service: usize, backends: &[(u8, u8)]) -> Wanted {
                 weight: 1 + state as u16 / 3,
                 state: match state % 3 {
                     0 => BackendState::Draining,
-                    _ => BackendState::Active,
+                    1 => BackendState::Active(Scopes::Both),
+                    _ => BackendState::Active(Scopes::Local),
                 },
             })
             .collect(),
     }
+}
+
+fn at(address: [u8; 4], port: u16) -> Frontend {
+    Frontend { address: address.into(), port, protocol: Protocol::Tcp }
+}
+
+fn range(number: u8) -> IpNet {
+    IpNet::new([198, 51, number, 0].into(), 24).expect("a range")
+}
+
+/// The host's own.
+fn own() -> [IpAddr; 1] {
+    [[192, 168, 1, 11].into()]
 }
 
 fn shapes() -> impl Strategy<Value = Vec<Shape>> {
@@ -152,18 +209,18 @@ fn shapes() -> impl Strategy<Value = Vec<Shape>> {
     prop::collection::vec(prop::collection::vec(prop::option::of(backends), 4), 1..8)
 }
 
-const SEED: u64 = 1;
+const TUNING: Tuning = Tuning { seed: 1, hz: 100, tick_shift: 7 };
 
 /// One pass of the agent: what goes first, then what is wanted. Whether all of it was applied.
 fn pass(fake: &mut Fake, mirror: &mut Mirror, shape: &Shape) -> bool {
     let mut done = true;
     let steps = leftovers(mirror);
     done &= apply(fake, mirror, &steps).is_ok();
-    mirror.reclaim();
+    reclaim(fake, mirror);
     for (index, backends) in shape.iter().enumerate() {
         let empty = wanted(index, &[]);
         if backends.is_none()
-            && let Some(id) = mirror.service_of(&empty.frontends[0])
+            && let Some(id) = mirror.service_of(&empty.frontends[0].at)
         {
             let steps = removal(mirror, id);
             done &= apply(fake, mirror, &steps).is_ok();
@@ -172,27 +229,42 @@ fn pass(fake: &mut Fake, mirror: &mut Mirror, shape: &Shape) -> bool {
     for (index, backends) in shape.iter().enumerate() {
         let Some(backends) = backends else { continue };
         let wanted = wanted(index, backends);
-        let steps = service(mirror, &wanted, &Everywhere, SEED).expect("nothing is full");
+        let steps = service(mirror, &wanted, &Everywhere, TUNING).expect("nothing is full");
         done &= apply(fake, mirror, &steps).is_ok();
     }
-    mirror.reclaim();
+    let steps = addresses(mirror, &own());
+    done &= apply(fake, mirror, &steps).is_ok();
+    reclaim(fake, mirror);
     done
+}
+
+/// As `apply::reclaim`, without waiting: nobody reads these maps.
+fn reclaim(fake: &mut Fake, mirror: &mut Mirror) {
+    for (set, ranges) in mirror.retired_ranges() {
+        fake.delete_ranges(set, ranges).expect("deleting does not fail here");
+    }
+    mirror.reclaim();
 }
 
 fn assert_serves(fake: &Fake, shape: &Shape) {
     for (index, backends) in shape.iter().enumerate() {
         let wanted = wanted(index, backends.as_deref().unwrap_or_default());
-        let found = fake.lookup(&wanted.frontends[0]);
-        assert_eq!(found.is_some(), backends.is_some(), "service {index}");
-        let active: Vec<_> = wanted
-            .backends
-            .iter()
-            .filter(|backend| backend.state.is_active())
-            .map(|backend| (backend.address, backend.port))
-            .collect();
-        let served: Vec<_> = found.unwrap_or_default().into_keys().collect();
-        assert_eq!(served, active, "service {index}");
+        for frontend in &wanted.frontends {
+            for scope in [Scope::Cluster, Scope::Local] {
+                let found = fake.lookup(&frontend.at, scope);
+                assert_eq!(found.is_some(), backends.is_some(), "service {index}");
+                let takes = wanted.backends.iter().filter(|backend| backend.state.takes(scope));
+                let active: Vec<_> = takes.map(|backend| (backend.address, backend.port)).collect();
+                let served: Vec<_> = found.unwrap_or_default().into_keys().collect();
+                assert_eq!(served, if backends.is_some() { active } else { vec![] }, "service {index}");
+            }
+        }
+        let vip = wanted.frontends[0].at.address;
+        assert_eq!(fake.addresses.contains(&vip), backends.is_some(), "service {index}");
     }
+    let served = shape.iter().flatten().count();
+    assert_eq!(fake.frontends.len(), 2 * served, "no frontend is left of what was wanted before");
+    assert!(!fake.addresses.contains(&own()[0]), "the host's own address is left alone");
 }
 
 fn mirror() -> Mirror {
@@ -208,7 +280,7 @@ proptest! {
             assert_serves(&fake, shape);
             for (index, backends) in shape.iter().enumerate() {
                 if let Some(backends) = backends {
-                    let again = service(&mut mirror, &wanted(index, backends), &Everywhere, SEED).expect("room");
+                    let again = service(&mut mirror, &wanted(index, backends), &Everywhere, TUNING).expect("room");
                     prop_assert_eq!(again, vec![], "a second pass is empty");
                 }
             }
@@ -247,7 +319,7 @@ proptest! {
             mirror.reclaim();
         }
         prop_assert_eq!(mirror.services().count(), 0);
-        prop_assert!(fake.frontends.is_empty());
+        prop_assert!(fake.frontends.is_empty() && fake.addresses.is_empty() && fake.ranges.is_empty());
     }
 }
 
@@ -255,17 +327,20 @@ proptest! {
 fn a_full_map_refuses_the_change_as_a_whole() {
     let (mut fake, mut mirror) = (Fake::default(), Mirror::new(Ids::of(Sizes { services: 3, flows: 1024 })));
     for index in 0..2 {
-        let steps = service(&mut mirror, &wanted(index, &[(1, 1)]), &Everywhere, SEED).expect("room");
+        let steps = service(&mut mirror, &wanted(index, &[(1, 1)]), &Everywhere, TUNING).expect("room");
         apply(&mut fake, &mut mirror, &steps).expect("no failures");
     }
-    let full = service(&mut mirror, &wanted(2, &[(1, 1), (2, 1)]), &Everywhere, SEED).expect_err("full");
+    let full = service(&mut mirror, &wanted(2, &[(1, 1), (2, 1)]), &Everywhere, TUNING).expect_err("full");
     assert_eq!((full.map, full.max), ("services", 3));
     assert!(full.to_string().contains("--max-services"));
     // The others can still change.
-    let steps = service(&mut mirror, &wanted(1, &[(1, 1), (2, 1)]), &Everywhere, SEED).expect("room");
+    let steps = service(&mut mirror, &wanted(1, &[(1, 1), (2, 1)]), &Everywhere, TUNING).expect("room");
     assert!(steps.iter().any(|step| matches!(step, Step::Service { .. })));
     apply(&mut fake, &mut mirror, &steps).expect("no failures");
-    assert_eq!(fake.lookup(&wanted(1, &[]).frontends[0]).map(|found| found.len()), Some(2));
+    assert_eq!(
+        fake.lookup(&wanted(1, &[]).frontends[0].at, Scope::Cluster).map(|found| found.len()),
+        Some(2)
+    );
 }
 
 #[test]
@@ -273,10 +348,11 @@ fn what_did_not_fit_leaves_every_row_free() {
     let (mut fake, mut mirror) = (Fake::default(), Mirror::new(Ids::of(Sizes { services: 3, flows: 1024 })));
     let many: Vec<(u8, u8)> = (0..60).map(|host| (host, 1)).collect();
     for _ in 0..4 {
-        service(&mut mirror, &wanted(0, &many), &Everywhere, SEED).expect_err("more backends than rows");
+        service(&mut mirror, &wanted(0, &many), &Everywhere, TUNING).expect_err("more backends than rows");
     }
     for index in 0..2 {
-        let steps = service(&mut mirror, &wanted(index, &[(1, 1), (2, 1)]), &Everywhere, SEED).expect("room");
+        let steps =
+            service(&mut mirror, &wanted(index, &[(1, 1), (2, 1)]), &Everywhere, TUNING).expect("room");
         apply(&mut fake, &mut mirror, &steps).expect("no failures");
     }
 }

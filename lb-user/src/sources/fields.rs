@@ -2,9 +2,13 @@
 
 use std::{
     cmp::Reverse,
+    fmt::Display,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
+    str::FromStr,
 };
+
+use ipnet::IpNet;
 
 use super::{
     problem::{Bad, Report},
@@ -82,8 +86,11 @@ pub(super) fn list<'n, 't>(node: &'n Node<'t>, what: &str) -> Result<&'n [Node<'
     }
 }
 
-/// A decimal number of the given range.
-pub(super) fn number(node: &Node<'_>, what: &str, range: RangeInclusive<u16>) -> Result<u16, Bad> {
+/// A decimal number of the given range. `what` names it with its article, like `a weight`.
+pub(super) fn number<T>(node: &Node<'_>, what: &str, range: RangeInclusive<T>) -> Result<T, Bad>
+where
+    T: FromStr + PartialOrd + Display,
+{
     let text = text(node, what)?;
     let parsed = text.parse().ok().filter(|number| range.contains(number));
     parsed.ok_or_else(|| {
@@ -103,14 +110,29 @@ pub(super) fn boolean(node: &Node<'_>, what: &str) -> Result<bool, Bad> {
     text.parse().map_err(|_| Bad::new(node.at, format!("{what} is \"{text}\"; write true or false")))
 }
 
-/// A transport protocol; SCTP has a message of its own.
+/// One of the words `known`. `what` names it with its article, like `a type`.
+pub(super) fn word<T: Copy>(node: &Node<'_>, what: &str, known: &[(&str, T)]) -> Result<T, Bad> {
+    let text = text(node, what)?;
+    if let Some((_, meant)) = known.iter().find(|(word, _)| *word == text) {
+        return Ok(*meant);
+    }
+    let words: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
+    let advice = match (nearest(text, &words), &words[..]) {
+        (Some(near), _) => format!("did you mean \"{near}\"?"),
+        (None, [others @ .., last]) if !others.is_empty() => format!("write {} or {last}", others.join(", ")),
+        (None, _) => format!("write {}", words.concat()),
+    };
+    Err(Bad::new(node.at, format!("\"{text}\" is not {what}; {advice}")))
+}
+
+/// A transport protocol.
 pub(super) fn protocol(node: &Node<'_>) -> Result<Protocol, Bad> {
     let text = text(node, "a protocol")?;
     match text.to_ascii_uppercase().as_str() {
         "TCP" => Ok(Protocol::Tcp),
         "UDP" => Ok(Protocol::Udp),
-        "SCTP" => Err(Bad::new(node.at, "SCTP is not supported yet; use TCP or UDP")),
-        _ => Err(Bad::new(node.at, format!("\"{text}\" is not a protocol; write TCP or UDP"))),
+        "SCTP" => Ok(Protocol::Sctp),
+        _ => Err(Bad::new(node.at, format!("\"{text}\" is not a protocol; write TCP, UDP or SCTP"))),
     }
 }
 
@@ -123,6 +145,19 @@ pub(super) fn name(node: &Node<'_>, what: &str) -> Result<String, Bad> {
         return Err(Bad::new(node.at, format!("\"{text}\" cannot be {what}; {advice}")));
     }
     Ok(text.to_owned())
+}
+
+/// A range of addresses without bits behind its prefix.
+pub(super) fn range(node: &Node<'_>) -> Result<IpNet, Bad> {
+    let text = text(node, "a range")?;
+    let range: IpNet = text.parse().map_err(|_| {
+        Bad::new(node.at, format!("\"{text}\" is not a range of addresses; write one like 10.96.0.0/12"))
+    })?;
+    let whole = range.trunc();
+    if range != whole {
+        return Err(Bad::new(node.at, format!("{range} has bits set behind its prefix; write {whole}")));
+    }
+    Ok(range)
 }
 
 /// An address that traffic may be sent to. `what` names its part, like `a backend`.

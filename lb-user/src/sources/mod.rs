@@ -7,4 +7,5 @@ pub mod problem;
 pub mod watch;
 
 mod fields;
+mod values;
 mod yaml;

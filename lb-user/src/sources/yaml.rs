@@ -44,6 +44,11 @@ impl<'t> Node<'t> {
         entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| node).filter(|node| !node.is_null())
     }
 
+    /// Whether a mapping has the field `name`, null or not.
+    pub fn has(&self, name: &str) -> bool {
+        matches!(&self.value, Value::Map(entries) if entries.iter().any(|(key, _)| key.name == name))
+    }
+
     pub fn is_null(&self) -> bool {
         matches!(self.value, Value::Null)
     }

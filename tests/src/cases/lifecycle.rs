@@ -2,7 +2,7 @@
 
 use lb_common::{
     abi::{
-        BackendState, BackendWord, Counter, Lifetimes, ReachKind,
+        BackendState, BackendWord, Counter, Lifetimes, ReachKind, Scopes,
         flow_bits::{ANSWERED, FIN_BACKEND, FIN_CLIENT, REPLY, RESET},
     },
     path::Way::{self, Peer},
@@ -185,7 +185,7 @@ fn set<F: Net>(state: &mut State<F>, to: BackendState, generation: u32) {
 
 fn generation<F: Net>() -> Case<F> {
     established("an id that was given out again is another backend", Protocol::Tcp)
-        .change(|state| set(state, BackendState::Active, 2))
+        .change(|state| set(state, BackendState::Active(Scopes::Both), 2))
         .pod(RED, tcp(CLIENT, VIP))
         .opens(TO, BACKEND)
         .pod(RED, tcp(CLIENT, VIP))

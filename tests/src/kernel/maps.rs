@@ -8,11 +8,11 @@ use std::{
 use anyhow::{Context, Result};
 use aya::{
     Ebpf,
-    maps::{Array, HashMap as HashTable, Map, MapData, PerCpuArray, PerCpuValues},
+    maps::{Array, HashMap as HashTable, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues, lpm_trie::Key},
     programs::{ProgramFd, SchedClassifier},
 };
 use lb_common::{
-    abi::{Counter, FlowKey, FlowRow, INTEREST_BITS, Traffic},
+    abi::{AffinityKey, AffinityRow, Counter, FlowKey, FlowRow, INTEREST_BITS, RangeKey, Traffic},
     path::Hook,
 };
 
@@ -54,7 +54,9 @@ impl Maps {
         self.array("REACH", &state.reach)?;
         self.array(&format!("BACKENDS{}", F::MAPS), &state.backends)?;
         self.hash(&format!("FRONTENDS{}", F::MAPS), &state.frontends)?;
-        self.hash(&format!("FLOWS{}", F::MAPS), &state.flows)
+        self.hash(&format!("FLOWS{}", F::MAPS), &state.flows)?;
+        self.hash(&format!("AFFINITY{}", F::MAPS), &state.affinity)?;
+        self.ranges(state)
     }
 
     /// What a run has left, the packet aside.
@@ -68,6 +70,7 @@ impl Maps {
                 bytes: sum.bytes + more.bytes,
             })?,
             flows,
+            affinity: self.affinity()?.iter().collect::<Result<_, _>>().context("can't read the affinity")?,
         })
     }
 
@@ -79,6 +82,21 @@ impl Maps {
     /// The flow table of a family.
     pub fn flows<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FlowKey<F>, FlowRow<F>>> {
         Ok(HashTable::try_from(self.map(&format!("FLOWS{}", F::MAPS))?)?)
+    }
+
+    fn affinity<F: Net>(&mut self) -> Result<HashTable<&mut MapData, AffinityKey<F>, AffinityRow>> {
+        Ok(HashTable::try_from(self.map(&format!("AFFINITY{}", F::MAPS))?)?)
+    }
+
+    fn ranges<F: Net>(&mut self, state: &State<F>) -> Result<()> {
+        let mut trie = LpmTrie::<_, RangeKey<F>, u32>::try_from(self.map(&format!("RANGES{}", F::MAPS))?)?;
+        for key in trie.keys().collect::<Result<Vec<_>, _>>()? {
+            trie.remove(&key)?;
+        }
+        for (prefix, key) in &state.ranges {
+            trie.insert(&Key::new(u32::BITS + prefix, *key), 1, 0)?;
+        }
+        Ok(())
     }
 
     /// What is not zero in a per-CPU array, summed up over the CPUs, and then zero again.

@@ -1,21 +1,26 @@
 //! Drafts of services, from whatever document, checked against each other and made into the model.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
-    sync::Arc,
-};
+mod fit;
+mod taken;
+mod wants;
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
+use self::{fit::fit, taken::Taken, wants::wants};
 use super::super::problem::{Place, Problem};
-use crate::model::{Family, Model, Protocol, Service, ServiceName, ServicePort};
+use crate::model::{Family, Model, Node, NodePortAddress, Service, ServiceName};
 
 /// What the documents hold, each by itself right.
 #[derive(Default)]
 pub(super) struct Drafts {
     pub ranges: Vec<IpNet>,
     pub hash_seed: Option<(u64, Place)>,
+    pub node: Option<(Node, Place)>,
+    pub nodes: BTreeMap<String, Node>,
+    /// Empty: the primary ones.
+    pub node_port_addresses: Vec<NodePortAddress>,
     pub services: Vec<Draft>,
 }
 
@@ -24,6 +29,13 @@ impl Drafts {
     pub fn add_range(&mut self, range: IpNet) {
         if !self.ranges.contains(&range) {
             self.ranges.push(range);
+        }
+    }
+
+    /// Adds where node ports are reached, unless it is there already.
+    pub fn add_node_port_address(&mut self, address: NodePortAddress) {
+        if !self.node_port_addresses.contains(&address) {
+            self.node_port_addresses.push(address);
         }
     }
 }
@@ -40,185 +52,88 @@ pub(super) enum Origin {
 
 /// A service that has not been compared with the others.
 pub(super) struct Draft {
-    pub name: ServiceName,
+    /// What it asks for. No addresses: some of the ranges.
+    pub service: Service,
     pub place: Place,
     pub origin: Origin,
-    /// Empty: some of the ranges.
-    pub addresses: Vec<IpAddr>,
     /// Families the source asks for where it names no address; empty: what the backends need.
     pub families: Vec<Family>,
-    pub ports: Vec<ServicePort>,
     /// A first backend of each family.
     backends: BTreeMap<Family, (IpAddr, Place)>,
 }
 
 impl Draft {
     pub fn new(name: ServiceName, place: Place, origin: Origin) -> Self {
-        let (addresses, families, ports) = (vec![], vec![], vec![]);
-        Draft { name, place, origin, addresses, families, ports, backends: BTreeMap::new() }
+        let service = Service { name, ..Service::default() };
+        Draft { service, place, origin, families: vec![], backends: BTreeMap::new() }
     }
 
     /// Notes that the service has a backend of that family.
     pub fn saw_backend(&mut self, address: IpAddr, place: impl FnOnce() -> Place) {
         self.backends.entry(Family::of(address)).or_insert_with(|| (address, place()));
     }
+
+    fn problem(&self, text: String) -> Problem {
+        Problem { place: self.place.clone(), text }
+    }
 }
 
-/// The model of all drafts. Those of Kubernetes that cannot be served are left out and go to `warnings`, what is
-/// wrong with ours goes to `errors`.
+/// The model of all drafts. Those of Kubernetes that cannot be served, or what of them cannot, are left out
+/// and go to `warnings`; what is wrong with ours goes to `errors`.
 pub(super) fn model(drafts: Drafts, errors: &mut Vec<Problem>, warnings: &mut Vec<Problem>) -> Model {
-    let Drafts { ranges, hash_seed, mut services } = drafts;
+    let mut model = Model {
+        service_cidrs: drafts.ranges,
+        hash_seed: drafts.hash_seed.map(|(seed, _)| seed),
+        node: drafts.node.map(|(node, _)| node).unwrap_or_default(),
+        nodes: drafts.nodes,
+        node_port_addresses: drafts.node_port_addresses,
+        ..Model::default()
+    };
+    if model.node_port_addresses.is_empty() {
+        model.node_port_addresses.push(NodePortAddress::Primary);
+    }
+    let mut services = drafts.services;
     services.sort_by(|a, b| a.origin.cmp(&b.origin));
     let mut taken = Taken::default();
-    let mut model =
-        Model { service_cidrs: ranges, hash_seed: hash_seed.map(|(seed, _)| seed), ..Model::default() };
-    for draft in services {
+    for mut draft in services {
+        let ours = draft.origin == Origin::Ours;
+        let problems = if ours { &mut *errors } else { &mut *warnings };
         let checked = taken
             .check(&draft)
             .and_then(|()| size(&draft))
             .and_then(|()| wants(&draft, &model.service_cidrs));
         match checked {
             Ok(wants) => {
+                draft.service.wants = wants;
+                problems.extend(fit(&mut draft.service).into_iter().map(|text| draft.problem(text)));
                 taken.add(&draft);
-                model.services.insert(draft.name.clone(), Arc::new(service(draft, wants)));
+                model.services.insert(draft.service.name.clone(), Arc::new(draft.service));
             }
-            Err(problem) if draft.origin == Origin::Ours => {
+            Err(problem) if ours => {
                 taken.add(&draft);
-                errors.push(problem);
+                problems.push(problem);
             }
             Err(Problem { place, text }) => {
-                warnings.push(Problem { place, text: format!("left out: {text}") });
+                problems.push(Problem { place, text: format!("left out: {text}") });
             }
         }
     }
     model
 }
 
-/// Names and frontends that are taken, and where.
-#[derive(Default)]
-struct Taken {
-    names: HashMap<ServiceName, Place>,
-    frontends: HashMap<(IpAddr, u16, Protocol), (ServiceName, Place)>,
-}
-
-impl Taken {
-    fn add(&mut self, draft: &Draft) {
-        self.names.entry(draft.name.clone()).or_insert_with(|| draft.place.clone());
-        for frontend in frontends(draft) {
-            self.frontends.entry(frontend).or_insert_with(|| (draft.name.clone(), draft.place.clone()));
-        }
-    }
-
-    fn check(&self, draft: &Draft) -> Result<(), Problem> {
-        let problem = |text| Err(Problem { place: draft.place.clone(), text });
-        if let Some(place) = self.names.get(&draft.name) {
-            return problem(format!("there is a service {} at {place} already; rename one", draft.name));
-        }
-        for frontend in frontends(draft) {
-            if let Some((name, place)) = self.frontends.get(&frontend) {
-                let (address, port, protocol) = frontend;
-                return problem(format!(
-                    "{address} port {port}/{protocol} of {} belongs to service {name} at {place} already; \
-                     give one of them another address or port",
-                    draft.name
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn frontends(draft: &Draft) -> impl Iterator<Item = (IpAddr, u16, Protocol)> {
-    let of_address = |&address| draft.ports.iter().map(move |port| (address, port.port, port.protocol));
-    draft.addresses.iter().flat_map(of_address)
-}
-
 /// Backends that one port of a service can have.
 pub(super) const MAX_BACKENDS: usize = u16::MAX as usize;
 
 fn size(draft: &Draft) -> Result<(), Problem> {
-    match draft.ports.iter().find(|port| port.endpoints.len() > MAX_BACKENDS) {
+    match draft.service.ports.iter().find(|port| port.endpoints.len() > MAX_BACKENDS) {
         Some(port) => {
-            let (name, number, count) = (&draft.name, port.port, port.endpoints.len());
+            let (name, number, count) = (&draft.service.name, port.port, port.endpoints.len());
             let text = format!(
                 "port {number} of service {name} has {count} backends, but at most {MAX_BACKENDS} are possible; \
                  split it"
             );
-            Err(Problem { place: draft.place.clone(), text })
+            Err(draft.problem(text))
         }
         None => Ok(()),
     }
-}
-
-/// The families that the service is to be given addresses of; none if it names its own.
-fn wants(draft: &Draft, ranges: &[IpNet]) -> Result<Vec<Family>, Problem> {
-    let problem = |place: &Place, text| Err(Problem { place: place.clone(), text });
-    let name = &draft.name;
-    let ours = draft.origin == Origin::Ours;
-    if let Some(first) = draft.addresses.first() {
-        let foreign =
-            |family: &Family| !draft.addresses.iter().any(|&address| Family::of(address) == *family);
-        if ours
-            && let Some((family, (address, place))) =
-                draft.backends.iter().find(|(family, _)| foreign(family))
-        {
-            return problem(
-                place,
-                format!(
-                    "backend {address} is {family}, but service {name} has only the {} address {first}; \
-                     add an {family} address, or take the backend out",
-                    Family::of(*first)
-                ),
-            );
-        }
-        return Ok(vec![]);
-    }
-
-    let has_range = |family: Family| ranges.iter().any(|range| Family::of_range(range) == family);
-    if ranges.is_empty() {
-        return problem(
-            &draft.place,
-            format!(
-                "service {name} has no address and there is no range to give it one from; \
-                 add an address, or `serviceCIDRs: [10.96.0.0/12]`"
-            ),
-        );
-    }
-    if !draft.families.is_empty() {
-        return match draft.families.iter().find(|family| !has_range(**family)) {
-            Some(family) => problem(
-                &draft.place,
-                format!(
-                    "service {name} asks for an {family} address, but serviceCIDRs has no such range; add one"
-                ),
-            ),
-            None => Ok(draft.families.clone()),
-        };
-    }
-    if draft.backends.is_empty() {
-        return Ok(vec![if has_range(Family::V4) { Family::V4 } else { Family::V6 }]);
-    }
-    let served: Vec<Family> = draft.backends.keys().copied().filter(|&family| has_range(family)).collect();
-    let unserved = draft.backends.iter().find(|(family, _)| !served.contains(family));
-    if let Some((family, (address, place))) = unserved.filter(|_| ours || served.is_empty()) {
-        return problem(
-            place,
-            format!(
-                "backend {address} is {family}, but serviceCIDRs has no {family} range for service {name}; \
-                 add a range, or take the backend out"
-            ),
-        );
-    }
-    Ok(served)
-}
-
-fn service(draft: Draft, wants: Vec<Family>) -> Service {
-    let Draft { name, addresses, mut ports, .. } = draft;
-    for port in &mut ports {
-        port.endpoints.retain(|endpoint| {
-            let family = Family::of(endpoint.address);
-            wants.contains(&family) || addresses.iter().any(|&address| Family::of(address) == family)
-        });
-    }
-    Service { name, addresses, wants, ports, ..Service::default() }
 }

@@ -1,91 +1,152 @@
-//! Kubernetes' objects, as `kubectl get services,endpointslices -o yaml` prints them.
+//! Kubernetes' objects, as `kubectl get services,endpointslices,nodes -o yaml` prints them.
 //!
-//! `v1 Service`, `discovery.k8s.io/v1 EndpointSlice` and `v1 List` of them. Fields that are not used are not
-//! looked at. A bad object is left out and reported; it never keeps the others from being served.
+//! `v1 Service`, `discovery.k8s.io/v1 EndpointSlice`, `v1 Node` and `v1 List` of them. Fields that are not
+//! used are not looked at. A bad object is left out and reported; it never keeps the others from being
+//! served.
 
-use std::collections::HashMap;
+mod node;
+mod service;
+mod slices;
 
+use std::{
+    collections::{BTreeMap, HashSet},
+    mem,
+};
+
+use self::{service::service, slices::Slice};
 use super::{
     super::{
-        fields::{address, list, name, port, protocol, text},
-        problem::{Bad, Place, Report},
+        fields::{list, name, text},
+        problem::{Bad, Problem, Report},
         yaml::Node,
     },
-    assemble::{Draft, Origin},
-    slices::{self, Slice},
+    assemble::{Draft, Drafts},
+    places::Places,
 };
-use crate::model::{Family, ServiceName, ServicePort};
+use crate::model::{self, Family, ServiceName};
 
-/// A service with this label is served by somebody else.
+/// A service with this label is served by somebody else, and so are its slices, which carry it, too.
 const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
+/// Marks what belongs to a headless service, which is not served.
+const HEADLESS: &str = "service.kubernetes.io/headless";
 
 /// The objects of all files; services and slices find each other at the end.
 #[derive(Default)]
 pub(super) struct Objects {
     services: Vec<Draft>,
-    slices: HashMap<ServiceName, Vec<Slice>>,
+    /// Of every Service that was read, also of those that are not served.
+    names: HashSet<ServiceName>,
+    slices: BTreeMap<ServiceName, Vec<Slice>>,
+    nodes: BTreeMap<String, model::Node>,
 }
 
 impl Objects {
     /// Reads an object, or the objects of a `List`.
-    pub fn add(&mut self, node: &Node<'_>, report: &mut Report<'_>) {
+    pub fn add(&mut self, node: &Node<'_>, places: &mut Places, report: &mut Report<'_>) {
         let field = |field| node.get(field).and_then(|node| text(node, field).ok()).unwrap_or_default();
-        match (field("apiVersion"), field("kind")) {
+        let (version, kind) = (field("apiVersion"), field("kind"));
+        let read = match (version, kind) {
             ("v1", "List") => {
                 let items = node.get("items").map(|items| list(items, "items"));
                 for item in items.and_then(|items| report.take(items)).unwrap_or_default() {
-                    self.add(item, report);
+                    self.add(item, places, report);
                 }
+                Ok(())
             }
-            ("v1", "Service") => match service(node, report) {
-                Ok(draft) => self.services.extend(draft),
-                Err(bad) => left_out("Service", node, bad, report),
-            },
-            ("discovery.k8s.io/v1", "EndpointSlice") => match slices::slice(node, report) {
-                Ok(slice) => self.slices.entry(slice.service.clone()).or_default().push(slice),
-                Err(bad) => left_out("EndpointSlice", node, bad, report),
-            },
-            (version, kind) => {
-                let what = match (version, kind) {
-                    ("", kind) => format!("this {kind} has no apiVersion"),
-                    (version, "") => format!("this object of {version} has no kind"),
-                    (version, kind) => format!("{kind} of {version} is not read here"),
-                };
-                let advice = "what is read is v1 Service, discovery.k8s.io/v1 EndpointSlice and v1 List";
-                report.say(node.at, format!("left out: {what}; {advice}"));
+            ("v1", "Service") => self.add_service(node, report),
+            ("discovery.k8s.io/v1", "EndpointSlice") => self.add_slice(node, places, report),
+            ("v1", "Node") => self.add_node(node),
+            _ => {
+                not_read(node, version, kind, report);
+                Ok(())
             }
+        };
+        if let Err(bad) = read {
+            let name = match object_name(node) {
+                Ok(name) if kind == "Node" => format!("{kind} {}", name.name),
+                Ok(name) => format!("{kind} {name}"),
+                Err(_) => format!("this {kind}"),
+            };
+            report.say(bad.at, format!("{name} is left out: {}", bad.text));
         }
     }
 
-    /// The services with the endpoints of their slices.
-    pub fn into_drafts(self) -> impl Iterator<Item = Draft> {
-        let Objects { services, mut slices } = self;
-        services.into_iter().map(move |mut draft| {
-            let slices = slices.remove(&draft.name).unwrap_or_default();
-            for port in &mut draft.ports {
+    fn add_service(&mut self, node: &Node<'_>, report: &mut Report<'_>) -> Result<(), Bad> {
+        self.names.insert(object_name(node)?);
+        if !is_others(node) {
+            self.services.extend(service(node, report)?);
+        }
+        Ok(())
+    }
+
+    fn add_slice(
+        &mut self,
+        node: &Node<'_>,
+        places: &mut Places,
+        report: &mut Report<'_>,
+    ) -> Result<(), Bad> {
+        if !is_others(node) {
+            let slice = slices::slice(node, places, report)?;
+            self.slices.entry(slice.service.clone()).or_default().push(slice);
+        }
+        Ok(())
+    }
+
+    fn add_node(&mut self, node: &Node<'_>) -> Result<(), Bad> {
+        let (name, facts) = node::node(node)?;
+        if self.nodes.contains_key(&name) {
+            return Err(Bad::new(node.at, "there is a Node of that name already; take one out"));
+        }
+        self.nodes.insert(name, facts);
+        Ok(())
+    }
+
+    /// Gives what was read to `drafts`: the services with the endpoints of their slices.
+    pub fn finish(mut self, drafts: &mut Drafts, warnings: &mut Vec<Problem>) {
+        for mut draft in mem::take(&mut self.services) {
+            let slices = self.slices.remove(&draft.service.name).unwrap_or_default();
+            for port in &mut draft.service.ports {
                 port.endpoints = slices::endpoints(port, &slices);
             }
-            let backends =
-                slices.iter().flat_map(|slice| slice.endpoints.iter().map(move |found| (found, slice)));
-            for (&(address, _), slice) in backends {
-                draft.saw_backend(address, || slice.place.clone());
+            for (found, slice) in
+                slices.iter().flat_map(|slice| slice.endpoints.iter().map(move |found| (found, slice)))
+            {
+                draft.saw_backend(found.address, || slice.place.clone());
             }
-            draft
-        })
+            drafts.services.push(draft);
+        }
+        for (service, slices) in self.slices.iter().filter(|(service, _)| !self.names.contains(*service)) {
+            if let Some(first) = slices.first() {
+                let text = format!(
+                    "EndpointSlices of service {service} are left out: there is no such Service; add it, or \
+                     remove them"
+                );
+                warnings.push(Problem { place: first.place.clone(), text });
+            }
+        }
+        drafts.nodes = self.nodes;
     }
 }
 
-/// Reports an object that is not used.
-fn left_out(kind: &str, node: &Node<'_>, bad: Bad, report: &mut Report<'_>) {
-    let name = match object_name(node) {
-        Ok(name) => format!("{kind} {name}"),
-        Err(_) => format!("this {kind}"),
+/// Reports an object of a kind that means nothing here.
+fn not_read(node: &Node<'_>, version: &str, kind: &str, report: &mut Report<'_>) {
+    let what = match (version, kind) {
+        ("", kind) => format!("this {kind} has no apiVersion"),
+        (version, "") => format!("this object of {version} has no kind"),
+        (version, kind) => format!("{kind} of {version} is not read here"),
     };
-    report.say(bad.at, format!("{name} is left out: {}", bad.text));
+    let advice = "what is read is v1 Service, discovery.k8s.io/v1 EndpointSlice, v1 Node and v1 List";
+    report.say(node.at, format!("left out: {what}; {advice}"));
+}
+
+/// Whether an object is somebody else's, as kube-proxy tells it: by the labels' names alone.
+fn is_others(node: &Node<'_>) -> bool {
+    let labels = node.get("metadata").and_then(|metadata| metadata.get("labels"));
+    labels.is_some_and(|labels| labels.has(OTHER_PROXY) || labels.has(HEADLESS))
 }
 
 /// `metadata.namespace` (or `default`) and `metadata.name`.
-pub(super) fn object_name(node: &Node<'_>) -> Result<ServiceName, Bad> {
+fn object_name(node: &Node<'_>) -> Result<ServiceName, Bad> {
     let metadata =
         node.get("metadata").ok_or_else(|| Bad::new(node.at, "it has no metadata; add metadata.name"))?;
     let own =
@@ -95,62 +156,23 @@ pub(super) fn object_name(node: &Node<'_>) -> Result<ServiceName, Bad> {
 }
 
 /// The namespace of an object's metadata.
-pub(super) fn namespace(metadata: &Node<'_>) -> Result<String, Bad> {
+fn namespace(metadata: &Node<'_>) -> Result<String, Bad> {
     let namespace = metadata.get("namespace").map(|node| name(node, "a namespace's name"));
     Ok(namespace.transpose()?.unwrap_or_else(|| "default".to_owned()))
 }
 
 /// A label of an object.
-pub(super) fn label<'n, 't>(node: &'n Node<'t>, key: &str) -> Option<&'n Node<'t>> {
+fn label<'n, 't>(node: &'n Node<'t>, key: &str) -> Option<&'n Node<'t>> {
     node.get("metadata")?.get("labels")?.get(key)
 }
 
-/// A service that has something to serve; `None` for headless ones and those that are another proxy's.
-fn service(node: &Node<'_>, report: &mut Report<'_>) -> Result<Option<Draft>, Bad> {
-    let name = object_name(node)?;
-    let spec = node.get("spec").ok_or_else(|| Bad::new(node.at, "it has no spec; write one with ports"))?;
-    let external = spec.get("type").map(|node| text(node, "type")).transpose()? == Some("ExternalName");
-    if external || label(node, OTHER_PROXY).is_some() {
-        return Ok(None);
-    }
-    let own = node.get("metadata").and_then(|metadata| metadata.get("name"));
-    let place = report.place(own.unwrap_or(node).at);
-    let created = node.get("metadata").and_then(|metadata| metadata.get("creationTimestamp"));
-    let origin = match created.map(|node| text(node, "creationTimestamp")).transpose()? {
-        Some(time) => Origin::Created(time.to_owned()),
-        None => Origin::Undated,
-    };
-    let mut draft = Draft::new(name, place, origin);
-
-    let mut nodes: Vec<&Node<'_>> = match spec.get("clusterIPs") {
-        Some(node) => list(node, "clusterIPs")?.iter().collect(),
-        None => Vec::new(),
-    };
-    if nodes.is_empty() {
-        nodes.extend(spec.get("clusterIP"));
-    }
-    for node in nodes {
-        match text(node, "a cluster IP")? {
-            "None" => return Ok(None),
-            "" => continue,
-            _ => {}
-        }
-        let new = address(node, "a service's address")?;
-        if let Some(old) = draft.addresses.iter().find(|old| old.is_ipv4() == new.is_ipv4()) {
-            let text = format!("{new} and {old} are of one family; a service has one address of each");
-            return Err(Bad::new(node.at, text));
-        }
-        draft.addresses.push(new);
-    }
-    if let Some(node) = spec.get("ipFamilies") {
-        draft.families = list(node, "ipFamilies")?.iter().map(family).collect::<Result<_, _>>()?;
-    }
-    draft.ports = service_ports(spec, &draft.place, &draft.name, report)?;
-    Ok(Some(draft).filter(|draft| !draft.ports.is_empty()))
+/// The items of a list that may be left out. `what` is the field's name.
+fn items<'n, 't>(parent: &'n Node<'t>, what: &str) -> Result<&'n [Node<'t>], Bad> {
+    Ok(parent.get(what).map(|node| list(node, what)).transpose()?.unwrap_or_default())
 }
 
 /// `IPv4` or `IPv6`, in `ipFamilies` and `addressType`.
-pub(super) fn family(node: &Node<'_>) -> Result<Family, Bad> {
+fn family(node: &Node<'_>) -> Result<Family, Bad> {
     match text(node, "an address family")? {
         "IPv4" => Ok(Family::V4),
         "IPv6" => Ok(Family::V6),
@@ -160,39 +182,8 @@ pub(super) fn family(node: &Node<'_>) -> Result<Family, Bad> {
     }
 }
 
-/// The ports; those of a protocol that is not supported are left out and reported.
-fn service_ports(
-    spec: &Node<'_>,
-    place: &Place,
-    service: &ServiceName,
-    report: &mut Report<'_>,
-) -> Result<Vec<ServicePort>, Bad> {
-    let nodes = spec.get("ports").map(|node| list(node, "ports")).transpose()?.unwrap_or_default();
-    if nodes.is_empty() {
-        let at = place.at.unwrap_or(spec.at);
-        return Err(Bad::new(at, "it has no ports; add spec.ports"));
-    }
-    let mut ports: Vec<ServicePort> = Vec::new();
-    for node in nodes {
-        let number = node.get("port").ok_or_else(|| Bad::new(node.at, "a port has no number; add port"))?;
-        let new = port(number)?;
-        let protocol = match node.get("protocol").map(protocol).transpose() {
-            Ok(given) => given.unwrap_or(crate::model::Protocol::Tcp),
-            Err(bad) => {
-                report.say(bad.at, format!("port {new} of Service {service} is left out: {}", bad.text));
-                continue;
-            }
-        };
-        if ports.iter().any(|old| (old.port, old.protocol) == (new, protocol)) {
-            return Err(Bad::new(node.at, format!("port {new}/{protocol} is given twice; take one out")));
-        }
-        ports.push(ServicePort { name: port_name(node)?, port: new, protocol, ..ServicePort::default() });
-    }
-    Ok(ports)
-}
-
 /// The name of a port, of a service or a slice; empty for none.
-pub(super) fn port_name(port: &Node<'_>) -> Result<String, Bad> {
+fn port_name(port: &Node<'_>) -> Result<String, Bad> {
     let name = port.get("name").map(|node| text(node, "a port's name")).transpose()?;
     Ok(name.unwrap_or_default().to_owned())
 }

@@ -7,7 +7,7 @@
 mod assemble;
 mod kubernetes;
 mod ours;
-mod slices;
+mod places;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -17,7 +17,7 @@ use std::{
     sync::Arc,
 };
 
-use self::assemble::Drafts;
+use self::{assemble::Drafts, places::Places};
 use super::{
     problem::{LoadError, Place, Problem, Report},
     yaml,
@@ -64,6 +64,7 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
 pub fn parse(texts: &[(PathBuf, String)]) -> Result<Loaded, LoadError> {
     let mut drafts = Drafts::default();
     let mut objects = kubernetes::Objects::default();
+    let mut places = Places::default();
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
     for (path, text) in texts {
         let file: Arc<Path> = Arc::from(path.as_path());
@@ -80,13 +81,14 @@ pub fn parse(texts: &[(PathBuf, String)]) -> Result<Loaded, LoadError> {
         }
         for document in documents.iter().filter(|document| !document.is_null()) {
             if document.get("apiVersion").or(document.get("kind")).is_some() {
-                objects.add(document, &mut Report { file: &file, problems: &mut warnings });
+                objects.add(document, &mut places, &mut Report { file: &file, problems: &mut warnings });
             } else {
-                ours::document(document, &mut drafts, &mut Report { file: &file, problems: &mut errors });
+                let report = &mut Report { file: &file, problems: &mut errors };
+                ours::document(document, &mut drafts, &mut places, report);
             }
         }
     }
-    drafts.services.extend(objects.into_drafts());
+    objects.finish(&mut drafts, &mut warnings);
     let model = assemble::model(drafts, &mut errors, &mut warnings);
     if errors.is_empty() {
         Ok(Loaded { model, problems: warnings })

@@ -1,16 +1,19 @@
 //! Kubernetes' EndpointSlices and the endpoints they give to the ports of a service.
 
-use std::{cmp::Reverse, net::IpAddr};
+use std::{cmp::Reverse, net::IpAddr, sync::Arc};
 
 use super::{
     super::{
-        fields::{address, boolean, list, port, protocol},
-        problem::{Bad, Place, Report},
-        yaml::Node,
+        super::{
+            fields::{self, address, boolean, port, protocol, text},
+            problem::{Bad, Place, Report},
+            yaml::Node,
+        },
+        places::Places,
     },
-    kubernetes::{family, label, namespace, object_name, port_name},
+    family, items, label, namespace, object_name, port_name,
 };
-use crate::model::{Conditions, Endpoint, Family, Protocol, ServiceName, ServicePort};
+use crate::model::{self, Conditions, Endpoint, Family, Protocol, ServiceName, ServicePort};
 
 /// The label that says whose endpoints these are.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -19,19 +22,26 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub(super) struct Slice {
     pub service: ServiceName,
     pub place: Place,
-    pub endpoints: Vec<(IpAddr, Conditions)>,
+    pub endpoints: Vec<Found>,
     /// Port names, as the service's own, with what they stand for here.
     ports: Vec<(String, Protocol, u16)>,
 }
 
+/// What is used of an endpoint.
+pub(super) struct Found {
+    pub address: IpAddr,
+    conditions: Conditions,
+    place: Option<Arc<model::Place>>,
+}
+
 /// Reads a slice. An endpoint that is wrong is left out and reported alone.
-pub(super) fn slice(node: &Node<'_>, report: &mut Report<'_>) -> Result<Slice, Bad> {
+pub(super) fn slice(node: &Node<'_>, places: &mut Places, report: &mut Report<'_>) -> Result<Slice, Bad> {
     let name = object_name(node)?;
     let metadata = node.get("metadata").unwrap_or(node);
     let owner = label(node, SERVICE_NAME).ok_or_else(|| {
         Bad::new(metadata.at, format!("it belongs to no service; add the label {SERVICE_NAME}: SERVICE"))
     })?;
-    let owner = super::super::fields::name(owner, "a service's name")?;
+    let owner = fields::name(owner, "a service's name")?;
     let service = ServiceName { namespace: namespace(metadata)?, name: owner };
     let family = family(
         node.get("addressType")
@@ -39,15 +49,15 @@ pub(super) fn slice(node: &Node<'_>, report: &mut Report<'_>) -> Result<Slice, B
     )?;
 
     let mut ports = Vec::new();
-    for node in node.get("ports").map(|node| list(node, "ports")).transpose()?.unwrap_or_default() {
+    for node in items(node, "ports")? {
         let Some(number) = node.get("port") else { continue };
         // Of a service port that was left out and reported there.
         let Ok(protocol) = node.get("protocol").map_or(Ok(Protocol::Tcp), protocol) else { continue };
         ports.push((port_name(node)?, protocol, port(number)?));
     }
     let mut endpoints = Vec::new();
-    for node in node.get("endpoints").map(|node| list(node, "endpoints")).transpose()?.unwrap_or_default() {
-        match endpoint(node, family) {
+    for node in items(node, "endpoints")? {
+        match endpoint(node, family, places) {
             Ok(endpoint) => endpoints.push(endpoint),
             Err(bad) => {
                 report.say(bad.at, format!("an endpoint of EndpointSlice {name} is left out: {}", bad.text));
@@ -58,11 +68,9 @@ pub(super) fn slice(node: &Node<'_>, report: &mut Report<'_>) -> Result<Slice, B
 }
 
 /// The first address of an endpoint, as kube-proxy takes it (the others stand for the same pod).
-fn endpoint(node: &Node<'_>, family: Family) -> Result<(IpAddr, Conditions), Bad> {
-    let addresses =
-        node.get("addresses").map(|node| list(node, "addresses")).transpose()?.unwrap_or_default();
-    let first =
-        addresses.first().ok_or_else(|| Bad::new(node.at, "it has no address; add one to addresses"))?;
+fn endpoint(node: &Node<'_>, family: Family, places: &mut Places) -> Result<Found, Bad> {
+    let first = items(node, "addresses")?.first();
+    let first = first.ok_or_else(|| Bad::new(node.at, "it has no address; add one to addresses"))?;
     let address = address(first, "a backend")?;
     if Family::of(address) != family {
         let text =
@@ -76,7 +84,25 @@ fn endpoint(node: &Node<'_>, family: Family) -> Result<(IpAddr, Conditions), Bad
     let ready = condition("ready").transpose()?.unwrap_or(true);
     let serving = condition("serving").transpose()?.unwrap_or(ready);
     let terminating = condition("terminating").transpose()?.unwrap_or(false);
-    Ok((address, Conditions { ready, serving, terminating }))
+    let conditions = Conditions { ready, serving, terminating };
+    Ok(Found { address, conditions, place: places.share(place(node)?) })
+}
+
+/// Where an endpoint is, and for whom it is meant (KEP-2433, KEP-3015).
+fn place(endpoint: &Node<'_>) -> Result<model::Place, Bad> {
+    let told =
+        |node: Option<&Node<'_>>, what| node.map(|node| text(node, what).map(str::to_owned)).transpose();
+    let hints = |what| {
+        let hints = endpoint.get("hints").map(|hints| items(hints, what)).transpose()?.unwrap_or_default();
+        let names = hints.iter().filter_map(|hint| told(hint.get("name"), "the name of a hint").transpose());
+        names.collect::<Result<Vec<String>, Bad>>()
+    };
+    Ok(model::Place {
+        node: told(endpoint.get("nodeName"), "nodeName")?,
+        zone: told(endpoint.get("zone"), "zone")?,
+        for_zones: hints("forZones")?,
+        for_nodes: hints("forNodes")?,
+    })
 }
 
 /// The endpoints of one port of a service. One that several slices have is taken where it is most usable, as it
@@ -87,12 +113,12 @@ pub(super) fn endpoints(port: &ServicePort, slices: &[Slice]) -> Vec<Endpoint> {
         let matching =
             slice.ports.iter().filter(|(name, protocol, _)| (name, protocol) == (&port.name, &port.protocol));
         for &(_, _, target) in matching {
-            let endpoint = |&(address, conditions)| Endpoint {
-                address,
+            let endpoint = |found: &Found| Endpoint {
+                address: found.address,
                 port: target,
                 weight: 1,
-                conditions,
-                place: None,
+                conditions: found.conditions,
+                place: found.place.clone(),
             };
             endpoints.extend(slice.endpoints.iter().map(endpoint));
         }

@@ -1,0 +1,222 @@
+//! A service of ours.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{
+    super::{
+        super::{
+            fields::{self, address, fields, name, text, word},
+            problem::{Bad, Report},
+            values::{AFFINITY_TIMEOUT, admit_source_ranges, keeps_clients, policy, timeout},
+            yaml::{Node, Value},
+        },
+        assemble::{Draft, Origin},
+        places::Places,
+    },
+    backends::{join, service_backends},
+    given, items,
+    ports::{Port, service_ports},
+};
+use crate::model::{Algorithm, Distribution, Service, ServiceName, ServiceType};
+
+/// Reads a service. What is wrong is noted, and there is a draft if it has a name all the same.
+pub(super) fn service(node: &Node<'_>, places: &mut Places, report: &mut Report<'_>) -> Option<Draft> {
+    let known = [
+        "name",
+        "namespace",
+        "address",
+        "addresses",
+        "ports",
+        "backends",
+        "type",
+        "externalIPs",
+        "loadBalancerIPs",
+        "loadBalancerSourceRanges",
+        "externalTrafficPolicy",
+        "internalTrafficPolicy",
+        "sessionAffinity",
+        "algorithm",
+        "trafficDistribution",
+    ];
+    let [
+        name_node,
+        namespace,
+        one,
+        several,
+        ports,
+        backends,
+        kind,
+        external,
+        balanced,
+        sources,
+        external_policy,
+        internal_policy,
+        affinity,
+        algorithm,
+        distribution,
+    ] = fields(node, "a service", known, report)?;
+    let namespace = match namespace {
+        Some(node) => report.take(name(node, "a namespace's name")),
+        None => Some("default".to_owned()),
+    };
+    let own_name = match name_node {
+        Some(node) => report.take(name(node, "a service's name")),
+        None => {
+            report.say(node.at, "the service has no name; add `name: NAME`");
+            None
+        }
+    };
+    let mut service = Service {
+        kind: given(kind, service_type, report),
+        addresses: addresses(one, several, report),
+        external_ips: outside_addresses(external, "externalIPs", "an external IP", report),
+        load_balancer_ips: outside_addresses(balanced, "loadBalancerIPs", "a load balancer IP", report),
+        source_ranges: source_ranges(sources, report),
+        external_policy: given(external_policy, |node| policy(Some(node)), report),
+        internal_policy: given(internal_policy, |node| policy(Some(node)), report),
+        algorithm: given(algorithm, service_algorithm, report),
+        distribution: given(distribution, service_distribution, report),
+        ..Service::default()
+    };
+    service.affinity = affinity.and_then(|node| session_affinity(node, report));
+    let ports = service_ports(node, ports, report);
+    type_fits(&service, kind, balanced, sources, &ports, report);
+    let backends = service_backends(backends, places, report);
+    service.name = ServiceName { namespace: namespace?, name: own_name? };
+    let place = report.place(name_node.unwrap_or(node).at);
+    let mut draft = Draft::new(service.name.clone(), place, Origin::Ours);
+    for backend in &backends {
+        draft.saw_backend(backend.address, || report.place(backend.at));
+    }
+    service.ports = join(ports, &backends, report);
+    draft.service = service;
+    Some(draft)
+}
+
+fn service_type(node: &Node<'_>) -> Result<ServiceType, Bad> {
+    let known = [ServiceType::ClusterIp, ServiceType::NodePort, ServiceType::LoadBalancer];
+    let names = known.map(|kind| kind.to_string());
+    let known: Vec<(&str, ServiceType)> = names.iter().map(String::as_str).zip(known).collect();
+    word(node, "a type of services", &known)
+}
+
+fn service_algorithm(node: &Node<'_>) -> Result<Algorithm, Bad> {
+    word(node, "an algorithm", &[("maglev", Algorithm::Maglev), ("random", Algorithm::Random)])
+}
+
+fn service_distribution(node: &Node<'_>) -> Result<Distribution, Bad> {
+    let known = [
+        ("PreferSameZone", Distribution::SameZone),
+        ("PreferSameNode", Distribution::SameNode),
+        ("PreferClose", Distribution::SameZone),
+    ];
+    word(node, "a trafficDistribution", &known)
+}
+
+/// `{clientIP: {timeoutSeconds: 10800}}`, or one of Kubernetes' words.
+fn session_affinity(node: &Node<'_>, report: &mut Report<'_>) -> Option<u32> {
+    if let Value::Scalar(_) = &node.value {
+        return report.take(keeps_clients(node))?.then_some(AFFINITY_TIMEOUT);
+    }
+    let [client_ip] = fields(node, "sessionAffinity", ["clientIP"], report)?;
+    let Some(client_ip) = client_ip else {
+        report.say(
+            node.at,
+            "sessionAffinity says nothing; write `sessionAffinity: {clientIP: {timeoutSeconds: 10800}}`",
+        );
+        return None;
+    };
+    let [seconds] = fields(client_ip, "clientIP", ["timeoutSeconds"], report)?;
+    report.take(timeout(seconds))
+}
+
+fn addresses(one: Option<&Node<'_>>, several: Option<&Node<'_>>, report: &mut Report<'_>) -> Vec<IpAddr> {
+    if let (Some(_), Some(several)) = (one, several) {
+        report.say(several.at, "address and addresses are both given; put all into addresses");
+    }
+    let nodes = one.into_iter().chain(items(several, "addresses", report));
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for node in nodes {
+        let Some(new) = report.take(address(node, "a service's address")) else { continue };
+        match addresses.iter().find(|old| old.is_ipv4() == new.is_ipv4()) {
+            Some(old) => {
+                let text = format!(
+                    "{new} and {old} are of one family; a service has one address of each: take one out"
+                );
+                report.say(node.at, text);
+            }
+            None => addresses.push(new),
+        }
+    }
+    addresses
+}
+
+/// `externalIPs` or `loadBalancerIPs`: any number of each family.
+fn outside_addresses(
+    list: Option<&Node<'_>>,
+    field: &str,
+    what: &str,
+    report: &mut Report<'_>,
+) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for node in items(list, field, report) {
+        let Some(new) = report.take(address(node, what)) else { continue };
+        if addresses.contains(&new) {
+            report.say(node.at, format!("{new} is given twice in {field}; take one out"));
+        } else {
+            addresses.push(new);
+        }
+    }
+    addresses
+}
+
+fn source_ranges(list: Option<&Node<'_>>, report: &mut Report<'_>) -> Vec<IpNet> {
+    let nodes = items(list, "loadBalancerSourceRanges", report);
+    if let Some(list) = list
+        && report.take(admit_source_ranges(list, nodes.len())).is_none()
+    {
+        return Vec::new();
+    }
+    nodes.iter().filter_map(|node| report.take(fields::range(node))).collect()
+}
+
+/// Notes what a service of its type does not have, and what its type lacks.
+fn type_fits(
+    service: &Service,
+    kind: Option<&Node<'_>>,
+    balanced: Option<&Node<'_>>,
+    sources: Option<&Node<'_>>,
+    ports: &[Port],
+    report: &mut Report<'_>,
+) {
+    if kind.is_some_and(|node| text(node, "type").is_ok_and(|text| text != service.kind.to_string())) {
+        return; // Whatever was meant, its name is wrong.
+    }
+    let node_port = ports.iter().find_map(|port| port.node_port);
+    match (service.kind, node_port, kind) {
+        (ServiceType::ClusterIp, Some((_, at)), _) => {
+            report.say(
+                at,
+                "a nodePort needs type NodePort or LoadBalancer; add `type: NodePort` to the service",
+            );
+        }
+        (ServiceType::NodePort, None, Some(kind)) if !ports.is_empty() => {
+            let text = "type is NodePort, but no port has a nodePort; add one, like `nodePort: 30080`";
+            report.say(kind.at, text);
+        }
+        _ => {}
+    }
+    if let Some(node) = balanced
+        && service.kind != ServiceType::LoadBalancer
+    {
+        let text = "loadBalancerIPs need type LoadBalancer; add `type: LoadBalancer` to the service";
+        report.say(node.at, text);
+    }
+    if let (Some(node), None) = (sources, balanced) {
+        let text = "loadBalancerSourceRanges hold for loadBalancerIPs, and there are none; add some, or take \
+                    the ranges out";
+        report.say(node.at, text);
+    }
+}
