@@ -127,8 +127,11 @@ pub struct Step {
 
 impl Serialize for Step {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let colon = if self.items.is_empty() { "" } else { ": " };
-        let text = format!("{}: {}{colon}{}", self.topic, self.text, self.items.join("; "));
+        let items = self.items.join("; ");
+        let text = match items.is_empty() {
+            true => format!("{}: {}", self.topic, self.text),
+            false => format!("{}: {} ({items})", self.topic, self.text),
+        };
         serializer.serialize_str(&text)
     }
 }

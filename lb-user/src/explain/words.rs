@@ -170,11 +170,13 @@ fn assumed(served: &Served, called: &Called<'_>) -> Vec<Step> {
     let (placed, unplaced): (Vec<&Endpoint>, Vec<&Endpoint>) =
         endpoints.partition(|endpoint| endpoint.place.as_ref().is_some_and(|place| place.node.is_some()));
     if served.model.node.name.is_none() && !placed.is_empty() {
+        let nodes: Vec<&str> = served.model.nodes.keys().map(String::as_str).collect();
+        let known = if nodes.is_empty() { String::new() } else { format!(" to one of {}", nodes.join(", ")) };
         let name = &served.node.name;
-        steps.push(step("assumed", format!("this node is \"{name}\", as this host; else set node.name")));
+        steps.push(step("assumed", format!("this node is {name}, this host; else set node.name{known}")));
     }
     if !served.pods_known && unplaced.iter().any(|endpoint| !served.node.own.contains(&endpoint.address)) {
-        steps.push(step("assumed", "backends without a node are on this one; else set node.podCIDRs"));
+        steps.push(step("assumed", "backends that name no node are on this one; else set node.podCIDRs"));
     }
     steps
 }
@@ -202,7 +204,7 @@ fn policy(asked: &Asked, called: &Called<'_>) -> Step {
 /// What the source ranges say to this client, if the service has any.
 fn source_ranges(asked: &Asked, called: &Called<'_>, counter: Counter) -> Option<Step> {
     let ranges: Vec<String> = called.wanted.choice.source_ranges.iter().map(ToString::to_string).collect();
-    if ranges.is_empty() {
+    if ranges.is_empty() || called.kind == FrontendKind::ClusterIp {
         return None;
     }
     const SHOWN: usize = 8;
@@ -250,7 +252,7 @@ fn choice(served: &Served, asked: &Asked, called: &Called<'_>, candidates: usize
         }
         (None, Algorithm::Maglev) => Step {
             topic: "choice",
-            text: format!("{backend}, by a hash of addresses, ports and protocol (Maglev)"),
+            text: format!("{backend}, by Maglev's hash of addresses, ports and protocol"),
             items: port.into_iter().chain(seed).collect(),
         },
     }
@@ -283,6 +285,9 @@ fn rewrite(asked: &Asked, after: &Headers) -> Step {
 /// How the packet leaves.
 fn way_out(served: &Served, asked: &Asked, after: &Headers) -> Step {
     let backend = after.destination.ip();
+    if asked.at == At::Host {
+        return step("way out", format!("by the host's own routing, like any connection to {backend}"));
+    }
     let text = match served.way_to(backend) {
         ReachKind::Peer if backend == asked.from.ip() => "back into the pod it came from".to_owned(),
         ReachKind::Peer => format!("straight into the pod {backend} behind its port of the bridge"),

@@ -59,10 +59,12 @@ impl Candidates {
         let (count, all) = (self.sockets.len(), self.sockets.len() + self.others.len());
         let text = match (count, all) {
             (_, 0) => "the service has none".to_owned(),
+            (0, _) => format!("this client could get none of {all}"),
             _ if self.fallback => format!(
-                "this client could get {count} of {all} (+); none is ready, so these serve while they end"
+                "this client could get {count} of {all}: none is ready, so those that serve while they \
+                 terminate are used"
             ),
-            _ => format!("this client could get {count} of {all} (+)"),
+            _ => format!("this client could get {count} of {all}"),
         };
         let others: Vec<String> =
             self.others.iter().map(|other| format!("{} {}", other.backend, other.why)).collect();

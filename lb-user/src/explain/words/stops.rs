@@ -1,6 +1,6 @@
 //! Why a packet goes to no backend: the rule, and what the packet gets by it.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use lb_common::{abi::Counter, path};
 
@@ -71,27 +71,33 @@ fn no_port(served: &Served, asked: &Asked) -> Step {
 
 /// Nothing of ours; and what the caller may have meant.
 fn not_ours(served: &Served, asked: &Asked) -> Step {
-    let to = asked.to.address;
-    let hint = node_port(served, asked).or_else(|| {
-        let has = |service: &Service| {
-            let endpoints = service.ports.iter().flat_map(|port| &port.endpoints);
-            endpoints.into_iter().any(|endpoint| endpoint.address == to)
-        };
-        let service = served.model.services.values().find(|service| has(service))?;
-        Some(format!("{to} is a backend of {}: a direct call", service.name))
-    });
+    let hint = node_port(served, asked).or_else(|| direct(served, asked));
     let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
     step("rule", format!("no service is at {}{hint}", show(&asked.to)))
+}
+
+/// What is called is a backend, or this node.
+fn direct(served: &Served, asked: &Asked) -> Option<String> {
+    let (address, port) = (asked.to.address, asked.to.port);
+    let has = |service: &&Arc<Service>| {
+        let of_protocol = service.ports.iter().filter(|known| known.protocol == asked.to.protocol);
+        let mut endpoints = of_protocol.flat_map(|known| &known.endpoints);
+        endpoints.any(|endpoint| (endpoint.address, endpoint.port) == (address, port))
+    };
+    match served.model.services.values().find(has) {
+        Some(service) => Some(format!("that is a backend of {}, called directly", service.name)),
+        None => served.node.own.contains(&address).then(|| format!("{address} is this node's own address")),
+    }
 }
 
 /// The port is a node port, but not at this address.
 fn node_port(served: &Served, asked: &Asked) -> Option<String> {
     let port = asked.to.port;
-    let has = |service: &Service| {
-        let ports = &mut service.ports.iter();
+    let has = |service: &&Arc<Service>| {
+        let mut ports = service.ports.iter();
         ports.any(|known| known.protocol == asked.to.protocol && known.node_port == Some(port))
     };
-    let service = served.model.services.values().find(|service| has(service))?;
+    let service = served.model.services.values().find(has)?;
     let of_family = |address: &&IpAddr| address.is_ipv4() == asked.to.address.is_ipv4();
     let addresses: Vec<String> =
         served.node.node_ports.iter().filter(of_family).map(ToString::to_string).collect();
