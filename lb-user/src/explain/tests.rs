@@ -218,7 +218,8 @@ fn packets_that_go_nowhere_are_told_by_what_was_meant() {
         let said = words(&ask(CONFIG, from, to, None));
         assert!(said.contains(words_of), "{from} to {to}:\n{said}");
     }
-    let nowhere = CONFIG.replace("addresses: [192.168.1.11, \"fd00:1::11\"], ", "");
+    let nowhere = CONFIG.replace("addresses: [192.168.1.11, \"fd00:1::11\"]\n", "\n");
+    assert_ne!(nowhere, CONFIG);
     let said = words(&ask(&nowhere, POD, "192.168.1.11:30080/tcp", None));
     assert!(said.contains("add node.addresses"), "{said}");
 }
