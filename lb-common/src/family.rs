@@ -19,6 +19,8 @@ pub trait Family: Copy + Clone + Debug + Default + PartialEq + Eq + Hash + 'stat
     const ETHERTYPE: u16;
     /// The ranges of service addresses of this family.
     fn cidrs(settings: &Settings) -> &Cidrs<Self>;
+    /// The node's address of this family.
+    fn host(settings: &Settings) -> Self::Addr;
 }
 
 /// An address of one family, in network byte order, compared and hashed in whole words.
@@ -52,6 +54,11 @@ impl Family for V4 {
     fn cidrs(settings: &Settings) -> &Cidrs<Self> {
         &settings.cidrs4
     }
+
+    #[inline(always)]
+    fn host(settings: &Settings) -> Addr4 {
+        settings.host4
+    }
 }
 
 impl Family for V6 {
@@ -62,6 +69,11 @@ impl Family for V6 {
     #[inline(always)]
     fn cidrs(settings: &Settings) -> &Cidrs<Self> {
         &settings.cidrs6
+    }
+
+    #[inline(always)]
+    fn host(settings: &Settings) -> Addr6 {
+        settings.host6
     }
 }
 

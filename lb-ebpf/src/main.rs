@@ -6,6 +6,8 @@
 mod log;
 mod maps;
 mod packet;
+mod sock_addr;
+mod sockets;
 mod tables;
 
 use aya_ebpf::{

@@ -4,16 +4,16 @@ use core::cell::UnsafeCell;
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
     macros::btf_map,
 };
 use lb_common::{
     abi::{
         AffinityKey, AffinityRow, BackendRow, Cidr, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow,
         INTEREST_BITS, Lifetimes, MAX_CIDRS, RangeKey, ReachRow, ServiceRow, SetRow, Settings, SlotRow,
-        Traffic,
+        SocketKey, SocketRow, Traffic,
     },
-    family::{Family, V4, V6},
+    family::{Addr4, Addr6, Address as _, Family, V4, V6},
 };
 
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
@@ -46,6 +46,9 @@ pub static SETTINGS: Frozen = Frozen(UnsafeCell::new(Settings {
     lifetimes: Lifetimes::SECONDS,
     cidrs4: [Cidr::NONE; MAX_CIDRS],
     cidrs6: [Cidr::NONE; MAX_CIDRS],
+    netns_cookie: [0; 2],
+    host4: Addr4::ZERO,
+    host6: Addr6::ZERO,
 }));
 
 #[btf_map]
@@ -138,3 +141,27 @@ macro_rules! family {
 }
 family!(V4: FRONTENDS4, BACKENDS4, FLOWS4, AFFINITY4, RANGES4, SCRATCH4);
 family!(V6: FRONTENDS6, BACKENDS6, FLOWS6, AFFINITY6, RANGES6, SCRATCH6);
+
+#[btf_map]
+pub static SOCKETS4: LruHashMap<SocketKey<V4>, SocketRow<V4>, 1024> = LruHashMap::new();
+#[btf_map]
+pub static SOCKETS6: LruHashMap<SocketKey<V6>, SocketRow<V6>, 1024> = LruHashMap::new();
+
+/// The maps of one family that only sockets need.
+pub trait SocketMaps: FamilyMaps {
+    fn sockets() -> &'static LruHashMap<SocketKey<Self>, SocketRow<Self>, 1024>;
+}
+
+impl SocketMaps for V4 {
+    #[inline(always)]
+    fn sockets() -> &'static LruHashMap<SocketKey<Self>, SocketRow<Self>, 1024> {
+        &SOCKETS4
+    }
+}
+
+impl SocketMaps for V6 {
+    #[inline(always)]
+    fn sockets() -> &'static LruHashMap<SocketKey<Self>, SocketRow<Self>, 1024> {
+        &SOCKETS6
+    }
+}

@@ -1,6 +1,6 @@
 //! The maps as the path sees them.
 
-use core::cell::Cell;
+use core::{arch::asm, cell::Cell};
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
@@ -10,12 +10,15 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         AffinityKey, AffinityRow, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
-        FrontendRow, INTEREST_BITS, RangeKey, ReachRow, ServiceRow, SetRow, Settings, SlotRow, Word,
+        FrontendRow, INTEREST_BITS, RangeKey, ReachKind, ReachRow, ServiceRow, SetRow, Settings, SlotRow,
+        SocketKey, SocketRow, Word,
     },
-    path::{Common, Insert, InsertError, Tables},
+    path::{Common, Insert, InsertError, Sockets, Tables},
 };
 
-use crate::maps::{COUNTERS, FamilyMaps, INTEREST, REACH, SERVICES, SETS, SETTINGS, SLOTS, TRAFFIC};
+use crate::maps::{
+    COUNTERS, FamilyMaps, INTEREST, REACH, SERVICES, SETS, SETTINGS, SLOTS, SocketMaps, TRAFFIC,
+};
 
 /// All of them.
 pub struct Maps;
@@ -70,6 +73,10 @@ impl Common for Maps {
     #[inline(always)]
     fn count(&self, counter: Counter) {
         if let Some(count) = COUNTERS.get_ptr_mut(counter as u32) {
+            if self.settings().way_back == ReachKind::Host as u32 {
+                // The programs of sockets run where packets' programs may interrupt them.
+                return add_one(count);
+            }
             // SAFETY: this CPU's own row, in a program that is not interrupted by itself.
             unsafe { *count += 1 };
         }
@@ -148,5 +155,28 @@ impl<F: FamilyMaps> Tables<F> for Maps {
         let row = F::backends().get_ptr(id)?;
         // SAFETY: a live row of an array, 8-aligned, that starts with its word.
         Some((BackendWord(unsafe { Word::load(row.cast()) }), unsafe { &*row }))
+    }
+}
+
+impl<F: SocketMaps> Sockets<F> for Maps {
+    #[inline(always)]
+    fn socket(&self, key: &SocketKey<F>) -> Option<SocketRow<F>> {
+        // SAFETY: copied at once. A row that is recycled meanwhile may be another socket's: senders check
+        // whose backend it names, and a wrong name shown once is what that can come to elsewhere.
+        unsafe { F::sockets().get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn keep_socket(&self, key: SocketKey<F>, row: SocketRow<F>) -> bool {
+        F::sockets().insert(&key, &row, BPF_ANY as u64).is_ok()
+    }
+}
+
+/// Adds one to a counter in one step. `core` has no such operation for this target.
+#[inline(always)]
+fn add_one(count: *mut u64) {
+    // SAFETY: a live row, 8-aligned.
+    unsafe {
+        asm!("lock *(u64 *)({count} + 0) += {one}", count = in(reg) count, one = in(reg) 1_u64, options(nostack));
     }
 }

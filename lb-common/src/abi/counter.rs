@@ -68,6 +68,12 @@ counters! {
     TtlExceeded = "ttl-exceeded",
     /// The kernel refused to change the packet; dropped.
     RewriteFailed = "rewrite-failed",
+    /// A socket of the host was connected to a backend.
+    SocketConnected = "socket-connected",
+    /// A datagram of a socket of the host that is not connected went to its backend.
+    SocketSent = "socket-sent",
+    /// As before, but the socket's backend no longer serves: it has another one from this datagram on.
+    SocketMoved = "socket-moved",
 }
 
 impl Counter {

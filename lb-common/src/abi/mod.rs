@@ -9,6 +9,7 @@ mod counter;
 mod flow;
 mod service;
 mod settings;
+mod socket;
 mod word;
 
 pub use backend::*;
@@ -16,6 +17,7 @@ pub use counter::*;
 pub use flow::*;
 pub use service::*;
 pub use settings::*;
+pub use socket::*;
 pub use word::*;
 
 /// Zone of the uplinks and of frontends: not a bridge's.

@@ -1,7 +1,7 @@
 //! What is fixed when a program is loaded: a read-only global, so that what is off is not there.
 
 use super::{Lifetimes, pod};
-use crate::family::{Address as _, Family, V4, V6};
+use crate::family::{Addr4, Addr6, Address as _, Family, V4, V6};
 
 /// Options of one loaded object. One object is loaded per bridge and forward mode (and one for the
 /// uplinks); all of them share the maps.
@@ -31,6 +31,13 @@ pub struct Settings {
     pub cidrs4: Cidrs<V4>,
     /// And of IPv6.
     pub cidrs6: Cidrs<V6>,
+    /// Cookie of the host's network namespace, low half first: whose sockets are translated.
+    pub netns_cookie: [u32; 2],
+    /// The node's address: who a socket of the host is to source ranges and affinity, before it has an
+    /// address of its own.
+    pub host4: Addr4,
+    /// And of IPv6.
+    pub host6: Addr6,
 }
 
 /// How many ranges of service addresses of one family the programs know.

@@ -14,11 +14,13 @@ mod parse;
 mod reject;
 mod rewrite;
 mod select;
+mod socket;
 mod tables;
 
 pub use forward::Way;
 pub use reject::reject;
 pub use select::{client_hash, scope, slot_hash};
+pub use socket::{Access, Peer, Socket, Sockets, connect, send, shown};
 pub use tables::{Common, Insert, InsertError, Packet, SumKind, Tables, interest_hash};
 
 use crate::{
@@ -168,7 +170,10 @@ fn verdict(stop: Counter) -> Verdict {
         | Counter::Request
         | Counter::Reply
         | Counter::NewFlow
-        | Counter::Rebuilt => Verdict::Pass,
+        | Counter::Rebuilt
+        | Counter::SocketConnected
+        | Counter::SocketSent
+        | Counter::SocketMoved => Verdict::Pass,
     }
 }
 

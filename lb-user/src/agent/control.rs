@@ -11,7 +11,7 @@ use std::{
 use anyhow::Result;
 use tracing::{debug, error, info, warn};
 
-use super::{kept::Kept, node, ways};
+use super::{kept::Kept, node, sockets::Sockets, ways};
 use crate::{
     apply,
     compile::{Frontend, NodeFacts, Wanted, WantedFrontend, compile},
@@ -55,6 +55,8 @@ pub struct Control {
     quiet: bool,
     started: bool,
     view_changed: bool,
+    /// Backends no longer serve whose sockets have not been told.
+    lost_backends: bool,
 }
 
 /// How long it took to serve another model.
@@ -83,6 +85,8 @@ impl Control {
             quiet: false,
             started: false,
             view_changed: true,
+            // An agent before us may not have come so far.
+            lost_backends: true,
         }
     }
 
@@ -188,6 +192,13 @@ impl Control {
             info!("{} more backends are reached by other ways", followed - LINES);
         }
         self.reclaim();
+    }
+
+    /// Tells the host's sockets of backends that no longer serve.
+    pub fn tell_sockets(&mut self, sockets: &mut Sockets) {
+        if std::mem::take(&mut self.lost_backends) {
+            sockets.move_on(&self.maps);
+        }
     }
 
     /// Backends whose neighbour is not known, with their bridges.
@@ -372,6 +383,7 @@ impl Control {
 
     /// Carries steps out; whether all of them were.
     fn apply(&mut self, what: &str, steps: &[Step]) -> bool {
+        self.lost_backends |= steps.iter().any(Step::loses_backend);
         match apply::apply(&mut self.maps, &mut self.mirror, steps) {
             Ok(()) => true,
             Err(error) => {

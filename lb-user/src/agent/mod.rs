@@ -7,6 +7,7 @@ pub mod options;
 mod ports;
 pub(crate) mod programs;
 mod resolver;
+mod sockets;
 mod uninstall;
 mod ways;
 
@@ -37,6 +38,7 @@ pub use options::Options;
 use ports::Ports;
 use programs::Programs;
 use resolver::Resolver;
+use sockets::{Sockets, netns_cookie};
 pub use uninstall::uninstall;
 
 /// Runs the agent until it is told to end. What it has set up stays and goes on without it.
@@ -101,8 +103,14 @@ pub async fn run(options: Options) -> Result<()> {
 
     let mut resolver = Resolver::default();
 
+    let host = node::primary(&loaded.model, &ports.view(watcher.world()));
     load(&mut control, &ports, &watcher, loaded);
     ports.update(watcher.world(), &mut control.view)?;
+    let cookie = netns_cookie().context("asking for the network namespace's cookie")?;
+    ports.programs().serve_sockets(cookie, host);
+    let mut sockets = Sockets::open(&pins)?;
+    control.view.socket_lb = sockets.attach(options.socket_lb, ports.programs())?;
+    control.tell_sockets(&mut sockets);
     control.write_view();
     give_back_memory();
     info!("ready: {} services on {}", control.model.services.len(), options.bridges.join(", "));
@@ -169,6 +177,7 @@ pub async fn run(options: Options) -> Result<()> {
             }
             control.write_view();
         }
+        control.tell_sockets(&mut sockets);
     }
     control.write_view();
     info!("ended; services go on without an agent (`lb uninstall` removes them)");

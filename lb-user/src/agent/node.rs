@@ -1,6 +1,6 @@
 //! What this node is, from the config and the host.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::ways;
 use crate::{
@@ -57,6 +57,20 @@ pub fn node_ports(model: &Model, addresses: &[IpAddr], own: &[IpAddr]) -> Vec<Ip
     node_ports.sort();
     node_ports.dedup();
     node_ports
+}
+
+/// The node's first address of each family, where it has one.
+pub fn primary(model: &Model, view: &ways::View) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    let configured = &model.node.addresses;
+    let addresses = if configured.is_empty() { addresses(view) } else { configured.clone() };
+    let mut primary = (None, None);
+    for address in addresses {
+        match address {
+            IpAddr::V4(address) => primary.0 = primary.0.or(Some(address)),
+            IpAddr::V6(address) => primary.1 = primary.1.or(Some(address)),
+        }
+    }
+    primary
 }
 
 /// Every address of the host, sorted.

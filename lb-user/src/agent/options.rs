@@ -21,6 +21,8 @@ pub struct Options {
     pub max_flows: u32,
     /// Attach by clsact filters also where tcx links exist.
     pub clsact: bool,
+    /// Whose sockets are translated.
+    pub socket_lb: SocketLb,
 }
 
 /// How translated packets travel on (`--forward`).
@@ -34,4 +36,13 @@ pub enum Forward {
     Bridge,
     /// Through the host's stack and its netfilter.
     Stack,
+}
+
+/// Whose sockets are translated when they connect (`--socket-lb`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SocketLb {
+    /// Those of the host's own network namespace.
+    Host,
+    /// None: processes of the host do not reach services.
+    Off,
 }

@@ -58,6 +58,11 @@ impl Ports {
         ways::View { world, bridges: &self.bridges, uplinks: &self.uplinks, forward: self.options.forward }
     }
 
+    /// The programs.
+    pub fn programs(&mut self) -> &mut Programs {
+        &mut self.programs
+    }
+
     /// Writes what does not change into the view.
     pub fn describe(&self, view: &mut View) {
         view.pid = std::process::id();

@@ -1,13 +1,21 @@
 //! Loading the kernel programs: one object per bridge and way back to its clients, all on one set of
 //! pinned maps.
 
-use std::{collections::HashMap, io};
+use std::{
+    collections::HashMap,
+    io,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use anyhow::{Context as _, Result, anyhow};
-use aya::{Ebpf, EbpfLoader, include_bytes_aligned, programs::SchedClassifier};
+use aya::{
+    Ebpf, EbpfLoader, include_bytes_aligned,
+    programs::{CgroupSockAddr, SchedClassifier},
+};
 use aya_log::{EbpfLogger, Level};
 use lb_common::{
     abi::{Cidr, Lifetimes, MAX_CIDRS, ReachKind, Settings},
+    family::{Addr4, Addr6, Address as _},
     path::Hook,
 };
 
@@ -29,7 +37,7 @@ pub struct Variant {
     pub zone: u16,
     /// The bridge, as interface index; 0 for uplinks.
     pub bridge: u32,
-    /// How clients behind the ports are reached.
+    /// How clients behind the ports are reached; `Host` for the programs of the host's sockets.
     pub way_back: ReachKind,
 }
 
@@ -66,6 +74,9 @@ impl Programs {
             lifetimes: Lifetimes::default_ticks(hz, tick_shift),
             cidrs4: [Cidr::NONE; MAX_CIDRS],
             cidrs6: [Cidr::NONE; MAX_CIDRS],
+            netns_cookie: [0; 2],
+            host4: Addr4::ZERO,
+            host6: Addr6::ZERO,
         };
         Programs {
             pins: pins.clone(),
@@ -90,6 +101,27 @@ impl Programs {
             .try_into()?;
         if program.fd().is_err() {
             program.load().with_context(|| format!("loading the kernel program {}", hook.program()))?;
+        }
+        Ok(program)
+    }
+
+    /// Says whose sockets are served, by their network namespace's cookie, and the addresses by which the
+    /// node is known. Before the first program of sockets is asked for.
+    pub fn serve_sockets(&mut self, netns_cookie: u64, host: (Option<Ipv4Addr>, Option<Ipv6Addr>)) {
+        self.base.netns_cookie = [netns_cookie as u32, (netns_cookie >> 32) as u32];
+        self.base.host4 = host.0.map_or(Addr4::ZERO, Addr4::from);
+        self.base.host6 = host.1.map_or(Addr6::ZERO, Addr6::from);
+    }
+
+    /// A program of sockets by name, loaded when it is first asked for.
+    pub fn socket_program(&mut self, name: &str) -> Result<&mut CgroupSockAddr> {
+        let object = self.object(Variant { zone: 0, bridge: 0, way_back: ReachKind::Host })?;
+        let program: &mut CgroupSockAddr = object
+            .program_mut(name)
+            .ok_or_else(|| anyhow!("the kernel object has no program {name}"))?
+            .try_into()?;
+        if program.fd().is_err() {
+            program.load().with_context(|| format!("loading the kernel program {name}"))?;
         }
         Ok(program)
     }

@@ -5,7 +5,7 @@ use std::io;
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{
-    attach::{Attacher, label},
+    attach::{Attacher, cgroup, label},
     maps::Pins,
     observe::view::View,
 };
@@ -44,6 +44,9 @@ pub fn uninstall(pins: &Pins, all: bool) -> Result<Vec<String>> {
         let device = port.map_or_else(|| format!("device {}", attached.ifindex), |port| port.name.clone());
         removed.push(format!("{} on {device}", label(attached.hook)));
     }
+    removed.extend(
+        cgroup::detach_all(&pins.links())?.into_iter().map(|name| format!("{name} of the host's sockets")),
+    );
     removed.sort();
     pins.remove(all).context("removing the instance's pins and files")?;
     removed.push(format!("maps of instance {instance}"));

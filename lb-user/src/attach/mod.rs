@@ -5,6 +5,7 @@
 //! `<ifindex>-<hook>-filter` the program of a filter. The names tell what is attached where. A directory
 //! `<ifindex>-clsact` notes that we added the clsact queueing discipline: it goes with our last filter.
 
+pub mod cgroup;
 mod qdisc;
 mod rcu;
 

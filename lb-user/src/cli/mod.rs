@@ -14,7 +14,10 @@ use clap_complete::Shell;
 pub use output::Format;
 
 use crate::{
-    agent::{self, Options, options::Forward},
+    agent::{
+        self, Options,
+        options::{Forward, SocketLb},
+    },
     maps::Pins,
 };
 
@@ -87,6 +90,9 @@ struct Run {
     /// Rows of each flow table, two per flow; fixed until `lb uninstall`
     #[arg(long, value_name = "N", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1024..=1 << 26))]
     max_flows: u32,
+    /// Whose sockets are translated when they connect: clients on the host itself
+    #[arg(long, value_enum, default_value_t = SocketLb::Host)]
+    socket_lb: SocketLb,
     /// Attach by clsact filters also where the kernel has tcx links
     #[arg(long, hide = true)]
     clsact: bool,
@@ -147,6 +153,7 @@ impl Run {
             max_services: self.max_services,
             max_flows: self.max_flows,
             clsact: self.clsact,
+            socket_lb: self.socket_lb,
         }
     }
 }

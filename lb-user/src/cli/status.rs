@@ -23,8 +23,8 @@ fn text(status: &Status) -> String {
         None => "not running; services go on without it, changes are not taken over".to_owned(),
     };
     let mut text = format!(
-        "Instance:  {}\nAgent:     {agent}\nConfig:    {}\nForward:   {}, attached by {}\nHash seed: {}\n",
-        status.instance, status.config, status.forward, status.attach, status.hash_seed
+        "Instance:  {}\nAgent:     {agent}\nConfig:    {}\nForward:   {}, attached by {}\nSockets:   {}\nHash seed: {}\n",
+        status.instance, status.config, status.forward, status.attach, status.socket_lb, status.hash_seed
     );
     for (title, lines) in [("Problems", &status.problems), ("Passed by", &status.bypassed)] {
         if !lines.is_empty() {

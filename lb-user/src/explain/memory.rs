@@ -14,11 +14,11 @@ use ipnet::IpNet;
 use lb_common::{
     abi::{
         AffinityKey, AffinityRow, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
-        FrontendKind, FrontendRow, INTEREST_BITS, ReachRow, ServiceRow, SetRow, Settings, SlotRow, Word,
-        ZONE_UPLINK,
+        FrontendKind, FrontendRow, INTEREST_BITS, ReachRow, ServiceRow, SetRow, Settings, SlotRow, SocketKey,
+        SocketRow, Word, ZONE_UPLINK,
     },
     family::{Family, V4, V6},
-    path::{Common, Insert, InsertError, Tables, interest_hash},
+    path::{Common, Insert, InsertError, Sockets, Tables, interest_hash},
 };
 
 use crate::{
@@ -50,6 +50,8 @@ pub struct Side<F: Family> {
 
 /// A family and its maps.
 pub trait Sided: Addresses {
+    /// An address of it.
+    fn addr(address: IpAddr) -> Option<Self::Addr>;
     /// Its maps.
     fn side(memory: &Memory) -> &Side<Self>;
     /// Its maps, to be filled.
@@ -57,6 +59,12 @@ pub trait Sided: Addresses {
 }
 
 impl Sided for V4 {
+    fn addr(address: IpAddr) -> Option<Self::Addr> {
+        match address {
+            IpAddr::V4(address) => Some(address.into()),
+            IpAddr::V6(_) => None,
+        }
+    }
     fn side(memory: &Memory) -> &Side<Self> {
         &memory.v4
     }
@@ -66,6 +74,12 @@ impl Sided for V4 {
 }
 
 impl Sided for V6 {
+    fn addr(address: IpAddr) -> Option<Self::Addr> {
+        match address {
+            IpAddr::V6(address) => Some(address.into()),
+            IpAddr::V4(_) => None,
+        }
+    }
     fn side(memory: &Memory) -> &Side<Self> {
         &memory.v6
     }
@@ -293,5 +307,15 @@ impl<F: Sided> Tables<F> for Tried<'_> {
 
     fn backend(&self, id: u32) -> Option<(BackendWord, &BackendRow<F>)> {
         F::side(self.memory).backends.get(&id).map(|row| (BackendWord(row.word), row))
+    }
+}
+
+impl<F: Sided> Sockets<F> for Tried<'_> {
+    fn socket(&self, _key: &SocketKey<F>) -> Option<SocketRow<F>> {
+        None
+    }
+
+    fn keep_socket(&self, _key: SocketKey<F>, _row: SocketRow<F>) -> bool {
+        true
     }
 }

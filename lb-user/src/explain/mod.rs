@@ -4,6 +4,7 @@
 //! the decision core ([`path::run`]) decides on a made-up packet; [`words`] tells what it did from the model,
 //! the core's counter and the packet's bytes. No root, no kernel, no host is needed.
 
+mod call;
 mod memory;
 mod packet;
 mod served;
@@ -16,11 +17,12 @@ use std::net::{IpAddr, SocketAddr};
 use lb_common::{
     abi::Counter,
     family::{V4, V6},
-    path::{self, Hook},
+    path::{self, Access, Hook, Way},
 };
 use serde::{Serialize, Serializer};
 
 use self::{
+    call::Call,
     memory::{Sided, Tried},
     packet::{Bytes, Headers},
     served::Served,
@@ -200,19 +202,46 @@ pub fn explain(model: Model, question: &Question) -> Result<Explanation, Explain
     Ok(words::explanation(&served, &asked, &decision))
 }
 
-/// The decision core on the packet that is asked about; `None`: there is no such packet.
+/// The decision core on what is asked about; `None`: there is no such packet.
 fn decide<F: Sided>(served: &Served, asked: &Asked) -> Option<Decision> {
-    let (hook, ifindex) = match asked.at {
-        At::Port | At::Host => (Hook::PortIngress, served::CLIENT),
-        At::Uplink => (Hook::UplinkIngress, served::UPLINK),
-    };
+    F::addr(asked.from.ip())?;
+    let tables = Tried::new(&served.memory, served.settings(asked.at, asked.from.ip()));
+    match asked.at {
+        At::Host => connect::<F>(&tables, asked),
+        At::Port => packet::<F>(&tables, asked, Hook::PortIngress, served::CLIENT),
+        At::Uplink => packet::<F>(&tables, asked, Hook::UplinkIngress, served::UPLINK),
+    }
+}
+
+/// A packet at a hook of a device.
+fn packet<F: Sided>(tables: &Tried<'_>, asked: &Asked, hook: Hook, ifindex: u32) -> Option<Decision> {
     let to = SocketAddr::new(asked.to.address, asked.to.port);
     let mut packet = Bytes::first(asked.from, to, asked.to.protocol, ifindex)?;
-    let tables = Tried::new(&served.memory, served.settings(asked.at));
-    let verdict = path::run::<F, _, _>(&mut packet, &tables, hook);
+    let verdict = path::run::<F, _, _>(&mut packet, tables, hook);
     let counter = tables.outcome()?;
     let after = packet.headers()?;
     let answered = matches!(verdict, path::Verdict::Reject(_)) && path::reject::<F, _>(&mut packet).is_some();
     let answer = if answered { packet.headers() } else { None };
     Some(Decision { verdict, counter, after, answer })
+}
+
+/// A socket of the host that connects; the packet it then sends is what comes after.
+fn connect<F: Sided>(tables: &Tried<'_>, asked: &Asked) -> Option<Decision> {
+    let mut call = Call::<F>::new(asked.to)?;
+    let access = path::connect(&mut call, tables);
+    // What is no service's is not counted.
+    let counter = tables.outcome().unwrap_or(Counter::NotOurs);
+    let verdict = match access {
+        Access::Refused => path::Verdict::Reject(counter),
+        Access::Unreachable => path::Verdict::Drop(counter),
+        Access::Granted if counter == Counter::SocketConnected => path::Verdict::Forward(Way::Continue),
+        Access::Granted => path::Verdict::Pass,
+    };
+    let after = Headers {
+        source: asked.from,
+        destination: call.destination(),
+        hops: packet::HOPS,
+        protocol: asked.to.protocol.number(),
+    };
+    Some(Decision { verdict, counter, after, answer: None })
 }

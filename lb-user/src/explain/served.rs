@@ -14,7 +14,10 @@ use lb_common::{
     family::{Family, V4, V6},
 };
 
-use super::{At, ExplainError, memory::Memory};
+use super::{
+    At, ExplainError,
+    memory::{Memory, Sided as _},
+};
 use crate::{
     agent::{node, programs::short_seed},
     apply::apply,
@@ -50,6 +53,8 @@ pub struct Served {
     pub node: NodeFacts,
     /// The config says where this node's pods are.
     pub pods_known: bool,
+    /// The node's addresses as the config has them, the primary one of each family first.
+    primary: Vec<IpAddr>,
     /// What packets would find.
     pub memory: Memory,
     /// By service row: the service, and what its port was compiled to.
@@ -87,8 +92,9 @@ impl Served {
         }
         let steps = plan::addresses(&mut mirror, &node.own);
         apply(&mut memory, &mut mirror, &steps)?;
-        let pods_known = !model.this_node(&node.name).pod_cidrs.is_empty();
-        Ok(Served { model, node, pods_known, memory, owners, mirror })
+        let this = model.this_node(&node.name);
+        let (pods_known, primary) = (!this.pod_cidrs.is_empty(), this.addresses);
+        Ok(Served { model, node, pods_known, primary, memory, owners, mirror })
     }
 
     /// Where a packet with that source is seen first.
@@ -129,8 +135,15 @@ impl Served {
         self.mirror.way_to(address).map_or(ReachKind::None, |(_, row)| row.kind())
     }
 
-    /// What is fixed where a client's packet is first seen.
-    pub fn settings(&self, at: At) -> Settings {
+    /// Who a socket of the host is to source ranges and affinity: the node's primary address, or the one that
+    /// is asked about where that is not known.
+    pub fn host_address(&self, from: IpAddr) -> IpAddr {
+        let mut addresses = self.primary.iter();
+        addresses.find(|address| address.is_ipv4() == from.is_ipv4()).copied().unwrap_or(from)
+    }
+
+    /// What is fixed where the packet of a client `from` there is first seen.
+    pub fn settings(&self, at: At, from: IpAddr) -> Settings {
         let (zone, way_back, bridge, outside) = match at {
             At::Port | At::Host => (ZONE, ReachKind::Peer, BRIDGE, 0),
             At::Uplink => (ZONE_UPLINK, ReachKind::Uplink, 0, 1),
@@ -153,6 +166,9 @@ impl Served {
                 IpNet::V6(range) => Some((range.network().into(), range.netmask().into())),
                 IpNet::V4(_) => None,
             }),
+            netns_cookie: [0; 2],
+            host4: V4::addr(self.host_address(from)).unwrap_or_default(),
+            host6: V6::addr(self.host_address(from)).unwrap_or_default(),
         }
     }
 }

@@ -84,6 +84,7 @@ fn every_kind_of_frontend_from_everywhere() {
         (ALLOWED, "198.51.100.10:80/tcp", Forward, balancer, LOCAL, None),
         (OUTSIDE, "198.51.100.10:80/tcp", Drop, balancer, &[], Some("source-not-allowed")),
         (POD, "198.51.100.10:80/tcp", Drop, balancer, &[], Some("source-not-allowed")),
+        (HOST, "198.51.100.10:80/tcp", Drop, balancer, &[], Some("source-not-allowed")),
         // Usable backends, but on the other node.
         (OUTSIDE, "192.168.1.11:30081/tcp", Drop, node_port, &[], Some("no-local-backend")),
         (POD, "192.168.1.11:30081/tcp", Forward, node_port, FAR, None),
@@ -91,6 +92,10 @@ fn every_kind_of_frontend_from_everywhere() {
         // No backends, no such port, no such service, nothing of ours.
         (POD, "10.96.0.12:80/tcp", Reject, cluster, &[], Some("no-backend")),
         (OUTSIDE, "10.96.0.12:53/udp", Reject, cluster, &[], Some("no-backend")),
+        (HOST, "10.96.0.12:80/tcp", Reject, cluster, &[], Some("no-backend")),
+        (HOST, "10.96.0.10:81/tcp", Reject, None, &[], Some("no-port")),
+        (HOST, "10.96.77.77:80/tcp", Drop, None, &[], Some("unowned-address")),
+        (HOST, "10.1.1.1:80/tcp", Pass, None, &[], Some("not-ours")),
         (POD, "10.96.0.10:81/tcp", Reject, None, &[], Some("no-port")),
         (POD, "10.96.0.10:80/udp", Reject, None, &[], Some("no-port")),
         (POD, "10.96.77.77:80/tcp", Drop, None, &[], Some("unowned-address")),
@@ -212,6 +217,7 @@ fn packets_that_go_nowhere_are_told_by_what_was_meant() {
         (POD, "10.96.0.10:81/tcp", "answered at once with a RST from 10.96.0.10"),
         (POD, "10.96.0.10:81/udp", "answered at once with port unreachable from 10.96.0.10"),
         (HOST, "10.96.0.10:81/tcp", "connection refused"),
+        ("127.0.0.1", "198.51.100.10:80/tcp", "198.51.100.0/24: 192.168.1.11 is in none of them"),
         (POD, "10.96.77.77:80/tcp", "an address of serviceCIDRs 10.96.0.0/12"),
         (OUTSIDE, "198.51.100.10:80/tcp", "198.51.100.0/24: 203.0.113.77 is in none of them"),
     ] {
@@ -240,6 +246,7 @@ fn a_given_address_is_the_one_of_a_first_start() {
 fn addresses_of_two_families_are_no_packet() {
     let error = explain(model(CONFIG), &question(POD6, "10.96.0.10:80/tcp", None)).expect_err("no packet");
     assert!(error.to_string().contains("not of one address family"), "{error}");
+    explain(model(CONFIG), &question("::1", "10.96.0.10:80/tcp", None)).expect_err("no socket either");
 }
 
 #[test]

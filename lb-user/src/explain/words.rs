@@ -51,7 +51,7 @@ pub fn explanation(served: &Served, asked: &Asked, decision: &Decision) -> Expla
         steps.push(frontend(asked, called));
         steps.extend(assumed(served, called));
         steps.push(policy(asked, called));
-        steps.extend(source_ranges(asked, called, decision.counter));
+        steps.extend(source_ranges(served, asked, called, decision.counter));
     }
     steps.extend(candidates.as_ref().map(Candidates::step));
     let candidates = candidates.unwrap_or_default();
@@ -66,8 +66,7 @@ pub fn explanation(served: &Served, asked: &Asked, decision: &Decision) -> Expla
             steps.extend(stops::steps(served, asked, decision));
         }
     }
-    let snat = (forwarded && asked.at != At::Host && decision.after.source != asked.from)
-        .then(|| decision.after.source.to_string());
+    let snat = (forwarded && decision.after.source != asked.from).then(|| decision.after.source.to_string());
     let (frontend, kind) = called
         .as_ref()
         .map(|called| (format!("{}:{}", called.name, called.port.port), kind_name(called.kind)))
@@ -111,7 +110,7 @@ fn called<'a>(served: &'a Served, asked: &Asked) -> Option<Called<'a>> {
     };
     let port = service.ports.iter().find(leads_here)?;
     let set = served.memory.set_of(id)?;
-    let scope = path::scope(kind, &set, served.settings(asked.at).outside != 0);
+    let scope = path::scope(kind, &set, served.settings(asked.at, asked.from.ip()).outside != 0);
     Some(Called { kind, name, service, port, wanted, set, scope })
 }
 
@@ -202,7 +201,7 @@ fn policy(asked: &Asked, called: &Called<'_>) -> Step {
 }
 
 /// What the source ranges say to this client, if the service has any.
-fn source_ranges(asked: &Asked, called: &Called<'_>, counter: Counter) -> Option<Step> {
+fn source_ranges(served: &Served, asked: &Asked, called: &Called<'_>, counter: Counter) -> Option<Step> {
     let ranges: Vec<String> = called.wanted.choice.source_ranges.iter().map(ToString::to_string).collect();
     if ranges.is_empty() || called.kind == FrontendKind::ClusterIp {
         return None;
@@ -211,7 +210,10 @@ fn source_ranges(asked: &Asked, called: &Called<'_>, counter: Counter) -> Option
     let more =
         if ranges.len() > SHOWN { format!(" and {} more", ranges.len() - SHOWN) } else { String::new() };
     let list = ranges[..ranges.len().min(SHOWN)].join(", ");
-    let client = asked.from.ip();
+    let client = match asked.at {
+        At::Host => served.host_address(asked.from.ip()),
+        At::Port | At::Uplink => asked.from.ip(),
+    };
     let text = if called.kind != FrontendKind::LoadBalancer {
         "loadBalancerSourceRanges are for the load balancer's addresses, not for this one".to_owned()
     } else if counter == Counter::SourceRange {

@@ -3,6 +3,7 @@
 mod mapped;
 mod pins;
 mod ranges;
+mod sockets;
 
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,7 @@ use lb_common::{
 use crate::system::io_kind;
 pub use mapped::Mapped;
 pub use pins::Pins;
+pub use sockets::Sockets;
 
 /// How many rows the maps hold. Fixed when an instance's maps are made; `lb uninstall` frees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +39,7 @@ impl Sizes {
     const FRONTENDS: u32 = 4;
 
     /// Name and rows of each map whose size is not fixed.
-    pub fn entries(&self) -> [(&'static str, u32); 15] {
+    pub fn entries(&self) -> [(&'static str, u32); 17] {
         let backends = self.services.saturating_mul(Self::BACKENDS).min(1 << 24);
         [
             ("SERVICES", self.services),
@@ -55,12 +57,14 @@ impl Sizes {
             ("AFFINITY6", self.flows / 4),
             ("RANGES4", self.services.saturating_mul(2).max(1 << 16)),
             ("RANGES6", self.services.saturating_mul(2).max(1 << 16)),
+            ("SOCKETS4", (self.flows / 4).max(1 << 14)),
+            ("SOCKETS6", (self.flows / 4).max(1 << 14)),
         ]
     }
 }
 
 /// The names of all maps that are pinned.
-pub const PINNED: [&str; 17] = [
+pub const PINNED: [&str; 19] = [
     "INTEREST",
     "SERVICES",
     "SETS",
@@ -78,6 +82,8 @@ pub const PINNED: [&str; 17] = [
     "AFFINITY6",
     "RANGES4",
     "RANGES6",
+    "SOCKETS4",
+    "SOCKETS6",
 ];
 
 /// Why an instance's maps can't be used.

@@ -1,10 +1,12 @@
 //! What netlink says about this network namespace: links, addresses, neighbours, the bridges' tables.
 
 mod bypass;
+mod diag;
 mod dump;
 mod watch;
 mod world;
 
 pub use bypass::bypassed;
+pub use diag::{Diag, UdpSocket};
 pub use watch::Watcher;
 pub use world::{Address, Fdb, Link, LinkKind, Location, Neighbours, Role, World};

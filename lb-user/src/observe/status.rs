@@ -28,6 +28,8 @@ pub struct Status {
     pub forward: String,
     /// `tcx` or `clsact`.
     pub attach: String,
+    /// Whose sockets are translated when they connect: `host`, or `off` and why.
+    pub socket_lb: String,
     /// Seed of the choice of backends.
     pub hash_seed: String,
     /// What is wrong with the config or could not be applied.
@@ -89,6 +91,7 @@ pub fn read(pins: &Pins) -> Result<Status> {
         config: view.config,
         forward: view.forward,
         attach: view.attach,
+        socket_lb: view.socket_lb,
         hash_seed: view.hash_seed,
         problems: view.problems,
         bypassed: view.bypassed,

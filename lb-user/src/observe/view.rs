@@ -22,6 +22,9 @@ pub struct View {
     pub hash_seed: String,
     /// How programs are attached: `tcx` or `clsact`.
     pub attach: String,
+    /// Whose sockets are translated when they connect: `host`, or `off` and why.
+    #[serde(default)]
+    pub socket_lb: String,
     /// Length of a tick of flow times, in milliseconds.
     pub tick_ms: u32,
     /// Devices with programs.

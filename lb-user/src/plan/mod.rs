@@ -64,6 +64,13 @@ pub enum Step {
     RetireBackend { address: IpAddr, id: u32, word: BackendWord },
 }
 
+impl Step {
+    /// Whether a backend no longer serves after it.
+    pub fn loses_backend(&self) -> bool {
+        matches!(self, Step::BackendWord { word, .. } if word.state() == BackendState::Removed)
+    }
+}
+
 /// The way to an address, and the zone that replies from there come from.
 pub trait Ways {
     /// As seen now.

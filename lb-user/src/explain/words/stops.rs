@@ -48,7 +48,10 @@ fn rule(served: &Served, asked: &Asked, counter: Counter) -> Option<Step> {
         | Counter::Request
         | Counter::Reply
         | Counter::NewFlow
-        | Counter::Rebuilt => format!("the packet ends as {}", counter.label()),
+        | Counter::Rebuilt
+        | Counter::SocketConnected
+        | Counter::SocketSent
+        | Counter::SocketMoved => format!("the packet ends as {}", counter.label()),
     };
     Some(step("rule", text))
 }

@@ -1,0 +1,197 @@
+//! Clients on the host: a socket's destination is translated once, when it connects, or with each
+//! datagram where it is not connected. No packet pays; what the application is shown stays the frontend.
+
+use super::{Tables, Verdict, interest_hash, select, verdict};
+use crate::{
+    abi::{BackendRef, BackendRow, BackendState, Counter, FlowKey, SocketEnd, SocketKey, SocketRow},
+    family::Family,
+    wire::Protocol,
+};
+
+/// A socket in the middle of a call that names another end.
+pub trait Socket<F: Family> {
+    /// What tells it from every other socket.
+    fn cookie(&self) -> [u32; 2];
+    /// Its protocol; `None` where that is not balanced.
+    fn protocol(&self) -> Option<Protocol>;
+    /// The other end that the call names.
+    fn peer(&self) -> Peer<F>;
+    /// Makes the call name another one.
+    fn set_peer(&mut self, peer: Peer<F>);
+}
+
+/// The other end of a socket.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Peer<F: Family> {
+    /// Its address.
+    pub addr: F::Addr,
+    /// Its port, network byte order.
+    pub port: u16,
+}
+
+/// What is remembered of sockets.
+pub trait Sockets<F: Family>: Tables<F> {
+    /// The other end.
+    fn socket(&self, key: &SocketKey<F>) -> Option<SocketRow<F>>;
+    /// Remembers one; whether it could.
+    fn keep_socket(&self, key: SocketKey<F>, row: SocketRow<F>) -> bool;
+}
+
+/// What becomes of a call.
+#[must_use]
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It goes on, to where the socket now says.
+    Granted,
+    /// What packets would be rejected for: ECONNREFUSED.
+    Refused,
+    /// What packets would be dropped for: EHOSTUNREACH, since waiting would not help.
+    Unreachable,
+}
+
+/// `connect()`: from here on the kernel knows the backend alone.
+#[inline(always)]
+pub fn connect<F: Family, S: Socket<F>, T: Sockets<F>>(socket: &mut S, tables: &T) -> Access {
+    access(tables, connected(socket, tables))
+}
+
+/// `sendto()` and the like, of a socket that is not connected. It keeps its backend of each frontend
+/// while that serves.
+#[inline(always)]
+pub fn send<F: Family, S: Socket<F>, T: Sockets<F>>(socket: &mut S, tables: &T) -> Access {
+    access(tables, sent(socket, tables))
+}
+
+/// `recvfrom()` and `getpeername()`: the application is shown the frontend that it named.
+#[inline(always)]
+pub fn shown<F: Family, S: Socket<F>, T: Sockets<F>>(socket: &mut S, tables: &T) {
+    let peer = socket.peer();
+    if !tables.interesting(interest_hash(peer.addr, peer.port)) {
+        return;
+    }
+    if let Some(row) = tables.socket(&key_of(socket, peer, SocketEnd::Backend)) {
+        socket.set_peer(Peer { addr: row.addr, port: row.port });
+    }
+}
+
+/// Counts what is about services, and says what it means for the caller.
+#[inline(always)]
+fn access<F: Family, T: Tables<F>>(tables: &T, outcome: Result<Counter, Counter>) -> Access {
+    let outcome = match outcome {
+        Err(Counter::NotOurs | Counter::NoFrontend) => return Access::Granted,
+        Ok(outcome) | Err(outcome) => outcome,
+    };
+    tables.count(outcome);
+    match verdict(outcome) {
+        Verdict::Pass | Verdict::Forward(_) => Access::Granted,
+        Verdict::Reject(_) => Access::Refused,
+        Verdict::Drop(_) => Access::Unreachable,
+    }
+}
+
+#[inline(always)]
+fn connected<F: Family, S: Socket<F>, T: Sockets<F>>(socket: &mut S, tables: &T) -> Result<Counter, Counter> {
+    let flow = flow_of(socket, tables)?;
+    let target = select::target(tables, &flow)?;
+    let (id, backend) = choose(tables, &flow, target)?;
+    remember(socket, tables, id, backend)?;
+    socket.set_peer(Peer { addr: backend.addr, port: backend.port });
+    Ok(Counter::SocketConnected)
+}
+
+#[inline(always)]
+fn sent<F: Family, S: Socket<F>, T: Sockets<F>>(socket: &mut S, tables: &T) -> Result<Counter, Counter> {
+    let flow = flow_of(socket, tables)?;
+    let target = select::target(tables, &flow)?;
+    let key = key_of(socket, socket.peer(), SocketEnd::Frontend);
+    let known = tables.socket(&key);
+    if let Some(known) = known
+        && let Some(backend) = serving(tables, known.backend, target.service)
+    {
+        // The row of the way back may have been evicted, or be another frontend's by now.
+        remember(socket, tables, known.backend, backend)?;
+        socket.set_peer(Peer { addr: backend.addr, port: backend.port });
+        return Ok(Counter::SocketSent);
+    }
+    let (id, backend) = choose(tables, &flow, target)?;
+    remember(socket, tables, id, backend)?;
+    let row = SocketRow { backend: id, addr: backend.addr, port: backend.port, reserved: 0 };
+    if !tables.keep_socket(key, row) {
+        return Err(Counter::TableFull);
+    }
+    socket.set_peer(Peer { addr: backend.addr, port: backend.port });
+    Ok(if known.is_some() { Counter::SocketMoved } else { Counter::SocketSent })
+}
+
+/// The call as a flow: of the node, from any port, since the socket may not have one yet.
+#[inline(always)]
+fn flow_of<F: Family, S: Socket<F>, T: Tables<F>>(socket: &S, tables: &T) -> Result<FlowKey<F>, Counter> {
+    let (peer, protocol) = (socket.peer(), socket.protocol().ok_or(Counter::NotOurs)?);
+    // Resolvers connect to port 0 to learn which address they would have. Nothing is ever sent there.
+    if peer.port == 0 {
+        return Err(Counter::NotOurs);
+    }
+    if !tables.interesting(interest_hash(peer.addr, 0)) {
+        let unowned = select::is_unowned::<F, T>(tables, peer.addr);
+        return Err(if unowned { Counter::Unowned } else { Counter::NotOurs });
+    }
+    Ok(FlowKey {
+        src: F::host(tables.settings()),
+        dst: peer.addr,
+        src_port: tables.random() as u16,
+        dst_port: peer.port,
+        zone: 0,
+        protocol: protocol as u16,
+    })
+}
+
+/// A backend for a new flow.
+#[inline(always)]
+fn choose<'a, F: Family, T: Tables<F>>(
+    tables: &'a T,
+    flow: &FlowKey<F>,
+    target: select::Target,
+) -> Result<(BackendRef, &'a BackendRow<F>), Counter> {
+    for attempt in 0..select::TRIES {
+        let Some(choice) = select::backend(tables, flow, target, attempt)? else { continue };
+        if choice.keep {
+            select::keep(tables, flow.src, target.service, choice.backend);
+        }
+        return Ok((choice.backend, choice.row));
+    }
+    Err(Counter::NoBackend)
+}
+
+/// The backend that a socket had, if it still serves the service.
+#[inline(always)]
+fn serving<F: Family, T: Tables<F>>(tables: &T, backend: BackendRef, service: u32) -> Option<&BackendRow<F>> {
+    let (word, row) = tables.backend(backend.low)?;
+    let serves = match word.state() {
+        BackendState::Active(_) | BackendState::Draining => true,
+        BackendState::Removed | BackendState::Free => false,
+    };
+    (serves && word.0.generation == backend.generation && row.service == service).then_some(row)
+}
+
+/// Remembers which frontend a socket named when it was given a backend.
+#[inline(always)]
+fn remember<F: Family, S: Socket<F>, T: Sockets<F>>(
+    socket: &S,
+    tables: &T,
+    id: BackendRef,
+    backend: &BackendRow<F>,
+) -> Result<(), Counter> {
+    let frontend = socket.peer();
+    let key = key_of(socket, Peer { addr: backend.addr, port: backend.port }, SocketEnd::Backend);
+    let row = SocketRow { backend: id, addr: frontend.addr, port: frontend.port, reserved: 0 };
+    if tables.socket(&key) == Some(row) || tables.keep_socket(key, row) {
+        Ok(())
+    } else {
+        Err(Counter::TableFull)
+    }
+}
+
+#[inline(always)]
+fn key_of<F: Family, S: Socket<F>>(socket: &S, peer: Peer<F>, end: SocketEnd) -> SocketKey<F> {
+    SocketKey { cookie: socket.cookie(), addr: peer.addr, port: peer.port, end: end as u16 }
+}

@@ -1,0 +1,132 @@
+//! Attaching the programs of sockets: to the root of the cgroups (v2), by links with pins in the instance's
+//! directory, named as their programs are. A link is the instance's own; those of others stay beside it.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use aya::programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink};
+
+/// The programs, as they are called in the kernel object.
+pub const PROGRAMS: [&str; 8] = [
+    "cgroup_connect4",
+    "cgroup_connect6",
+    "cgroup_sendmsg4",
+    "cgroup_sendmsg6",
+    "cgroup_recvmsg4",
+    "cgroup_recvmsg6",
+    "cgroup_getpeername4",
+    "cgroup_getpeername6",
+];
+
+/// `BPF_OBJ_GET` of linux/bpf.h.
+const BPF_OBJ_GET: libc::c_int = 7;
+/// `BPF_LINK_UPDATE`.
+const BPF_LINK_UPDATE: libc::c_int = 29;
+
+fn pin(links: &Path, program: &str) -> PathBuf {
+    links.join(program.replace('_', "-"))
+}
+
+/// Where the root of the cgroups (v2) is mounted: by systemd at /sys/fs/cgroup, beside v1 at
+/// /sys/fs/cgroup/unified, or elsewhere.
+pub fn root() -> io::Result<Option<PathBuf>> {
+    Ok(find_root(&fs::read_to_string("/proc/self/mountinfo")?))
+}
+
+/// The mount of cgroup2 that shows most, from the text of proc(5)'s mountinfo.
+fn find_root(mountinfo: &str) -> Option<PathBuf> {
+    let mounts = mountinfo.lines().filter_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        let (root, path) = (fields.next()?, fields.next()?);
+        (kind.split(' ').next()? == "cgroup2").then_some((root, path))
+    });
+    let (_, path) = mounts.min_by_key(|(root, path)| (root.len(), path.len()))?;
+    Some(PathBuf::from(path.replace("\\040", " ")))
+}
+
+/// Makes `program` the instance's one in the cgroup. What another agent of the instance attached is
+/// replaced in place: no call passes in between.
+pub fn attach(program: &mut CgroupSockAddr, name: &str, cgroup: &Path, links: &Path) -> Result<()> {
+    let pin = pin(links, name);
+    let fd = program.fd()?.as_fd();
+    match pinned(&pin).and_then(|link| update(link.as_fd(), fd)) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        // The cgroup it was of is gone.
+        Err(_) => fs::remove_file(&pin).with_context(|| format!("removing {}", pin.display()))?,
+    }
+    let dir = fs::File::open(cgroup).with_context(|| format!("opening {}", cgroup.display()))?;
+    // Links always allow others beside them.
+    let id = program.attach(dir, CgroupAttachMode::Single)?;
+    let link: FdLink = program.take_link(id)?.try_into()?;
+    link.pin(&pin).with_context(|| format!("pinning {}", pin.display()))?;
+    Ok(())
+}
+
+/// Detaches all of them; says which. Where none is attached that is fine.
+pub fn detach_all(links: &Path) -> Result<Vec<String>> {
+    let mut removed = Vec::new();
+    for program in PROGRAMS {
+        let pin = pin(links, program);
+        match fs::remove_file(&pin) {
+            Ok(()) => removed.push(program.replace('_', "-")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("removing {}", pin.display())),
+        }
+    }
+    Ok(removed)
+}
+
+/// The link that is pinned at a path. aya's does not give its descriptor away.
+fn pinned(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // Path, and no descriptor and flags.
+    let fd = bpf(BPF_OBJ_GET, &[path.as_ptr() as u64, 0])?;
+    // SAFETY: the kernel has just given it to us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Replaces the program of a link; aya does so for links of other kinds alone.
+fn update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    // Link and new program, and no flags and old program.
+    let descriptors = [link.as_raw_fd() as u32, program.as_raw_fd() as u32];
+    bpf(BPF_LINK_UPDATE, &[bytemuck::cast(descriptors), 0]).map(drop)
+}
+
+/// bpf(2), with the members of its union for the command.
+fn bpf(command: libc::c_int, attributes: &[u64; 2]) -> io::Result<libc::c_int> {
+    // SAFETY: the kernel reads the attributes, whose size is given, and keeps no pointer.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(attributes)) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done as libc::c_int) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_is_found_wherever_it_is_mounted() {
+        const V1: &str = "30 24 0:26 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n";
+        let unified = "33 24 0:29 / /sys/fs/cgroup/unified rw,nosuid shared:9 - cgroup2 cgroup2 rw\n";
+        let systemd = "34 24 0:29 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
+        let part = "35 24 0:29 /system.slice /run/part rw - cgroup2 cgroup2 rw\n";
+        for (mounts, expected) in [
+            (V1.to_owned(), None),
+            (format!("{V1}{unified}"), Some("/sys/fs/cgroup/unified")),
+            (format!("{unified}{systemd}"), Some("/sys/fs/cgroup")),
+            (format!("{part}{unified}"), Some("/sys/fs/cgroup/unified")),
+            ("36 1 0:29 / /mnt/my\\040groups rw - cgroup2 none rw\n".to_owned(), Some("/mnt/my groups")),
+        ] {
+            assert_eq!(find_root(&mounts), expected.map(PathBuf::from), "{mounts}");
+        }
+    }
+}
