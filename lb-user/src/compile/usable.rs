@@ -17,7 +17,7 @@ pub fn states(endpoints: &[&Endpoint], distribution: Distribution, node: &NodeFa
     let local = Usable::among(endpoints.iter().copied().filter(|endpoint| is_local(endpoint, node)));
     let preferred = Preferred::among(endpoints, distribution, node);
     let state = |endpoint: &Endpoint| {
-        let in_cluster = cluster.has(endpoint) && (cluster != Usable::Ready || preferred.has(endpoint, node));
+        let in_cluster = cluster.has(endpoint) && preferred.has(endpoint, node);
         let in_local = local.has(endpoint) && is_local(endpoint, node);
         match (in_cluster, in_local) {
             (true, true) => BackendState::Active(Scopes::Both),
@@ -33,7 +33,7 @@ pub fn states(endpoints: &[&Endpoint], distribution: Distribution, node: &NodeFa
 }
 
 /// Which conditions make an endpoint usable among its fellows.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Usable {
     Ready,
     /// None is ready.
@@ -59,7 +59,7 @@ impl Usable {
     }
 }
 
-/// Which of the ready endpoints topology prefers.
+/// Which of the ready endpoints topology prefers; all if there are none.
 #[derive(Clone, Copy)]
 enum Preferred {
     All,

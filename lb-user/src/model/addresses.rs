@@ -10,7 +10,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Family, Model, ServiceName};
+use super::{Family, Model, Service, ServiceName};
 
 /// Which service holds which addresses of the ranges. Kept as JSON (`{"namespace/name": ["address"]}`), it
 /// gives every service the same address again after a restart.
@@ -124,10 +124,14 @@ struct Pool {
 }
 
 impl Pool {
-    /// The ranges of `model`, with the addresses taken that services name themselves.
+    /// The ranges of `model`, with the addresses taken that services name themselves, of whatever kind.
     fn new(model: &Model) -> Self {
         let explicit = model.services.values().filter(|service| service.wants.is_empty());
-        let taken = explicit.flat_map(|service| service.addresses.iter().copied()).collect();
+        let outside = |service: &Arc<Service>| {
+            service.external_ips.iter().chain(&service.load_balancer_ips).copied().collect::<Vec<_>>()
+        };
+        let taken = explicit.flat_map(|service| service.addresses.iter().copied());
+        let taken = taken.chain(model.services.values().flat_map(outside)).collect();
         Pool { ranges: model.service_cidrs.clone(), taken }
     }
 

@@ -149,3 +149,21 @@ fn without_a_range_there_is_no_address() {
          add a range or an address"
     );
 }
+
+#[test]
+fn an_address_outside_is_not_given() {
+    let ranges = ["192.0.2.0/30"];
+    let mut alone = model(&ranges, &[("web", "4")]);
+    Allocations::default().assign(&mut alone).expect("room");
+    let web: IpAddr = addresses(&alone, "web")[0].parse().expect("an address");
+    for balanced in [true, false] {
+        let mut both = model(&ranges, &[("out", "10.0.0.1"), ("web", "4")]);
+        for service in both.services.values_mut().filter(|service| service.name.name == "out") {
+            let service = Arc::make_mut(service);
+            let list = if balanced { &mut service.load_balancer_ips } else { &mut service.external_ips };
+            list.push(web);
+        }
+        Allocations::default().assign(&mut both).expect("room");
+        assert_ne!(addresses(&both, "web"), [web.to_string()]);
+    }
+}

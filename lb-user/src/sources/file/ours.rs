@@ -1,12 +1,26 @@
 //! Our own documents: short, for people without Kubernetes.
 //!
 //! ```yaml
+//! node: {name: node1, addresses: [192.168.1.11], podCIDRs: [10.244.1.0/24], zone: a}  # else found on the host
 //! serviceCIDRs: [10.96.0.0/12]
+//! nodePortAddresses: [primary]       # or addresses and ranges
+//! hashSeed: 7f3a                     # the same on every node; else random
 //! services:
-//!   - name: web
-//!     address: 10.96.0.10
-//!     ports: [{port: 80, targetPort: 8080, protocol: TCP}]
-//!     backends: [{address: 10.244.1.2}, {address: 10.244.1.3, weight: 2}]
+//!   - name: web                      # namespace: default
+//!     type: LoadBalancer             # or ClusterIP, NodePort
+//!     addresses: [10.96.0.10, "fd00:96::10"]  # or one address:, or none: given from serviceCIDRs
+//!     externalIPs: [203.0.113.10]
+//!     loadBalancerIPs: [198.51.100.10]
+//!     loadBalancerSourceRanges: [198.51.100.0/24]
+//!     externalTrafficPolicy: Local   # or Cluster
+//!     internalTrafficPolicy: Cluster # or Local
+//!     sessionAffinity: {clientIP: {timeoutSeconds: 10800}}  # or ClientIP, None
+//!     algorithm: maglev              # or random
+//!     trafficDistribution: PreferSameZone  # or PreferSameNode, PreferClose
+//!     ports: [{name: http, port: 80, targetPort: 8080, nodePort: 30080, protocol: TCP}]  # or hostPort
+//!     backends:
+//!       - {address: 10.244.1.2, port: 8080, weight: 1, node: node1, zone: a, ready: true}
+//!       - {address: 10.244.1.3, serving: true, terminating: true}
 //! ```
 
 mod backends;

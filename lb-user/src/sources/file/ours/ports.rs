@@ -16,9 +16,8 @@ pub(super) struct Port {
     pub name: String,
     pub port: u16,
     pub target: u16,
-    /// With where it stands.
+    /// With where it stands, as the next.
     pub node_port: Option<(u16, Position)>,
-    /// With where it stands.
     pub host_port: Option<(u16, Position)>,
     pub protocol: Protocol,
     at: Position,

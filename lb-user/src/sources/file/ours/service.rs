@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{
     super::{
         super::{
-            fields::{self, address, fields, name, text, word},
+            fields::{self, address, fields, list, name, word},
             problem::{Bad, Report},
             values::{AFFINITY_TIMEOUT, admit_source_ranges, keeps_clients, policy, timeout},
             yaml::{Node, Value},
@@ -17,7 +17,7 @@ use super::{
     },
     backends::{join, service_backends},
     given, items,
-    ports::{Port, service_ports},
+    ports::service_ports,
 };
 use crate::model::{Algorithm, Distribution, Service, ServiceName, ServiceType};
 
@@ -47,7 +47,7 @@ pub(super) fn service(node: &Node<'_>, places: &mut Places, report: &mut Report<
         several,
         ports,
         backends,
-        kind,
+        kind_node,
         external,
         balanced,
         sources,
@@ -68,8 +68,9 @@ pub(super) fn service(node: &Node<'_>, places: &mut Places, report: &mut Report<
             None
         }
     };
+    let kind = kind_node.map_or(Some(ServiceType::ClusterIp), |node| report.take(service_type(node)));
     let mut service = Service {
-        kind: given(kind, service_type, report),
+        kind: kind.unwrap_or_default(),
         addresses: addresses(one, several, report),
         external_ips: outside_addresses(external, "externalIPs", "an external IP", report),
         load_balancer_ips: outside_addresses(balanced, "loadBalancerIPs", "a load balancer IP", report),
@@ -81,8 +82,12 @@ pub(super) fn service(node: &Node<'_>, places: &mut Places, report: &mut Report<
         ..Service::default()
     };
     service.affinity = affinity.and_then(|node| session_affinity(node, report));
-    let ports = service_ports(node, ports, report);
-    type_fits(&service, kind, balanced, sources, &ports, report);
+    let read_ports = service_ports(node, ports, report);
+    if let Some(kind) = kind {
+        let ports = ports.and_then(|node| list(node, "ports").ok()).unwrap_or_default();
+        node_ports_fit(kind, kind_node, ports, report);
+        load_balancer_fits(kind, balanced, sources, report);
+    }
     let backends = service_backends(backends, places, report);
     service.name = ServiceName { namespace: namespace?, name: own_name? };
     let place = report.place(name_node.unwrap_or(node).at);
@@ -90,7 +95,7 @@ pub(super) fn service(node: &Node<'_>, places: &mut Places, report: &mut Report<
     for backend in &backends {
         draft.saw_backend(backend.address, || report.place(backend.at));
     }
-    service.ports = join(ports, &backends, report);
+    service.ports = join(read_ports, &backends, report);
     draft.service = service;
     Some(draft)
 }
@@ -155,13 +160,13 @@ fn addresses(one: Option<&Node<'_>>, several: Option<&Node<'_>>, report: &mut Re
 
 /// `externalIPs` or `loadBalancerIPs`: any number of each family.
 fn outside_addresses(
-    list: Option<&Node<'_>>,
+    nodes: Option<&Node<'_>>,
     field: &str,
     what: &str,
     report: &mut Report<'_>,
 ) -> Vec<IpAddr> {
     let mut addresses: Vec<IpAddr> = Vec::new();
-    for node in items(list, field, report) {
+    for node in items(nodes, field, report) {
         let Some(new) = report.take(address(node, what)) else { continue };
         if addresses.contains(&new) {
             report.say(node.at, format!("{new} is given twice in {field}; take one out"));
@@ -172,44 +177,46 @@ fn outside_addresses(
     addresses
 }
 
-fn source_ranges(list: Option<&Node<'_>>, report: &mut Report<'_>) -> Vec<IpNet> {
-    let nodes = items(list, "loadBalancerSourceRanges", report);
-    if let Some(list) = list
-        && report.take(admit_source_ranges(list, nodes.len())).is_none()
+fn source_ranges(ranges: Option<&Node<'_>>, report: &mut Report<'_>) -> Vec<IpNet> {
+    let nodes = items(ranges, "loadBalancerSourceRanges", report);
+    if let Some(ranges) = ranges
+        && report.take(admit_source_ranges(ranges, nodes.len())).is_none()
     {
         return Vec::new();
     }
     nodes.iter().filter_map(|node| report.take(fields::range(node))).collect()
 }
 
-/// Notes what a service of its type does not have, and what its type lacks.
-fn type_fits(
-    service: &Service,
-    kind: Option<&Node<'_>>,
-    balanced: Option<&Node<'_>>,
-    sources: Option<&Node<'_>>,
-    ports: &[Port],
+/// Notes node ports that the type does not have, and one that it lacks.
+fn node_ports_fit(
+    kind: ServiceType,
+    kind_node: Option<&Node<'_>>,
+    ports: &[Node<'_>],
     report: &mut Report<'_>,
 ) {
-    if kind.is_some_and(|node| text(node, "type").is_ok_and(|text| text != service.kind.to_string())) {
-        return; // Whatever was meant, its name is wrong.
-    }
-    let node_port = ports.iter().find_map(|port| port.node_port);
-    match (service.kind, node_port, kind) {
-        (ServiceType::ClusterIp, Some((_, at)), _) => {
-            report.say(
-                at,
-                "a nodePort needs type NodePort or LoadBalancer; add `type: NodePort` to the service",
-            );
+    let node_port = ports.iter().find_map(|port| port.get("nodePort"));
+    match (kind, node_port, kind_node) {
+        (ServiceType::ClusterIp, Some(node), _) => {
+            let text = "a nodePort needs type NodePort or LoadBalancer; add `type: NodePort` to the service";
+            report.say(node.at, text);
         }
-        (ServiceType::NodePort, None, Some(kind)) if !ports.is_empty() => {
+        (ServiceType::NodePort, None, Some(node)) if !ports.is_empty() => {
             let text = "type is NodePort, but no port has a nodePort; add one, like `nodePort: 30080`";
-            report.say(kind.at, text);
+            report.say(node.at, text);
         }
         _ => {}
     }
+}
+
+/// Notes addresses of a load balancer that the type does not have, and source ranges without any.
+fn load_balancer_fits(
+    kind: ServiceType,
+    balanced: Option<&Node<'_>>,
+    sources: Option<&Node<'_>>,
+    report: &mut Report<'_>,
+) {
     if let Some(node) = balanced
-        && service.kind != ServiceType::LoadBalancer
+        && kind != ServiceType::LoadBalancer
     {
         let text = "loadBalancerIPs need type LoadBalancer; add `type: LoadBalancer` to the service";
         report.say(node.at, text);

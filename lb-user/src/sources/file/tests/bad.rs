@@ -1,12 +1,12 @@
 use super::*;
 
 /// A document with this service, which is right but for what is put in.
-fn service(fields: &str) -> String {
+pub(super) fn service(fields: &str) -> String {
     format!("services:\n- name: web\n  {}\n", fields.replace('\n', "\n  "))
 }
 
 #[track_caller]
-fn refuse(text: &str, expected: &[&str]) {
+pub(super) fn refuse(text: &str, expected: &[&str]) {
     match parse_texts(&[("c.yaml", text)]) {
         Ok(loaded) => panic!("{text}\nwas taken as\n{:?}", show(&loaded.model)),
         Err(error) => assert_eq!(error.to_string(), expected.join("\n"), "{text}"),
@@ -26,14 +26,14 @@ fn fields_and_shapes() {
         (
             "web",
             &[
-                "c.yaml:1:1: the config is a mapping; write it with the fields serviceCIDRs, hashSeed, services",
+                "c.yaml:1:1: the config is a mapping; write it with the fields node, serviceCIDRs, nodePortAddresses, hashSeed, services",
             ],
         ),
         ("service: []", &["c.yaml:1:1: unknown field \"service\" in the config; did you mean \"services\"?"]),
         (
             "proxy: []",
             &[
-                "c.yaml:1:1: unknown field \"proxy\" in the config; the fields are serviceCIDRs, hashSeed, services",
+                "c.yaml:1:1: unknown field \"proxy\" in the config; the fields are node, serviceCIDRs, nodePortAddresses, hashSeed, services",
             ],
         ),
         (
@@ -43,7 +43,7 @@ fn fields_and_shapes() {
         (
             "services: [web]",
             &[
-                "c.yaml:1:12: a service is a mapping; write it with the fields name, namespace, address, addresses, ports, backends",
+                "c.yaml:1:12: a service is a mapping; write it with the fields name, namespace, address, addresses, ports, backends, type, externalIPs, loadBalancerIPs, loadBalancerSourceRanges, externalTrafficPolicy, internalTrafficPolicy, sessionAffinity, algorithm, trafficDistribution",
             ],
         ),
         (
@@ -71,7 +71,7 @@ fn fields_and_shapes() {
             &[
                 "c.yaml:3:3: unknown field \"adress\" in a service; did you mean \"address\"?",
                 "c.yaml:4:22: unknown field \"targetport\" in a port; did you mean \"targetPort\"?",
-                "c.yaml:5:15: unknown field \"ip\" in a backend; the fields are address, port, weight",
+                "c.yaml:5:15: unknown field \"ip\" in a backend; the fields are address, port, weight, node, zone, ready, serving, terminating",
                 "c.yaml:5:14: the backend has no address; add `address: 10.244.1.2`",
                 "c.yaml:2:9: service default/web has no address and there is no range to give it one from; \
                  add an address, or `serviceCIDRs: [10.96.0.0/12]`",
@@ -190,8 +190,10 @@ fn ports_and_protocols() {
             "ports: [{port: 80, targetPort: 99999}]",
             "c.yaml:4:34: \"99999\" is not a port; write a whole number from 1 to 65535",
         ),
-        ("ports: [{port: 80, protocol: SCTP}]", "c.yaml:4:32: SCTP is not supported yet; use TCP or UDP"),
-        ("ports: [{port: 80, protocol: HTTP}]", "c.yaml:4:32: \"HTTP\" is not a protocol; write TCP or UDP"),
+        (
+            "ports: [{port: 80, protocol: HTTP}]",
+            "c.yaml:4:32: \"HTTP\" is not a protocol; write TCP, UDP or SCTP",
+        ),
         (
             "ports: [{port: 80}, {port: 80, protocol: UDP}, {port: 80, targetPort: 8080}]",
             "c.yaml:4:50: port 80/TCP is given twice in this service, first at c.yaml:4:11; take one out",
@@ -283,7 +285,7 @@ fn bad_objects_of_kubernetes_are_left_out() {
     assert_eq!(show(&loaded.model), ["default/good at 10.96.0.1 80/TCP(web) -> 10.244.1.2:8080"]);
     let problems: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
     let expected = "\
-k.yaml:9:39: port 5060 of Service default/good is left out: SCTP is not supported yet; use TCP or UDP
+k.yaml:9:39: port 5060 of Service default/good is left out: \"ICMP\" is not a protocol; write TCP, UDP or SCTP
 k.yaml:18:16: an endpoint of EndpointSlice default/good-1 is left out: 127.0.0.1 cannot be a backend: it is a loopback address, the host's own (CVE-2020-8558); use an address of your own network
 k.yaml:19:3: an endpoint of EndpointSlice default/good-1 is left out: it has no address; add one to addresses
 k.yaml:20:16: an endpoint of EndpointSlice default/good-1 is left out: fd00::2 is not IPv4, which the slice's addressType says; correct one of them
@@ -293,8 +295,11 @@ k.yaml:40:18: Service default/no-ports is left out: it has no ports; add spec.po
 k.yaml:50:11: this Service is left out: it has no name; add metadata.name
 k.yaml:55:11: EndpointSlice default/stray is left out: it belongs to no service; add the label kubernetes.io/service-name: SERVICE
 k.yaml:61:14: EndpointSlice default/names is left out: \"FQDN\" is not a family of addresses; write IPv4 or IPv6
-k.yaml:63:1: left out: Deployment of apps/v1 is not read here; what is read is v1 Service, discovery.k8s.io/v1 EndpointSlice and v1 List
-k.yaml:67:1: left out: this Service has no apiVersion; what is read is v1 Service, discovery.k8s.io/v1 EndpointSlice and v1 List
+k.yaml:63:1: left out: Deployment of apps/v1 is not read here; what is read is v1 Service, discovery.k8s.io/v1 EndpointSlice, v1 Node and v1 List
+k.yaml:67:1: left out: this Service has no apiVersion; what is read is v1 Service, discovery.k8s.io/v1 EndpointSlice, v1 Node and v1 List
+k.yaml:73:34: Node node1 is left out: 10.244.2.1/24 has bits set behind its prefix; write 10.244.2.0/24
+k.yaml:82:17: an external IP of Service default/outside is left out: 127.0.0.1 cannot be an external IP: it is a loopback address, the host's own (CVE-2020-8558); use an address of your own network
+k.yaml:84:54: Service default/outside is left out: \"0\" is not a timeout in seconds; write a whole number from 1 to 86400
 k.yaml:25:18: left out: 10.96.0.1 port 80/TCP of default/younger belongs to service default/good at k.yaml:4:18 already; give one of them another address or port
 k.yaml:30:18: left out: there is a service default/good at k.yaml:4:18 already; rename one
 k.yaml:45:18: left out: service default/no-address has no address and there is no range to give it one from; add an address, or `serviceCIDRs: [10.96.0.0/12]`";

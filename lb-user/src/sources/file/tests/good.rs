@@ -89,11 +89,11 @@ fn objects_of_kubernetes() {
     assert_eq!(
         show(&loaded.model),
         [
-            "shop/web at 10.96.12.7 fd00:10:96::c07 80/TCP(http) -> 10.244.1.7:8080 \
-             10.244.2.9:8080,!ready,terminating 10.244.2.9:8081 10.244.3.3:8081,!ready,!serving \
+            "shop/web at 10.96.12.7 fd00:10:96::c07 80/TCP(http) -> 10.244.1.7:8080@worker-1/a \
+             10.244.2.9:8080,!ready,terminating@worker-2/? 10.244.2.9:8081 10.244.3.3:8081,!ready,!serving \
              [fd00:244:1::7]:8080",
-            "shop/web at 10.96.12.7 fd00:10:96::c07 9100/TCP(metrics) -> 10.244.1.7:9100 \
-             10.244.2.9:9100,!ready,terminating",
+            "shop/web at 10.96.12.7 fd00:10:96::c07 9100/TCP(metrics) -> 10.244.1.7:9100@worker-1/a \
+             10.244.2.9:9100,!ready,terminating@worker-2/?",
         ]
     );
     assert_eq!(loaded.problems, []);
@@ -137,7 +137,11 @@ endpoints: [{addresses: [10.1.0.9]}]
 ";
     let loaded = parse_texts(&[("c.yaml", text)]).expect("a config");
     assert_eq!(show(&loaded.model), ["default/web at 10.0.0.1 80/TCP -> 10.1.0.1:8080 10.1.0.2:8080"]);
-    assert_eq!(loaded.problems, []);
+    assert_eq!(
+        problems(&loaded),
+        ["c.yaml:29:11: EndpointSlices of service elsewhere/web are left out: there is no such Service; \
+             add it, or remove them"]
+    );
 }
 
 #[test]
