@@ -118,6 +118,14 @@ fn step(topic: &'static str, text: impl Into<String>) -> Step {
     Step { topic, text: text.into(), items: Vec::new() }
 }
 
+/// The first lines of a list, and how many more there are.
+fn listed(sign: &str, lines: &[String]) -> impl Iterator<Item = String> {
+    const LISTED: usize = 16;
+    let more = lines.len().saturating_sub(LISTED);
+    let rest = (more > 0).then(|| format!("{sign}and {more} more"));
+    lines.iter().take(LISTED).map(move |line| format!("{sign}{line}")).chain(rest)
+}
+
 /// Who the client is and where its packet comes in.
 fn client(served: &Served, asked: &Asked) -> Step {
     let address = asked.from.ip();

@@ -9,15 +9,12 @@ use lb_common::{
 
 use super::{
     super::{Other, Step, served::Served},
-    Called,
+    Called, listed,
 };
 use crate::{
     compile::NodeFacts,
     model::{Distribution, Endpoint},
 };
-
-/// So many of each sort are listed in the words; the fields beside them have all.
-const LISTED: usize = 16;
 
 /// The backends of a service port, seen by one client.
 #[derive(Default)]
@@ -68,16 +65,9 @@ impl Candidates {
         };
         let others: Vec<String> =
             self.others.iter().map(|other| format!("{} {}", other.backend, other.why)).collect();
-        let items = list('+', &self.lines).chain(list('-', &others)).collect();
+        let items = listed("+ ", &self.lines).chain(listed("- ", &others)).collect();
         Step { topic: "backends", text, items }
     }
-}
-
-/// The first lines of a list, and how many more there are.
-fn list(sign: char, lines: &[String]) -> impl Iterator<Item = String> {
-    let more = lines.len().saturating_sub(LISTED);
-    let rest = (more > 0).then(|| format!("{sign} and {more} more"));
-    lines.iter().take(LISTED).map(move |line| format!("{sign} {line}")).chain(rest)
 }
 
 /// The backends in the slots of the client's scope.

@@ -6,7 +6,7 @@ use lb_common::{abi::Counter, path};
 
 use super::{
     super::{Asked, At, Decision, Step, packet::Headers, served::Served},
-    show, step,
+    listed, show, step,
 };
 use crate::model::{Protocol, Service};
 
@@ -69,7 +69,7 @@ fn no_port(served: &Served, asked: &Asked) -> Step {
         "{} is an address of services, but no port {}/{} is there; there are",
         asked.to.address, asked.to.port, asked.to.protocol
     );
-    Step { topic: "rule", text, items: ports }
+    Step { topic: "rule", text, items: listed("", &ports).collect() }
 }
 
 /// Nothing of ours; and what the caller may have meant.
