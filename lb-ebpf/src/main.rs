@@ -17,30 +17,60 @@ use aya_ebpf::{
 };
 use lb_common::{
     family::{Family, V4, V6},
-    path::{self, Hook, Verdict},
+    path::{self, Hook, Turn, Verdict},
 };
 
-use crate::{maps::FamilyMaps, packet::Skb, tables::Maps};
+use crate::{packet::Skb, tables::Maps};
 
-/// A program per hook. Each family's path, and its refusals, are functions of their own, because together
-/// they exceed the 512 bytes of stack that a program has.
+/// A program per hook. Each family's path, its way to open flows and its refusals are functions of their
+/// own, because together they exceed the 512 bytes of stack that a program has.
 macro_rules! programs {
     ($($(#[doc = $doc:literal])+ $name:ident: $hook:ident;)*) => {$(
         $(#[doc = $doc])+
         #[classifier]
         pub fn $name(ctx: TcContext) -> i32 {
+            const HOOK: Hook = Hook::$hook;
             #[inline(never)]
-            fn ipv4(skb: *mut __sk_buff) -> u64 {
-                run::<V4>(skb, Hook::$hook)
+            fn ipv4(skb: *mut __sk_buff, turn: Turn) -> Answer {
+                answer(path::run::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK, turn), skb)
             }
             #[inline(never)]
-            fn ipv6(skb: *mut __sk_buff) -> u64 {
-                run::<V6>(skb, Hook::$hook)
+            fn ipv6(skb: *mut __sk_buff, turn: Turn) -> Answer {
+                answer(path::run::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK, turn), skb)
             }
-            if Hook::$hook.is_egress() {
-                return enter(&ctx, ipv4, ipv6, |_| 0, |_| 0);
+            #[inline(never)]
+            fn open_ipv4(skb: *mut __sk_buff) -> Answer {
+                answer(path::open::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
             }
-            enter(&ctx, ipv4, ipv6, reject_ipv4, reject_ipv6)
+            #[inline(never)]
+            fn open_ipv6(skb: *mut __sk_buff) -> Answer {
+                answer(path::open::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            }
+            let skb = ctx.skb.skb;
+            let ethertype = packet::ethertype(skb);
+            let is_ipv4 = ethertype == V4::ETHERTYPE;
+            if !is_ipv4 && ethertype != V6::ETHERTYPE {
+                return TC_ACT_UNSPEC;
+            }
+            let run = |turn| if is_ipv4 { ipv4(skb, turn) } else { ipv6(skb, turn) };
+            let mut answer = run(Turn::First);
+            // Requests are left alone where packets leave the host.
+            if !HOOK.is_egress() {
+                if answer as u32 == OPEN {
+                    answer = if is_ipv4 { open_ipv4(skb) } else { open_ipv6(skb) };
+                    if answer as u32 == OPEN {
+                        answer = run(Turn::Second);
+                    }
+                }
+                if answer as u32 == REJECT {
+                    answer = answer & !(u32::MAX as u64) | if is_ipv4 { reject_ipv4(skb) } else { reject_ipv6(skb) };
+                }
+            }
+            let why = (answer >> 32) as u32;
+            if why != 0 {
+                log::refused(&ctx, ethertype, why);
+            }
+            answer as i32
         }
     )*};
 }
@@ -64,63 +94,36 @@ programs! {
 /// high half where that is worth a line in the log.
 type Answer = u64;
 
-/// In the low half: to be answered by a refusal. No action of the kernel's.
-const REJECT: u32 = 0x100;
-
-/// Finds the family's path, and carries out what that can't for want of stack.
-#[inline(always)]
-fn enter(
-    ctx: &TcContext,
-    ipv4: impl Fn(*mut __sk_buff) -> Answer,
-    ipv6: impl Fn(*mut __sk_buff) -> Answer,
-    reject_ipv4: impl Fn(*mut __sk_buff) -> i32,
-    reject_ipv6: impl Fn(*mut __sk_buff) -> i32,
-) -> i32 {
-    let skb = ctx.skb.skb;
-    let ethertype = packet::ethertype(skb);
-    let answer = match ethertype {
-        V4::ETHERTYPE => ipv4(skb),
-        V6::ETHERTYPE => ipv6(skb),
-        _ => return TC_ACT_UNSPEC,
-    };
-    let why = (answer >> 32) as u32;
-    if why != 0 {
-        log::refused(ctx, ethertype, why);
-    }
-    match answer as u32 {
-        REJECT if ethertype == V4::ETHERTYPE => reject_ipv4(skb),
-        REJECT => reject_ipv6(skb),
-        action => action as i32,
-    }
-}
+/// In the low half: [`Verdict::Open`] and [`Verdict::Reject`]. No actions of the kernel's.
+const OPEN: u32 = 0x100;
+const REJECT: u32 = 0x101;
 
 /// `TC_ACT_UNSPEC` is `TCX_NEXT`: what is not ours is left to the next program.
 #[inline(always)]
-fn run<F: FamilyMaps>(skb: *mut __sk_buff, hook: Hook) -> Answer {
-    let mut packet = Skb::new(skb);
-    match path::run::<F, _, _>(&mut packet, &Maps, hook) {
+fn answer(verdict: Verdict, skb: *mut __sk_buff) -> Answer {
+    match verdict {
         Verdict::Pass => TC_ACT_UNSPEC as u32 as u64,
+        Verdict::Open => OPEN as u64,
         Verdict::Drop(why) => TC_ACT_SHOT as u64 | (why as u64) << 32,
         Verdict::Reject(why) => REJECT as u64 | (why as u64) << 32,
-        Verdict::Forward(way) => packet.send(way).unwrap_or(TC_ACT_OK) as u32 as u64,
+        Verdict::Forward(way) => Skb::new(skb).send(way).unwrap_or(TC_ACT_OK) as u32 as u64,
     }
 }
 
 #[inline(never)]
-fn reject_ipv4(skb: *mut __sk_buff) -> i32 {
+fn reject_ipv4(skb: *mut __sk_buff) -> u64 {
     reject::<V4>(skb)
 }
 
 #[inline(never)]
-fn reject_ipv6(skb: *mut __sk_buff) -> i32 {
+fn reject_ipv6(skb: *mut __sk_buff) -> u64 {
     reject::<V6>(skb)
 }
 
 #[inline(always)]
-fn reject<F: Family>(skb: *mut __sk_buff) -> i32 {
-    let mut packet = Skb::new(skb);
-    let way = path::reject::<F, _>(&mut packet);
-    way.and_then(|way| packet.send(way)).unwrap_or(TC_ACT_SHOT)
+fn reject<F: Family>(skb: *mut __sk_buff) -> u64 {
+    let way = path::reject::<F, _>(&mut Skb::new(skb));
+    way.and_then(|way| Skb::new(skb).send(way)).unwrap_or(TC_ACT_SHOT) as u32 as u64
 }
 
 #[cfg(not(test))]

@@ -54,6 +54,11 @@ pub fn case<F: Net>(name: impl Into<String>, state: State<F>) -> Case<F> {
 }
 
 impl<F: Net> Case<F> {
+    /// Under another name: for a case that goes on from another.
+    pub fn named(self, name: impl Into<String>) -> Self {
+        Case { name: name.into(), ..self }
+    }
+
     /// Later packets meet programs with these settings.
     pub fn on(self, settings: Settings) -> Self {
         Case { settings, ..self }

@@ -4,9 +4,11 @@ mod choice;
 mod clash;
 mod foreign;
 mod forward;
+mod frontends;
 mod hairpin;
 mod lifecycle;
 mod malformed;
+mod refused;
 
 use lb_common::{
     abi::{ReachKind, ReachRow},
@@ -36,6 +38,8 @@ pub fn all<F: Net>() -> Vec<Case<F>> {
         clash::cases(),
         foreign::cases(),
         malformed::cases(),
+        frontends::cases(),
+        refused::cases(),
     ]
     .concat()
 }

@@ -179,6 +179,7 @@ impl Loaded {
         let name = match protocol {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
         };
         bench.measure(options, &mut |kind, mean| {
             means.entry((kind, F::NAME, name, flows)).or_default().push(mean);

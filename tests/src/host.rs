@@ -11,7 +11,7 @@ use lb_common::{
         AffinityKey, AffinityRow, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
         FrontendRow, ReachRow, ServiceRow, SetRow, Settings, SlotRow, Traffic,
     },
-    path::{self, Common, Insert, InsertError, Packet, SumKind, Tables, Verdict},
+    path::{self, Common, Insert, InsertError, Packet, SumKind, Tables, Turn, Verdict},
     wire::{Ethernet, Protocol, checksum::fold16},
 };
 
@@ -51,7 +51,14 @@ fn run_on<F: Net>(state: &State<F>, at: At, mut packet: Bytes) -> (Verdict, Outc
     let tables = Host::new(state, at.settings);
     let verdict = match packet.load::<u16>(12) {
         Some(ethertype) if ethertype == F::ETHERTYPE => {
-            match path::run::<F, _, _>(&mut packet, &tables, at.hook) {
+            let mut verdict = path::run::<F, _, _>(&mut packet, &tables, at.hook, Turn::First);
+            if verdict == Verdict::Open {
+                verdict = path::open::<F, _, _>(&mut packet, &tables, at.hook);
+            }
+            if verdict == Verdict::Open {
+                verdict = path::run::<F, _, _>(&mut packet, &tables, at.hook, Turn::Second);
+            }
+            match verdict {
                 Verdict::Reject(why) => {
                     path::reject::<F, _>(&mut packet).map_or(Verdict::Drop(why), Verdict::Forward)
                 }

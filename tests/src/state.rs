@@ -1,6 +1,6 @@
 //! What the maps hold while a packet is seen, as data.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use lb_common::{
     abi::{
@@ -45,7 +45,7 @@ pub struct State<F: Net> {
     /// Whose backends clients get again.
     pub affinity: Affinity<F>,
     /// Source ranges, with their prefix lengths without the set's bits.
-    pub ranges: BTreeSet<(u32, RangeKey<F>)>,
+    pub ranges: HashSet<(u32, RangeKey<F>)>,
 }
 
 impl<F: Net> Default for State<F> {
@@ -60,7 +60,7 @@ impl<F: Net> Default for State<F> {
             backends: BTreeMap::new(),
             flows: HashMap::new(),
             affinity: HashMap::new(),
-            ranges: BTreeSet::new(),
+            ranges: HashSet::new(),
         }
     }
 }
@@ -163,6 +163,9 @@ pub fn on(bridge: Bridge, way_back: ReachKind) -> Settings {
         cidrs4: [Cidr::NONE; MAX_CIDRS],
         cidrs6: [Cidr::NONE; MAX_CIDRS],
         lifetimes: Lifetimes::SECONDS,
+        netns_cookie: [0; 2],
+        host4: Default::default(),
+        host6: Default::default(),
     }
 }
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use aya::programs::SchedClassifier;
+use aya::programs::{CgroupSockAddr, ProgramInfo, SchedClassifier};
 use lb_common::abi::{ReachKind, Settings};
+use lb_user::attach::cgroup;
 use serde::Serialize;
 
 use crate::{
@@ -43,13 +44,24 @@ pub fn efforts() -> Result<BTreeMap<String, Effort>> {
             let program: &mut SchedClassifier =
                 ebpf.program_mut(name).context("no such program")?.try_into()?;
             program.load().with_context(|| format!("the verifier refuses {name} with {settings:?}"))?;
-            let info = program.info()?;
-            let effort = efforts.entry(name.to_owned()).or_default();
-            let bytes = info.size_translated().context("the kernel hides instructions")?;
-            let verified = info.verified_instruction_count().context("the kernel does not count")?;
-            effort.instructions = effort.instructions.max(bytes / 8);
-            effort.verified = effort.verified.max(verified);
+            add(&mut efforts, name, &program.info()?)?;
         }
     }
+    let settings = on(BRIDGE, ReachKind::Host);
+    let mut ebpf = kernel::load(&object, &settings, kernel::FLOWS)?;
+    for name in cgroup::PROGRAMS {
+        let program: &mut CgroupSockAddr = ebpf.program_mut(name).context("no such program")?.try_into()?;
+        program.load().with_context(|| format!("the verifier refuses {name}"))?;
+        add(&mut efforts, name, &program.info()?)?;
+    }
     Ok(efforts)
+}
+
+fn add(efforts: &mut BTreeMap<String, Effort>, name: &str, info: &ProgramInfo) -> Result<()> {
+    let effort = efforts.entry(name.to_owned()).or_default();
+    let bytes = info.size_translated().context("the kernel hides instructions")?;
+    let verified = info.verified_instruction_count().context("the kernel does not count")?;
+    effort.instructions = effort.instructions.max(bytes / 8);
+    effort.verified = effort.verified.max(verified);
+    Ok(())
 }

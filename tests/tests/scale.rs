@@ -10,14 +10,15 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use ipnet::IpNet;
 use lb_common::abi::{ReachKind, ReachRow, SetRow, SlotRow, Word};
 use lb_tests::node::Node;
 use lb_user::{
     apply::{Rows, apply},
-    compile::{Frontend, compile},
+    compile::{Frontend, NodeFacts, WantedFrontend, compile},
     maps::Sizes,
     model::{Model, diff},
-    plan::{self, FoundBackend, Ids, Mirror, Ways},
+    plan::{self, FoundBackend, Ids, Mirror, Tuning, Ways},
     sources::file,
 };
 
@@ -104,12 +105,28 @@ impl Rows for Counted {
     fn backend_word(&mut self, _: bool, _: u32, _: Word) {
         self.writes += 1;
     }
-    fn insert_frontend(&mut self, _: &Frontend, _: u32) -> io::Result<()> {
+    fn insert_frontend(&mut self, _: &WantedFrontend, _: u32) -> io::Result<()> {
         self.writes += 1;
         Ok(())
     }
     fn delete_frontend(&mut self, _: &Frontend) -> io::Result<()> {
         self.writes += 1;
+        Ok(())
+    }
+    fn insert_address(&mut self, _: IpAddr) -> io::Result<()> {
+        self.writes += 1;
+        Ok(())
+    }
+    fn delete_address(&mut self, _: IpAddr) -> io::Result<()> {
+        self.writes += 1;
+        Ok(())
+    }
+    fn insert_ranges(&mut self, _: u32, ranges: &[IpNet]) -> io::Result<()> {
+        self.writes += ranges.len() as u64;
+        Ok(())
+    }
+    fn delete_ranges(&mut self, _: u32, ranges: &[IpNet]) -> io::Result<()> {
+        self.writes += ranges.len() as u64;
         Ok(())
     }
 }
@@ -127,17 +144,20 @@ fn one_more_than(count: u32) -> Result<(Counted, Duration)> {
     let mut mirror = Mirror::new(Ids::of(Sizes { services: 2 * SERVICES, flows: 1024 }));
     let model =
         |count| -> Result<Model> { Ok(file::parse(&[(PathBuf::from("c.yaml"), config(count))])?.model) };
-    let mut old = Model::default();
+    let (mut old, node) = (Model::default(), NodeFacts::default());
+    let tuning = Tuning { seed: 1, hz: 100, tick_shift: 7 };
     let mut pass = |mut new: Model| -> Result<(Counted, Duration)> {
         let mut rows = Counted::default();
         let changed = diff::changes(&old, &mut new);
         let start = Instant::now();
         for wanted in
-            changed.iter().filter_map(|name| new.services.get(name)).flat_map(|found| compile(found))
+            changed.iter().filter_map(|name| new.services.get(name)).flat_map(|found| compile(found, &node))
         {
-            let steps = plan::service(&mut mirror, &wanted, &Anywhere, 1)?;
+            let steps = plan::service(&mut mirror, &wanted, &Anywhere, tuning)?;
             apply(&mut rows, &mut mirror, &steps)?;
         }
+        let steps = plan::addresses(&mut mirror, &node.own);
+        apply(&mut rows, &mut mirror, &steps)?;
         let took = start.elapsed();
         old = new;
         Ok((rows, took))

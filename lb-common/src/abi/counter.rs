@@ -54,6 +54,8 @@ counters! {
     SourceRange = "source-not-allowed",
     /// An address of `serviceCIDRs` that no service has; dropped.
     Unowned = "unowned-address",
+    /// Rows of the service are being replaced under the packet; dropped, the client tries again.
+    Unsettled = "service-changing",
     /// No way to the backend is known; dropped.
     Unreachable = "backend-unreachable",
     /// The flow could not be recorded; dropped.

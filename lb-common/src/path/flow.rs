@@ -47,7 +47,7 @@ pub fn request<F: Family, P: Packet, T: Tables<F>>(
     known: FlowRow<F>,
 ) -> FlowRow<F> {
     let bits = if parsed.flags.finishes() { flow_bits::FIN_CLIENT } else { 0 };
-    keep(tables, parsed, row, &known, bits, || reply_row(tables, hook, packet, parsed, &known));
+    keep(tables, parsed, row, &known, bits, || reply_row(tables, hook, packet.ifindex(), parsed, &known));
     known
 }
 
@@ -73,20 +73,22 @@ pub fn open<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     parsed: &Parsed<F>,
     old: Option<&Cell<FlowRow<F>>>,
-) -> Result<FlowRow<F>, Counter> {
+) -> Result<(), Counter> {
     let target = select::target(tables, &parsed.key)?;
-    let mut stop = Counter::NoBackend;
+    let offer = select::offer(tables, &parsed.key, target)?;
+    let mut stop = Counter::Unsettled;
     for attempt in 0..select::TRIES {
-        let Some(choice) = select::backend(tables, &parsed.key, target, attempt)? else { continue };
+        let Some(choice) = select::backend(tables, &offer, attempt) else { continue };
         // A tuple that is another flow's at this backend: first another backend, then another port.
-        let port = attempt.saturating_sub(1);
+        let port = if attempt < 2 { 0 } else { 1 + offer.hash.wrapping_add(attempt) % OTHER_PORTS };
+        let old = if attempt == 0 { old } else { None };
         match record(packet, tables, hook, parsed, old, &choice, port) {
-            Ok(row) => {
-                if choice.keep {
-                    select::keep(tables, parsed.key.src, target.service, choice.backend);
+            Ok(()) => {
+                if offer.keep {
+                    select::keep(tables, parsed.key.src, offer.service, choice.backend);
                 }
                 tables.count(Counter::NewFlow);
-                return Ok(row);
+                return Ok(());
             }
             Err(Counter::Clash) => stop = Counter::Clash,
             Err(other) => return Err(other),
@@ -94,6 +96,9 @@ pub fn open<F: Family, P: Packet, T: Tables<F>>(
     }
     Err(stop)
 }
+
+/// How many ports besides its own a client can have on the backend's side.
+const OTHER_PORTS: u32 = flow_bits::PORT_MASK;
 
 /// Records both rows of a new flow, the reply's first: the request's is what later packets go by.
 #[inline(always)]
@@ -105,7 +110,8 @@ fn record<F: Family, P: Packet, T: Tables<F>>(
     old: Option<&Cell<FlowRow<F>>>,
     choice: &Choice<'_, F>,
     port: u32,
-) -> Result<FlowRow<F>, Counter> {
+) -> Result<(), Counter> {
+    let ifindex = packet.ifindex();
     let backend = choice.row;
     // SCTP's checksum covers ports.
     let port = if parsed.protocol == Protocol::Sctp { 0 } else { port };
@@ -118,14 +124,14 @@ fn record<F: Family, P: Packet, T: Tables<F>>(
         addr: backend.addr,
         port: backend.port,
         mac: parsed.source,
-        ifindex: packet.ifindex(),
+        ifindex,
     };
-    let reply = reply_row(tables, hook, packet, parsed, &request);
+    let reply = reply_row(tables, hook, ifindex, parsed, &request);
     let reply_key = twin(&translated(&parsed.key, &request), zone);
     if let Some(old) = old
         && begin_again(tables, old, &request, &reply_key, &reply)
     {
-        return Ok(request);
+        return Ok(());
     }
     match tables.insert_flow(reply_key, reply, Insert::New) {
         Ok(()) => {}
@@ -141,7 +147,7 @@ fn record<F: Family, P: Packet, T: Tables<F>>(
         tables.remove_flow(&reply_key);
         return Err(Counter::TableFull);
     }
-    Ok(request)
+    Ok(())
 }
 
 /// A client that uses its port again gets the same backend again, most of the time: then both rows are
@@ -248,10 +254,10 @@ fn twin<F: Family>(to: &FlowKey<F>, zone: u16) -> FlowKey<F> {
 
 /// The reply row of the flow whose request is `parsed`.
 #[inline(always)]
-fn reply_row<F: Family, P: Packet, T: Common>(
+fn reply_row<F: Family, T: Common>(
     tables: &T,
     hook: Hook,
-    packet: &P,
+    ifindex: u32,
     parsed: &Parsed<F>,
     request: &FlowRow<F>,
 ) -> FlowRow<F> {
@@ -266,7 +272,7 @@ fn reply_row<F: Family, P: Packet, T: Common>(
         addr: parsed.key.dst,
         port: parsed.key.dst_port,
         mac: parsed.source,
-        ifindex: packet.ifindex(),
+        ifindex,
     }
 }
 

@@ -1,8 +1,8 @@
 //! The way of a packet, written once and compiled into every kernel program and into the host tests.
 //!
 //! ```text
-//! parse -> flow table -> service -> select backend -> rewrite -> forward
-//!               |  hit: straight to rewrite                         |
+//! parse -> flow table -> service -> select backend -> rewrite -> forward     or, at any point,
+//!               |  hit: straight to rewrite                         |        pass, drop, reject
 //!               `---------------------------------------------------'
 //! ```
 //! Nothing here knows of aya, of maps or of sockets: packets come in as [`Packet`], everything that is
@@ -24,7 +24,7 @@ pub use socket::{Access, Peer, Socket, Sockets, connect, send, shown};
 pub use tables::{Common, Insert, InsertError, Packet, SumKind, Tables, interest_hash};
 
 use crate::{
-    abi::{Counter, ReachKind},
+    abi::{Counter, FlowRow, ReachKind},
     family::Family,
 };
 use parse::Parsed;
@@ -84,29 +84,59 @@ pub enum Verdict {
     Pass,
     /// Dropped, and why.
     Drop(Counter),
+    /// Not decided: [`open`] does.
+    Open,
     /// Answered by [`reject`], and why.
     Reject(Counter),
     /// Rewritten; it goes on its way.
     Forward(Way),
 }
 
-/// Decides and carries out what one packet of family `F` gets, and counts the outcome.
-#[inline(always)]
-pub fn run<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
-    let stop = match translate(packet, tables, hook) {
-        Ok(way) => return Verdict::Forward(way),
-        Err(stop) => stop,
-    };
-    tables.count(stop);
-    verdict(stop)
+/// How often a packet has been on the path.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It is new.
+    First,
+    /// [`open`] has recorded its flow.
+    Second,
 }
 
+/// Decides and carries out what one packet of family `F` gets, and counts the outcome. Only a packet that
+/// needs a new flow comes back: [`open`] records one, then it is on the path again, as of a known flow.
+///
+/// Two functions, because both in one exceed the stack of a kernel program; known flows are the faster for it.
 #[inline(always)]
-fn translate<F: Family, P: Packet, T: Tables<F>>(
+pub fn run<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     hook: Hook,
-) -> Result<Way, Counter> {
+    turn: Turn,
+) -> Verdict {
+    conclude(travel(packet, tables, hook, turn), tables)
+}
+
+/// Records the flow of a packet that came back with [`Verdict::Open`], and says the same again where that
+/// was done: now [`run`] takes it.
+#[inline(always)]
+pub fn open<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
+    conclude(begin(packet, tables, hook), tables)
+}
+
+#[inline(always)]
+fn conclude<T: Common>(way: Result<Verdict, Counter>, tables: &T) -> Verdict {
+    way.unwrap_or_else(|stop| {
+        tables.count(stop);
+        verdict(stop)
+    })
+}
+
+#[inline(always)]
+fn travel<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    hook: Hook,
+    turn: Turn,
+) -> Result<Verdict, Counter> {
     let frame = parse::frame::<F, P>(packet)?;
     let key = frame.key(tables.settings().zone as u16);
     if !tables.interesting(interest_hash(key.dst, 0))
@@ -117,32 +147,56 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
     }
     let parsed = Parsed::new(packet, &frame, key)?;
     let found = tables.flow(&key).map(|row| (row, row.get()));
-    let (row, onward, outcome) = match found {
+    match found {
         Some((row, known)) if known.is_reply() => {
             if known.expired(parsed.protocol, tables.now(), &tables.settings().lifetimes) {
                 return Err(Counter::NotOurs);
             }
             let onward = forward::to_client(packet, hook, &parsed, &known)?;
-            (flow::reply(tables, &parsed, row, known), onward, Counter::Reply)
+            let known = flow::reply(tables, &parsed, row, known);
+            translate(packet, tables, &parsed, &known, &onward, Counter::Reply)
         }
-        _ if hook.is_egress() => return Err(Counter::WrongHook),
-        _ => {
-            let row = match found {
-                Some((row, known)) if flow::usable(tables, &parsed, &known) => {
-                    flow::request(packet, tables, hook, &parsed, row, known)
-                }
-                _ => flow::open(packet, tables, hook, &parsed, found.map(|(row, _)| row))?,
-            };
-            let (word, backend) = tables.backend(row.backend.low).ok_or(Counter::NoBackend)?;
+        _ if hook.is_egress() => Err(Counter::WrongHook),
+        Some((row, known)) if turn == Turn::Second || flow::usable(tables, &parsed, &known) => {
+            let known = flow::request(packet, tables, hook, &parsed, row, known);
+            let (word, backend) = tables.backend(known.backend.low).ok_or(Counter::Unsettled)?;
             let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
-            let onward = forward::to_backend(packet, tables, hook, &parsed, &reach, row.is_hairpin())?;
+            let onward = forward::to_backend(packet, tables, hook, &parsed, &reach, known.is_hairpin())?;
             tables.account(backend.service, packet.size());
-            (row, onward, Counter::Request)
+            translate(packet, tables, &parsed, &known, &onward, Counter::Request)
         }
-    };
-    rewrite::rewrite(packet, &parsed, &flow::translated(&key, &row), &onward)?;
+        // What has just been recorded is gone again: the table is that full.
+        _ if turn == Turn::Second => Err(Counter::TableFull),
+        _ => Ok(Verdict::Open),
+    }
+}
+
+#[inline(always)]
+fn begin<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    hook: Hook,
+) -> Result<Verdict, Counter> {
+    let frame = parse::frame::<F, P>(packet)?;
+    let key = frame.key(tables.settings().zone as u16);
+    let parsed = Parsed::new(packet, &frame, key)?;
+    flow::open(packet, tables, hook, &parsed, tables.flow(&key))?;
+    Ok(Verdict::Open)
+}
+
+/// Gives a packet what its flow's row says.
+#[inline(always)]
+fn translate<F: Family, P: Packet, T: Common>(
+    packet: &mut P,
+    tables: &T,
+    parsed: &Parsed<F>,
+    row: &FlowRow<F>,
+    onward: &forward::Onward,
+    outcome: Counter,
+) -> Result<Verdict, Counter> {
+    rewrite::rewrite(packet, parsed, &flow::translated(&parsed.key, row), onward)?;
     tables.count(outcome);
-    Ok(onward.way)
+    Ok(Verdict::Forward(onward.way))
 }
 
 /// Every outcome that is not a translation has one verdict.
@@ -153,6 +207,7 @@ fn verdict(stop: Counter) -> Verdict {
         Counter::NoLocalBackend
         | Counter::SourceRange
         | Counter::Unowned
+        | Counter::Unsettled
         | Counter::Unreachable
         | Counter::TableFull
         | Counter::Clash

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// How many slots are tried when a chosen backend can't take the flow.
-pub const TRIES: u32 = 6;
+pub const TRIES: u32 = 3;
 
 /// The hash that picks a slot: every node with the same seed picks the same for a 5-tuple.
 #[inline(always)]
@@ -34,14 +34,29 @@ pub struct Target {
     pub kind: FrontendKind,
 }
 
+/// The backends that a client may get, and which of them it is to get. All that is decided once for a new
+/// flow, so that the tries after it are few instructions: the verifier walks each of them.
+#[derive(Copy, Clone)]
+pub struct Offer {
+    /// The service row.
+    pub service: u32,
+    /// Whether the client is to get the same backend again.
+    pub keep: bool,
+    /// Names a slot, and another port of the client where one is needed.
+    pub hash: u32,
+    scope: Scope,
+    first: u32,
+    len: u32,
+    /// The backend that the client had; generation 0: none.
+    kept: BackendRef,
+}
+
 /// A backend that takes new flows.
 pub struct Choice<'a, F: Family> {
     /// Its id and generation.
     pub backend: BackendRef,
     /// Its row.
     pub row: &'a BackendRow<F>,
-    /// The client is to get it again.
-    pub keep: bool,
 }
 
 /// The service that a packet to `key`'s destination is for, or what becomes of it without one.
@@ -78,28 +93,27 @@ pub fn scope(kind: FrontendKind, set: &SetRow, outside: bool) -> Scope {
     if local { Scope::Local } else { Scope::Cluster }
 }
 
-/// The backend of the `attempt`-th try for a new flow; `Ok(None)`: this one can't, try again.
+/// What a target offers to a client, or why not.
 #[inline(always)]
-pub fn backend<'a, F: Family, T: Tables<F>>(
-    tables: &'a T,
+pub fn offer<F: Family, T: Tables<F>>(
+    tables: &T,
     key: &FlowKey<F>,
     target: Target,
-    attempt: u32,
-) -> Result<Option<Choice<'a, F>>, Counter> {
+) -> Result<Offer, Counter> {
     let settings = tables.settings();
-    let service = target.service;
-    let word = tables.service(service).ok_or(Counter::NoBackend)?;
-    let set = tables.set(word.low).ok_or(Counter::NoBackend)?;
+    let Target { service, kind } = target;
+    let word = tables.service(service).ok_or(Counter::Unsettled)?;
+    let set = tables.set(word.low).ok_or(Counter::Unsettled)?;
     if set.service != service {
-        return Ok(None); // The set was given away between two reads: look again.
+        return Err(Counter::Unsettled);
     }
-    if target.kind == FrontendKind::LoadBalancer
+    if kind == FrontendKind::LoadBalancer
         && set.source_ranges != 0
         && !tables.in_range(set.source_ranges, key.src)
     {
         return Err(Counter::SourceRange);
     }
-    let scope = scope(target.kind, &set, settings.outside != 0);
+    let scope = scope(kind, &set, settings.outside != 0);
     let (first, len) = match scope {
         Scope::Cluster => (set.first, set.len),
         Scope::Local => (set.local_first, set.local_len),
@@ -108,51 +122,45 @@ pub fn backend<'a, F: Family, T: Tables<F>>(
         return Err(if set.len == 0 { Counter::NoBackend } else { Counter::NoLocalBackend });
     }
     let keep = set.affinity != 0;
-    if keep && attempt == 0 {
-        let kept = kept(tables, key.src, service, scope, set.affinity);
-        if kept.is_some() {
-            return Ok(kept);
+    let (mut kept, mut hash) = (BackendRef::default(), slot_hash(key, settings.hash_seed));
+    if keep {
+        hash = client_hash(key.src, settings.hash_seed);
+        if let Some(known) = tables.affinity(&AffinityKey { client: key.src, service })
+            && tables.now().wrapping_sub(known.seen) <= set.affinity
+        {
+            kept = known.backend;
         }
-    }
-    let hash = if keep {
-        client_hash(key.src, settings.hash_seed)
     } else if set.flags & set_flags::RANDOM != 0 {
-        tables.random()
-    } else {
-        slot_hash(key, settings.hash_seed)
-    };
-    // Another try starts elsewhere in the table. The product maps 32 bits evenly onto the length.
-    let hash = hash.wrapping_add(attempt.wrapping_mul(0x9e37_79b9));
-    let index = first.wrapping_add(((hash as u64 * len as u64) >> 32) as u32);
-    let slot = tables.slot(index).ok_or(Counter::NoBackend)?;
-    if slot.service != service {
-        return Ok(None);
+        hash = tables.random();
     }
-    let Some((word, row)) = tables.backend(slot.backend) else { return Ok(None) };
-    if !word.takes(scope) || row.service != service {
-        return Ok(None);
-    }
-    let backend = BackendRef { low: slot.backend, generation: word.0.generation };
-    Ok(Some(Choice { backend, row, keep }))
+    Ok(Offer { service, keep, hash, scope, first, len, kept })
 }
 
-/// The backend that a client had, if it may have it again: affinity never overrules that a backend takes
-/// no new flows.
+/// The backend of the `attempt`-th try for a new flow; `None`: this one can't, try again. Affinity never
+/// overrules that a backend takes no new flows.
 #[inline(always)]
-fn kept<'a, F: Family, T: Tables<F>>(
+pub fn backend<'a, F: Family, T: Tables<F>>(
     tables: &'a T,
-    client: F::Addr,
-    service: u32,
-    scope: Scope,
-    timeout: u32,
+    offer: &Offer,
+    attempt: u32,
 ) -> Option<Choice<'a, F>> {
-    let known = tables.affinity(&AffinityKey { client, service })?;
-    if tables.now().wrapping_sub(known.seen) > timeout {
-        return None;
+    let mut wanted = offer.kept;
+    if attempt != 0 || wanted.generation == 0 {
+        // Another try starts elsewhere in the table. The product maps 32 bits evenly onto the length.
+        let hash = offer.hash.wrapping_add(attempt.wrapping_mul(0x9e37_79b9));
+        let index = offer.first.wrapping_add(((hash as u64 * offer.len as u64) >> 32) as u32);
+        let slot = tables.slot(index)?;
+        if slot.service != offer.service {
+            return None;
+        }
+        wanted = BackendRef { low: slot.backend, generation: 0 };
     }
-    let (word, row) = tables.backend(known.backend.low)?;
-    let same = word.0.generation == known.backend.generation && row.service == service;
-    (same && word.takes(scope)).then_some(Choice { backend: known.backend, row, keep: true })
+    let (word, row) = tables.backend(wanted.low)?;
+    let generation = word.0.generation;
+    let same = wanted.generation == 0 || wanted.generation == generation;
+    let takes = word.takes(offer.scope) && row.service == offer.service;
+    let backend = BackendRef { low: wanted.low, generation };
+    (same && takes).then_some(Choice { backend, row })
 }
 
 /// Notes whose backend a client is to get again; the timeout begins anew with each flow.

@@ -83,7 +83,7 @@ fn access<F: Family, T: Tables<F>>(tables: &T, outcome: Result<Counter, Counter>
     };
     tables.count(outcome);
     match verdict(outcome) {
-        Verdict::Pass | Verdict::Forward(_) => Access::Granted,
+        Verdict::Pass | Verdict::Open | Verdict::Forward(_) => Access::Granted,
         Verdict::Reject(_) => Access::Refused,
         Verdict::Drop(_) => Access::Unreachable,
     }
@@ -145,7 +145,8 @@ fn flow_of<F: Family, S: Socket<F>, T: Tables<F>>(socket: &S, tables: &T) -> Res
     })
 }
 
-/// A backend for a new flow.
+/// A backend for a new flow. Rows that are replaced meanwhile are looked at again: an application does not
+/// try again as a packet's sender does.
 #[inline(always)]
 fn choose<'a, F: Family, T: Tables<F>>(
     tables: &'a T,
@@ -153,13 +154,17 @@ fn choose<'a, F: Family, T: Tables<F>>(
     target: select::Target,
 ) -> Result<(BackendRef, &'a BackendRow<F>), Counter> {
     for attempt in 0..select::TRIES {
-        let Some(choice) = select::backend(tables, flow, target, attempt)? else { continue };
-        if choice.keep {
+        let offer = match select::offer(tables, flow, target) {
+            Err(Counter::Unsettled) => continue,
+            offer => offer?,
+        };
+        let Some(choice) = select::backend(tables, &offer, attempt) else { continue };
+        if offer.keep {
             select::keep(tables, flow.src, target.service, choice.backend);
         }
         return Ok((choice.backend, choice.row));
     }
-    Err(Counter::NoBackend)
+    Err(Counter::Unsettled)
 }
 
 /// The backend that a socket had, if it still serves the service.
@@ -195,3 +200,6 @@ fn remember<F: Family, S: Socket<F>, T: Sockets<F>>(
 fn key_of<F: Family, S: Socket<F>>(socket: &S, peer: Peer<F>, end: SocketEnd) -> SocketKey<F> {
     SocketKey { cookie: socket.cookie(), addr: peer.addr, port: peer.port, end: end as u16 }
 }
+
+#[cfg(test)]
+mod tests;

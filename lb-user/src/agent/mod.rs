@@ -34,7 +34,7 @@ use crate::{
 };
 use control::{Control, Served};
 use kept::Kept;
-pub use options::Options;
+pub use options::{Options, SocketLb};
 use ports::Ports;
 use programs::Programs;
 use resolver::Resolver;
@@ -47,6 +47,11 @@ pub async fn run(options: Options) -> Result<()> {
     let watched = sources::watch::watch(&options.config);
     // Everything that can be wrong with the input comes before the first change.
     let loaded = sources::file::load(&options.config)?;
+    if options.socket_lb == SocketLb::All {
+        bail!(
+            "--socket-lb all is not there yet: pods are served at their ports of the bridge; use host, or off"
+        );
+    }
     let missing = missing_capabilities();
     if !missing.is_empty() {
         bail!(
@@ -105,12 +110,12 @@ pub async fn run(options: Options) -> Result<()> {
 
     let host = node::primary(&loaded.model, &ports.view(watcher.world()));
     load(&mut control, &ports, &watcher, loaded);
-    ports.update(watcher.world(), &mut control.view)?;
     let cookie = netns_cookie().context("asking for the network namespace's cookie")?;
     ports.programs().serve_sockets(cookie, host);
     let mut sockets = Sockets::open(&pins)?;
     control.view.socket_lb = sockets.attach(options.socket_lb, ports.programs())?;
     control.tell_sockets(&mut sockets);
+    ports.update(watcher.world(), &mut control.view)?;
     control.write_view();
     give_back_memory();
     info!("ready: {} services on {}", control.model.services.len(), options.bridges.join(", "));

@@ -43,6 +43,8 @@ pub enum Forward {
 pub enum SocketLb {
     /// Those of the host's own network namespace.
     Host,
+    /// Those of pods, too. Not there yet.
+    All,
     /// None: processes of the host do not reach services.
     Off,
 }

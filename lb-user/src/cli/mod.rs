@@ -14,10 +14,7 @@ use clap_complete::Shell;
 pub use output::Format;
 
 use crate::{
-    agent::{
-        self, Options,
-        options::{Forward, SocketLb},
-    },
+    agent::{self, Options, SocketLb, options::Forward},
     maps::Pins,
 };
 

@@ -1,10 +1,10 @@
 //! Maps in memory: filled by `apply` like the kernel's, read by the decision core like the kernel's.
 //!
 //! They hold what a config asks for and nothing that packets leave behind: whoever asks is a client that
-//! nobody has seen, and its packet leaves no trace.
+//! nobody has seen, and what its packet leaves is gone with the try.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, OnceCell},
     collections::{HashMap, HashSet},
     io,
     net::IpAddr,
@@ -219,17 +219,22 @@ impl Rows for Memory {
     }
 }
 
-/// The maps as a program of one hook sees them.
-pub struct Tried<'a> {
+/// A row of the flow table with its key.
+type Recorded<F> = (FlowKey<F>, Cell<FlowRow<F>>);
+
+/// The maps as a program of one hook sees them while one packet is tried.
+pub struct Tried<'a, F: Family> {
     memory: &'a Memory,
     settings: Settings,
     stop: Cell<Option<Counter>>,
+    /// Both rows of the packet's flow, once it is recorded.
+    flows: [OnceCell<Recorded<F>>; 2],
 }
 
-impl<'a> Tried<'a> {
+impl<'a, F: Family> Tried<'a, F> {
     /// With what would be fixed at load.
     pub fn new(memory: &'a Memory, settings: Settings) -> Self {
-        Tried { memory, settings, stop: Cell::new(None) }
+        Tried { memory, settings, stop: Cell::new(None), flows: Default::default() }
     }
 
     /// The outcome that was counted last: why the packet ended where it did.
@@ -238,7 +243,7 @@ impl<'a> Tried<'a> {
     }
 }
 
-impl Common for Tried<'_> {
+impl<F: Family> Common for Tried<'_, F> {
     fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -279,15 +284,26 @@ impl Common for Tried<'_> {
     fn account(&self, _service: u32, _bytes: u32) {}
 }
 
-impl<F: Sided> Tables<F> for Tried<'_> {
-    fn flow(&self, _key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>> {
-        None
+impl<F: Sided> Tables<F> for Tried<'_, F> {
+    fn flow(&self, key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>> {
+        let mut rows = self.flows.iter().filter_map(OnceCell::get);
+        rows.find(|(known, _)| known == key).map(|(_, row)| row)
     }
 
-    fn insert_flow(&self, _key: FlowKey<F>, _row: FlowRow<F>, _how: Insert) -> Result<(), InsertError> {
-        Ok(())
+    fn insert_flow(&self, key: FlowKey<F>, row: FlowRow<F>, how: Insert) -> Result<(), InsertError> {
+        match (Tables::flow(self, &key), how) {
+            (Some(_), Insert::New) => return Err(InsertError::Exists),
+            (Some(known), Insert::Replace) => {
+                known.set(row);
+                return Ok(());
+            }
+            (None, _) => {}
+        }
+        let free = self.flows.iter().find(|place| place.get().is_none()).ok_or(InsertError::Full)?;
+        free.set((key, Cell::new(row))).map_err(|_| InsertError::Full)
     }
 
+    /// Only a stale row, or half a flow, is ever forgotten, and there is none.
     fn remove_flow(&self, _key: &FlowKey<F>) {}
 
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow> {
@@ -310,7 +326,7 @@ impl<F: Sided> Tables<F> for Tried<'_> {
     }
 }
 
-impl<F: Sided> Sockets<F> for Tried<'_> {
+impl<F: Sided> Sockets<F> for Tried<'_, F> {
     fn socket(&self, _key: &SocketKey<F>) -> Option<SocketRow<F>> {
         None
     }

@@ -17,7 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 use lb_common::{
     abi::Counter,
     family::{V4, V6},
-    path::{self, Access, Hook, Way},
+    path::{self, Access, Hook, Turn},
 };
 use serde::{Serialize, Serializer};
 
@@ -171,7 +171,7 @@ struct Asked {
 
 /// What the core made of the packet.
 struct Decision {
-    verdict: path::Verdict,
+    verdict: Verdict,
     /// The outcome it counted.
     counter: Counter,
     /// The packet afterwards.
@@ -205,7 +205,7 @@ pub fn explain(model: Model, question: &Question) -> Result<Explanation, Explain
 /// The decision core on what is asked about; `None`: there is no such packet.
 fn decide<F: Sided>(served: &Served, asked: &Asked) -> Option<Decision> {
     F::addr(asked.from.ip())?;
-    let tables = Tried::new(&served.memory, served.settings(asked.at, asked.from.ip()));
+    let tables = Tried::<F>::new(&served.memory, served.settings(asked.at, asked.from.ip()));
     match asked.at {
         At::Host => connect::<F>(&tables, asked),
         At::Port => packet::<F>(&tables, asked, Hook::PortIngress, served::CLIENT),
@@ -214,28 +214,41 @@ fn decide<F: Sided>(served: &Served, asked: &Asked) -> Option<Decision> {
 }
 
 /// A packet at a hook of a device.
-fn packet<F: Sided>(tables: &Tried<'_>, asked: &Asked, hook: Hook, ifindex: u32) -> Option<Decision> {
+fn packet<F: Sided>(tables: &Tried<'_, F>, asked: &Asked, hook: Hook, ifindex: u32) -> Option<Decision> {
     let to = SocketAddr::new(asked.to.address, asked.to.port);
     let mut packet = Bytes::first(asked.from, to, asked.to.protocol, ifindex)?;
-    let verdict = path::run::<F, _, _>(&mut packet, tables, hook);
+    let mut verdict = path::run(&mut packet, tables, hook, Turn::First);
+    if verdict == path::Verdict::Open {
+        verdict = path::open(&mut packet, tables, hook);
+    }
+    if verdict == path::Verdict::Open {
+        verdict = path::run(&mut packet, tables, hook, Turn::Second);
+    }
     let counter = tables.outcome()?;
     let after = packet.headers()?;
-    let answered = matches!(verdict, path::Verdict::Reject(_)) && path::reject::<F, _>(&mut packet).is_some();
+    let verdict = match verdict {
+        path::Verdict::Forward(_) => Verdict::Forward,
+        path::Verdict::Reject(_) => Verdict::Reject,
+        path::Verdict::Drop(_) => Verdict::Drop,
+        // The second turn opens nothing.
+        path::Verdict::Pass | path::Verdict::Open => Verdict::Pass,
+    };
+    let answered = verdict == Verdict::Reject && path::reject::<F, _>(&mut packet).is_some();
     let answer = if answered { packet.headers() } else { None };
     Some(Decision { verdict, counter, after, answer })
 }
 
 /// A socket of the host that connects; the packet it then sends is what comes after.
-fn connect<F: Sided>(tables: &Tried<'_>, asked: &Asked) -> Option<Decision> {
+fn connect<F: Sided>(tables: &Tried<'_, F>, asked: &Asked) -> Option<Decision> {
     let mut call = Call::<F>::new(asked.to)?;
     let access = path::connect(&mut call, tables);
     // What is no service's is not counted.
     let counter = tables.outcome().unwrap_or(Counter::NotOurs);
     let verdict = match access {
-        Access::Refused => path::Verdict::Reject(counter),
-        Access::Unreachable => path::Verdict::Drop(counter),
-        Access::Granted if counter == Counter::SocketConnected => path::Verdict::Forward(Way::Continue),
-        Access::Granted => path::Verdict::Pass,
+        Access::Refused => Verdict::Reject,
+        Access::Unreachable => Verdict::Drop,
+        Access::Granted if counter == Counter::SocketConnected => Verdict::Forward,
+        Access::Granted => Verdict::Pass,
     };
     let after = Headers {
         source: asked.from,

@@ -39,12 +39,7 @@ pub fn explanation(served: &Served, asked: &Asked, decision: &Decision) -> Expla
     let called = called(served, asked);
     let allowed = called.as_ref().filter(|_| decision.counter != Counter::SourceRange);
     let candidates = allowed.map(|called| Candidates::of(served, called));
-    let verdict = match decision.verdict {
-        path::Verdict::Forward(_) => Verdict::Forward,
-        path::Verdict::Reject(_) => Verdict::Reject,
-        path::Verdict::Drop(_) => Verdict::Drop,
-        path::Verdict::Pass => Verdict::Pass,
-    };
+    let verdict = decision.verdict;
     let forwarded = verdict == Verdict::Forward;
     let mut steps = vec![client(served, asked)];
     if let Some(called) = &called {
@@ -55,16 +50,13 @@ pub fn explanation(served: &Served, asked: &Asked, decision: &Decision) -> Expla
     }
     steps.extend(candidates.as_ref().map(Candidates::step));
     let candidates = candidates.unwrap_or_default();
-    match decision.verdict {
-        path::Verdict::Forward(_) => {
-            let choice = |called| choice(served, asked, called, candidates.sockets.len(), &decision.after);
-            steps.extend(called.as_ref().map(choice));
-            steps.push(rewrite(asked, &decision.after));
-            steps.push(way_out(served, asked, &decision.after));
-        }
-        path::Verdict::Reject(_) | path::Verdict::Drop(_) | path::Verdict::Pass => {
-            steps.extend(stops::steps(served, asked, decision));
-        }
+    if forwarded {
+        let choice = |called| choice(served, asked, called, candidates.sockets.len(), &decision.after);
+        steps.extend(called.as_ref().map(choice));
+        steps.push(rewrite(asked, &decision.after));
+        steps.push(way_out(served, asked, &decision.after));
+    } else {
+        steps.extend(stops::steps(served, asked, decision));
     }
     let snat = (forwarded && decision.after.source != asked.from).then(|| decision.after.source.to_string());
     let (frontend, kind) = called

@@ -76,8 +76,8 @@ impl Diag {
         Ok(found)
     }
 
-    /// Ends a socket: its calls return ECONNABORTED once, then it is not connected any more. Whether it
-    /// was there.
+    /// Ends a socket: it is not connected any more, and whoever receives from it hears ECONNABORTED once.
+    /// Whether it was there.
     pub fn destroy(&self, socket: &UdpSocket) -> io::Result<bool> {
         self.request(DESTROY, libc::NLM_F_ACK, socket.family, &socket.id)?;
         match self.answers(|_| {}) {

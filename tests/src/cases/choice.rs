@@ -32,22 +32,22 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
 
 /// Service 1 with no slot to choose from.
 fn no_slots<F: Net>() -> Case<F> {
-    case("no backend: dropped", State::default().service(1, &[(Tcp, VIP), (Udp, VIP)], &[]))
+    case("no backend: refused", State::default().service(1, &[(Tcp, VIP), (Udp, VIP)], &[]))
         .pod(RED, tcp(CLIENT, VIP).syn())
-        .drops(Counter::NoBackend)
+        .rejects(Counter::NoBackend)
         .pod(RED, udp(CLIENT, VIP))
-        .drops(Counter::NoBackend)
+        .rejects(Counter::NoBackend)
         .no_row(udp(CLIENT, VIP))
 }
 
 fn none_active<F: Net>() -> Case<F> {
-    case("no active backend: dropped", web())
+    case("slots of a set that is about to be replaced: dropped", web())
         .change(|state| state.set_state(1, BackendState::Draining))
         .pod(RED, tcp(CLIENT, VIP).syn())
-        .drops(Counter::NoBackend)
+        .drops(Counter::Unsettled)
         .change(|state| state.set_state(1, BackendState::Removed))
         .pod(RED, udp(CLIENT, VIP))
-        .drops(Counter::NoBackend)
+        .drops(Counter::Unsettled)
 }
 
 fn unreachable<F: Net>() -> Case<F> {
@@ -91,14 +91,14 @@ fn foreign_slot<F: Net>() -> Case<F> {
             state.slots.insert(slots_of(1), SlotRow { backend: 2, service: 2 });
         })
         .pod(RED, tcp(CLIENT, VIP).syn())
-        .drops(Counter::NoBackend)
+        .drops(Counter::Unsettled)
 }
 
 fn foreign_set<F: Net>() -> Case<F> {
     case("a set that was given to another service is not used", two())
         .change(|state| state.services.get_mut(&1).expect("service 1").low = 2)
         .pod(RED, tcp(CLIENT, VIP).syn())
-        .drops(Counter::NoBackend)
+        .drops(Counter::Unsettled)
 }
 
 fn foreign_backend<F: Net>() -> Case<F> {
@@ -107,7 +107,7 @@ fn foreign_backend<F: Net>() -> Case<F> {
             state.slots.insert(slots_of(1), SlotRow { backend: 2, service: 1 });
         })
         .pod(RED, tcp(CLIENT, VIP).syn())
-        .drops(Counter::NoBackend)
+        .drops(Counter::Unsettled)
 }
 
 fn one_protocol_only<F: Net>() -> Case<F> {

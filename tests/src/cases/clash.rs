@@ -3,14 +3,14 @@
 use lb_common::{
     abi::{Counter, Lifetimes, ReachKind},
     path::{Way::Peer, slot_hash},
-    wire::Protocol::{self, Tcp, Udp},
+    wire::Protocol::{self, Sctp, Tcp, Udp},
 };
 
 use super::{BACKEND, CLIENT, VIP, web};
 use crate::{
     case::{Case, case},
     family::Net,
-    packet::{Wire, of, tcp},
+    packet::{Wire, of, sctp, tcp},
     state::{BLUE, BRIDGE, GREEN, RED, State, on},
 };
 
@@ -20,9 +20,14 @@ const VIP2: &str = "10.96.0.11:80";
 const SPARE: &str = "10.244.1.4:8080";
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
-    let mut cases = vec![closing(), own_row_left()];
+    let mut cases = vec![closing(), own_row_left(), sctp_keeps_its_port()];
     for protocol in [Tcp, Udp] {
-        cases.extend([another_backend(protocol), no_other_backend(protocol), expired(protocol)]);
+        cases.extend([
+            another_backend(protocol),
+            another_port(protocol),
+            another_port_rebuilt(protocol),
+            expired(protocol),
+        ]);
     }
     cases
 }
@@ -60,15 +65,56 @@ fn another_backend<F: Net>(protocol: Protocol) -> Case<F> {
         .reply(Peer(RED.ifindex), VIP2, CLIENT)
 }
 
-fn no_other_backend<F: Net>(protocol: Protocol) -> Case<F> {
-    case(format!("clash: dropped where there is no other backend, {protocol:?}"), only_blue(&[2]))
+/// The client's port on the backend's side where its own is another flow's.
+const OTHER_PORT: &str = "10.244.1.2:40033";
+
+fn another_port<F: Net>(protocol: Protocol) -> Case<F> {
+    case(format!("clash: another port where there is no other backend, {protocol:?}"), only_blue(&[2]))
         .pod(RED, of(protocol, CLIENT, VIP))
         .opens(Peer(BLUE.ifindex), BACKEND)
         .pod(RED, of(protocol, CLIENT, VIP2))
-        .drops(Counter::Clash)
-        .no_row(of(protocol, CLIENT, VIP2))
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .but(|packet| packet.source(OTHER_PORT))
         .pod(BLUE, of(protocol, BACKEND, CLIENT))
         .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .pod(BLUE, of(protocol, BACKEND, OTHER_PORT))
+        .reply(Peer(RED.ifindex), VIP2, CLIENT)
+        .pod(RED, of(protocol, CLIENT, VIP2))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .but(|packet| packet.source(OTHER_PORT))
+}
+
+fn another_port_rebuilt<F: Net>(protocol: Protocol) -> Case<F> {
+    another_port(protocol)
+        .named(format!("clash: another port survives the loss of either row, {protocol:?}"))
+        .wait(1)
+        .loses(of(protocol, CLIENT, VIP2))
+        .pod(BLUE, of(protocol, BACKEND, OTHER_PORT))
+        .reply(Peer(RED.ifindex), VIP2, CLIENT)
+        .also(Counter::Rebuilt)
+        .wait(1)
+        .loses(of(protocol, BACKEND, OTHER_PORT))
+        .pod(RED, of(protocol, CLIENT, VIP2))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .but(|packet| packet.source(OTHER_PORT))
+        .also(Counter::Rebuilt)
+        .pod(BLUE, of(protocol, BACKEND, OTHER_PORT))
+        .reply(Peer(RED.ifindex), VIP2, CLIENT)
+}
+
+fn sctp_keeps_its_port<F: Net>() -> Case<F> {
+    let at = "10.244.1.3:80";
+    let state = State::default()
+        .service(1, &[(Sctp, VIP)], &[1])
+        .service(2, &[(Sctp, VIP2)], &[2])
+        .backend(1, 1, at, BRIDGE.zone, BLUE.reached(ReachKind::Peer))
+        .backend(2, 2, at, BRIDGE.zone, BLUE.reached(ReachKind::Peer));
+    case("clash: SCTP's checksum covers ports: dropped where there is no other backend", state)
+        .pod(RED, sctp(CLIENT, VIP))
+        .opens(Peer(BLUE.ifindex), at)
+        .pod(RED, sctp(CLIENT, VIP2))
+        .drops(Counter::Clash)
+        .no_row(sctp(CLIENT, VIP2))
 }
 
 fn closing<F: Net>() -> Case<F> {

@@ -51,7 +51,7 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
 fn established<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
     let (syn, syn_ack) = match protocol {
         Protocol::Tcp => (tcp(CLIENT, VIP).syn(), tcp(BACKEND, CLIENT).syn_ack()),
-        Protocol::Udp => (udp(CLIENT, VIP), udp(BACKEND, CLIENT)),
+        protocol => (of(protocol, CLIENT, VIP), of(protocol, BACKEND, CLIENT)),
     };
     case(name, web()).pod(RED, syn).opens(TO, BACKEND).pod(BLUE, syn_ack).reply(BACK, VIP, CLIENT)
 }

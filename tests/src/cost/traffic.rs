@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     family::Net,
-    packet::{Wire, of, tcp, udp},
+    packet::{Wire, of, tcp},
     state::{BLUE, BRIDGE, RED, State},
 };
 
@@ -97,7 +97,7 @@ fn address(client: u32) -> String {
 fn first(protocol: Protocol, from: &str, to: &str) -> Wire {
     match protocol {
         Protocol::Tcp => tcp(from, to).syn(),
-        Protocol::Udp => udp(from, to),
+        protocol => of(protocol, from, to),
     }
 }
 
@@ -121,6 +121,6 @@ pub fn keys<F: Net>(protocol: Protocol, client: u32) -> [FlowKey<F>; 2] {
 pub fn over<F: Net>(protocol: Protocol, row: FlowRow<F>) -> FlowRow<F> {
     match protocol {
         Protocol::Tcp => FlowRow { bits: row.bits | flow_bits::FIN_CLIENT | flow_bits::FIN_BACKEND, ..row },
-        Protocol::Udp => FlowRow { seen: row.seen.wrapping_sub(Lifetimes::SECONDS.udp_answered + 1), ..row },
+        _ => FlowRow { seen: row.seen.wrapping_sub(Lifetimes::SECONDS.udp_answered + 1), ..row },
     }
 }

@@ -7,6 +7,7 @@ mod ports;
 mod reload;
 mod restart;
 mod seen;
+mod sockets;
 mod tap;
 mod uninstall;
 
@@ -19,7 +20,16 @@ fn main() {
     let mut arguments = Arguments::from_args();
     // They load the same cores, and the death of the thread that started an agent ends the agent.
     arguments.test_threads = Some(1);
-    let all = [answers::ALL, forward::ALL, ports::ALL, reload::ALL, restart::ALL, seen::ALL, uninstall::ALL];
+    let all = [
+        answers::ALL,
+        forward::ALL,
+        ports::ALL,
+        reload::ALL,
+        restart::ALL,
+        seen::ALL,
+        sockets::ALL,
+        uninstall::ALL,
+    ];
     let trials = all.concat().into_iter().map(|(name, test): Test| {
         Trial::test(format!("e2e/{name}"), move || test().map_err(|error| Failed::from(format!("{error:#}"))))
     });

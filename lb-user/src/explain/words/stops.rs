@@ -2,10 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use lb_common::{abi::Counter, path};
+use lb_common::abi::Counter;
 
 use super::{
-    super::{Asked, At, Decision, Step, packet::Headers, served::Served},
+    super::{Asked, At, Decision, Step, Verdict, packet::Headers, served::Served},
     listed, show, step,
 };
 use crate::model::{Protocol, Service};
@@ -38,6 +38,7 @@ fn rule(served: &Served, asked: &Asked, counter: Counter) -> Option<Step> {
         | Counter::Fragment
         | Counter::Options
         | Counter::Protocol
+        | Counter::Unsettled
         | Counter::Unreachable
         | Counter::TableFull
         | Counter::Clash
@@ -118,18 +119,18 @@ fn node_port(served: &Served, asked: &Asked) -> Option<String> {
 fn end(asked: &Asked, decision: &Decision) -> Step {
     let at_host = asked.at == At::Host;
     let text = match decision.verdict {
-        path::Verdict::Reject(_) if at_host => "the call fails at once: connection refused".to_owned(),
-        path::Verdict::Reject(_) => match &decision.answer {
+        Verdict::Reject if at_host => "the call fails at once: connection refused".to_owned(),
+        Verdict::Reject => match &decision.answer {
             Some(answer) => refusal(answer),
             None => "dropped, since it could not be answered".to_owned(),
         },
-        path::Verdict::Drop(_) if at_host => "the call fails at once: no route to host".to_owned(),
-        path::Verdict::Drop(_) => "dropped without an answer: the client waits until it gives up".to_owned(),
-        path::Verdict::Pass => "untouched, left to the bridge and the host's routing".to_owned(),
-        path::Verdict::Forward(_) => "forwarded".to_owned(),
+        Verdict::Drop if at_host => "the call fails at once: no route to host".to_owned(),
+        Verdict::Drop => "dropped without an answer: the client waits until it gives up".to_owned(),
+        Verdict::Pass => "untouched, left to the bridge and the host's routing".to_owned(),
+        Verdict::Forward => "on its way".to_owned(),
     };
     let counted = match decision.verdict {
-        path::Verdict::Pass => String::new(),
+        Verdict::Pass => String::new(),
         _ => format!("; lb status counts {}", decision.counter.label()),
     };
     step("end", format!("{text}{counted}"))

@@ -1,0 +1,184 @@
+//! Clients on the host itself: their sockets are translated, not their packets.
+
+use std::{
+    io::{self, BufReader, ErrorKind},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
+use xtask::lab::request;
+
+use crate::{
+    Test,
+    bed::{Bed, CONFIG, NAME, only, service, vip},
+    restart::next_page,
+};
+
+pub const ALL: &[Test] = &[
+    ("the host's sockets reach services", reach),
+    ("the host is refused at once", refused),
+    ("a backend goes: the host's UDP sockets move", backend_goes),
+    ("sockets of other networks are left alone", others),
+    ("sockets are let go", let_go),
+];
+
+/// A service that has no backend.
+const EMPTY: &str = "\n  - name: empty\n    addresses: [10.96.0.30, \"fd00:96::30\"]\n    ports: [{name: page, port: 80}, {name: echo, port: 90, protocol: UDP}]\n    backends: []\n";
+
+const PODS: [&str; 3] = ["red", "blue", "green"];
+
+fn reach() -> Result<()> {
+    let bed = Bed::new(&[])?;
+    // Each page says whether its connection is with the service by name.
+    bed.answered("node", service::WEB, &PODS, 40)?;
+    bed.answered("node", service::BLUE, &["blue"], 3)?;
+    only(&bed.pages("node", vip(false, service::NODE, 443), 3)?, &["node"])?;
+    for ipv6 in [false, true] {
+        let to = vip(ipv6, service::WEB, 90);
+        bed.lab().within("node", move || one_backend(to))?.with_context(|| format!("datagrams to {to}"))?;
+    }
+    // A socket that can do both, as most programs have.
+    let mapped = SocketAddr::new(Ipv4Addr::new(10, 96, 0, 0x10).to_ipv6_mapped().into(), 80);
+    only(&bed.pages("node", mapped, 40)?, &PODS)?;
+    let to = SocketAddr::new(mapped.ip(), 90);
+    bed.lab().within("node", move || one_backend(to))?.context("datagrams to a mapped address")
+}
+
+fn unconnected(to: SocketAddr) -> io::Result<UdpSocket> {
+    let any: SocketAddr =
+        if to.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let socket = UdpSocket::bind(any)?;
+    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+    Ok(socket)
+}
+
+/// One datagram there and back on a socket that is not connected: who answered, under the name called.
+fn ask(socket: &UdpSocket, to: SocketAddr) -> Result<String> {
+    socket.send_to(b"hello", to)?;
+    let mut buffer = [0; 256];
+    let (len, from) = socket.recv_from(&mut buffer)?;
+    ensure!(from == to, "asked {to}, answered by {from}");
+    let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
+    Ok(text.split(' ').next().unwrap_or_default().to_owned())
+}
+
+/// A socket that is not connected stays with one backend.
+fn one_backend(to: SocketAddr) -> Result<()> {
+    let socket = unconnected(to)?;
+    let first = ask(&socket, to)?;
+    for _ in 0..20 {
+        let next = ask(&socket, to)?;
+        ensure!(next == first, "moved from {first} to {next}");
+    }
+    Ok(())
+}
+
+fn refused() -> Result<()> {
+    let bed = Bed::with(&(CONFIG.to_owned() + EMPTY), &[], |_| Ok(()))?;
+    for ipv6 in [false, true] {
+        let (page, echo) = (vip(ipv6, 0x30, 80), vip(ipv6, 0x30, 90));
+        let no_port = vip(ipv6, service::WEB, 81);
+        bed.lab().within("node", move || -> Result<()> {
+            for to in [page, no_port] {
+                let start = Instant::now();
+                let error = TcpStream::connect_timeout(&to, Duration::from_secs(5)).err();
+                let kind = error.as_ref().map(io::Error::kind);
+                ensure!(kind == Some(ErrorKind::ConnectionRefused), "{to}: {error:?}");
+                ensure!(start.elapsed() < Duration::from_secs(1), "{to}: after {:?}", start.elapsed());
+            }
+            let socket = unconnected(echo)?;
+            for done in [socket.send_to(b"hello", echo).map(drop), socket.connect(echo)] {
+                let kind = done.as_ref().map_err(io::Error::kind);
+                ensure!(kind == Err(ErrorKind::ConnectionRefused), "{echo}: {done:?}");
+            }
+            Ok(())
+        })??;
+    }
+    Ok(())
+}
+
+/// A TCP connection stays with a backend that was removed. UDP moves: by itself where the socket is not
+/// connected; where it is, the application hears of it once and connects anew.
+fn backend_goes() -> Result<()> {
+    let bed = Bed::new(&[])?;
+    let without = |pods: [&str; 2]| {
+        pods.iter().fold(CONFIG.to_owned(), |config, pod| {
+            config.replacen(&format!("      - {{address: {pod}}}\n"), "", 1)
+        })
+    };
+    bed.configure(&without(["10.244.1.2", "10.244.1.4"]), "10.96.0.10:90: 1 of 1")?;
+    let (page, echo) = (vip(false, service::WEB, 80), vip(false, service::WEB, 90));
+    let (mut stream, connected, free, direct) = bed.lab().within("node", move || -> Result<_> {
+        let (connected, free, direct) = (unconnected(echo)?, unconnected(echo)?, unconnected(echo)?);
+        connected.connect(echo)?;
+        direct.connect("10.244.1.3:9090")?;
+        Ok((BufReader::new(TcpStream::connect(page)?), connected, free, direct))
+    })??;
+    ensure!(next_page(&mut stream)?.starts_with("blue "), "a page not of blue");
+    ensure!(request::ask(&connected)? == "blue" && ask(&free, echo)? == "blue", "an echo not of blue");
+    ensure!(request::ask(&direct)? == "blue", "not blue itself");
+
+    bed.configure(&without(["10.244.1.2", "10.244.1.3"]), "1 connected UDP sockets of the host ended")?;
+    ensure!(ask(&free, echo)? == "green", "a socket that is not connected has not moved");
+    let error = connected.recv(&mut [0; 16]).err();
+    let kind = error.as_ref().map(io::Error::kind);
+    ensure!(kind == Some(ErrorKind::ConnectionAborted), "a connected socket heard {error:?}");
+    connected.connect(echo)?;
+    ensure!(request::ask(&connected)? == "green", "connected anew, but not to green");
+    ensure!(request::ask(&direct)? == "blue", "a socket that is no client of the service was ended");
+    ensure!(next_page(&mut stream)?.starts_with("blue "), "the TCP connection has moved");
+    Ok(())
+}
+
+/// All networks of a lab share the root of the cgroups.
+fn others() -> Result<()> {
+    let bed = Bed::new(&[])?;
+    bed.lab().on("client", "addr add 10.96.0.16/32 dev lo")?;
+    let to = vip(false, service::WEB, 80);
+    bed.lab().within("client", move || -> Result<()> {
+        let own = TcpListener::bind(to)?;
+        let stream = TcpStream::connect_timeout(&to, Duration::from_secs(3))?;
+        ensure!(own.accept()?.1 == stream.local_addr()?, "not its own server");
+        Ok(())
+    })?
+}
+
+/// How many programs of this kind are attached to the host's cgroups.
+fn attached() -> Result<usize> {
+    let output = Command::new("bpftool").args(["cgroup", "tree"]).output().context("running bpftool")?;
+    Ok(String::from_utf8_lossy(&output.stdout).matches("cgroup_connect4").count())
+}
+
+fn let_go() -> Result<()> {
+    let before = attached()?;
+    let mut bed = Bed::new(&[])?;
+    ensure!(attached()? == before + 1, "not attached");
+    let to = vip(false, service::WEB, 80);
+    bed.agent.signal(Signal::KILL)?;
+    only(&bed.pages("node", to, 40)?, &PODS).context("without an agent")?;
+    bed.agent.start_again()?;
+    bed.agent.wait_ready()?;
+    ensure!(attached()? == before + 1, "adopted, so attached once");
+    only(&bed.pages("node", to, 40)?, &PODS).context("after a restart")?;
+
+    bed.agent.signal(Signal::TERM)?;
+    bed.agent.start_with(&["--socket-lb", "off"])?;
+    bed.agent.wait_ready()?;
+    ensure!(attached()? == before, "attached although it is off");
+    ensure!(bed.agent.output(&["status"])?.contains("Sockets:   off"), "the status does not say so");
+
+    bed.agent.signal(Signal::TERM)?;
+    bed.agent.start_with(&[])?;
+    bed.agent.wait_ready()?;
+    ensure!(attached()? == before + 1, "not attached again");
+    bed.agent.signal(Signal::TERM)?;
+    let said = bed.agent.output(&["uninstall", "--all"])?;
+    ensure!(said.contains("cgroup-connect4 of the host's sockets removed"), "{said}");
+    ensure!(attached()? == before, "left attached");
+    ensure!(!Path::new("/sys/fs/bpf/lb").join(NAME).exists(), "pins are left");
+    Ok(())
+}
