@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use crate::model::{Family, Protocol, Service, ServicePort};
 
-/// Takes out of `service` what cannot be served, and says what and why. Also what is probably not meant.
+/// Takes out of `service` what cannot be served, and says what, why and what to do. What is probably not
+/// meant stays as it is and is said as well.
 pub(super) fn fit(service: &mut Service) -> Vec<String> {
     let has = [Family::V4, Family::V6].map(|family| served(service, family));
     let served = |family| if family == Family::V4 { has[0] } else { has[1] };
@@ -13,23 +14,31 @@ pub(super) fn fit(service: &mut Service) -> Vec<String> {
     }
     let mut lost = Vec::new();
     let name = service.name.to_string();
-    let mut addresses = |addresses: &mut Vec<IpAddr>, what: &str| {
-        addresses.retain(|&address| {
-            let family = Family::of(address);
-            if !served(family) {
-                lost.push(format!(
-                    "{what} {address} of service {name} is not served: the service has no {family} address of \
-                     its own; add one, or take this one out"
-                ));
-            }
-            served(family)
-        });
-    };
-    addresses(&mut service.external_ips, "external IP");
-    addresses(&mut service.load_balancer_ips, "load balancer IP");
+    foreign(&mut service.external_ips, "external IP", &name, served, &mut lost);
+    foreign(&mut service.load_balancer_ips, "load balancer IP", &name, served, &mut lost);
     source_ranges(service, served, &mut lost);
     service.ports.retain_mut(|port| sctp(port, &name, &mut lost));
     lost
+}
+
+/// Takes out the addresses of a family that the service has none of its own of.
+fn foreign(
+    addresses: &mut Vec<IpAddr>,
+    what: &str,
+    service: &str,
+    served: impl Fn(Family) -> bool,
+    lost: &mut Vec<String>,
+) {
+    addresses.retain(|&address| {
+        let family = Family::of(address);
+        if !served(family) {
+            lost.push(format!(
+                "{what} {address} of service {service} is not served: the service has no {family} address of \
+                 its own; add one, or take this one out"
+            ));
+        }
+        served(family)
+    });
 }
 
 /// Whether a service has, or will be given, an address of that family.

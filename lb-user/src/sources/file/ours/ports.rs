@@ -100,8 +100,8 @@ fn sctp_keeps_ports(port: &Port, target: Position, report: &mut Report<'_>) -> b
     match other {
         Some((number, at)) if port.protocol == Protocol::Sctp => {
             let text = format!(
-                "port {} cannot lead to another than itself, nor {number}: SCTP's checksum covers ports, so \
-                 they stay as they are; use one number for all",
+                "port {}/SCTP cannot become {number}: SCTP's checksum covers ports, so they stay as they \
+                 are; use one number for all",
                 port.port
             );
             report.say(at, text);

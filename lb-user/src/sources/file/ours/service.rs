@@ -57,17 +57,7 @@ pub(super) fn service(node: &Node<'_>, places: &mut Places, report: &mut Report<
         algorithm,
         distribution,
     ] = fields(node, "a service", known, report)?;
-    let namespace = match namespace {
-        Some(node) => report.take(name(node, "a namespace's name")),
-        None => Some("default".to_owned()),
-    };
-    let own_name = match name_node {
-        Some(node) => report.take(name(node, "a service's name")),
-        None => {
-            report.say(node.at, "the service has no name; add `name: NAME`");
-            None
-        }
-    };
+    let name = service_name(node, name_node, namespace, report);
     let kind = kind_node.map_or(Some(ServiceType::ClusterIp), |node| report.take(service_type(node)));
     let mut service = Service {
         kind: kind.unwrap_or_default(),
@@ -89,7 +79,7 @@ pub(super) fn service(node: &Node<'_>, places: &mut Places, report: &mut Report<
         load_balancer_fits(kind, balanced, sources, report);
     }
     let backends = service_backends(backends, places, report);
-    service.name = ServiceName { namespace: namespace?, name: own_name? };
+    service.name = name?;
     let place = report.place(name_node.unwrap_or(node).at);
     let mut draft = Draft::new(service.name.clone(), place, Origin::Ours);
     for backend in &backends {
@@ -98,6 +88,27 @@ pub(super) fn service(node: &Node<'_>, places: &mut Places, report: &mut Report<
     service.ports = join(read_ports, &backends, report);
     draft.service = service;
     Some(draft)
+}
+
+/// `name` and `namespace`, which is `default` where it is left out.
+fn service_name(
+    service: &Node<'_>,
+    own: Option<&Node<'_>>,
+    namespace: Option<&Node<'_>>,
+    report: &mut Report<'_>,
+) -> Option<ServiceName> {
+    let namespace = match namespace {
+        Some(node) => report.take(name(node, "a namespace's name")),
+        None => Some("default".to_owned()),
+    };
+    let own = match own {
+        Some(node) => report.take(name(node, "a service's name")),
+        None => {
+            report.say(service.at, "the service has no name; add `name: NAME`");
+            None
+        }
+    };
+    Some(ServiceName { namespace: namespace?, name: own? })
 }
 
 fn service_type(node: &Node<'_>) -> Result<ServiceType, Bad> {

@@ -363,13 +363,13 @@ fn bad_ports_of_the_node() {
         ),
         (
             "ports: [{port: 80, targetPort: 8080, protocol: SCTP}]".to_owned(),
-            "c.yaml:4:34: port 80 cannot lead to another than itself, nor 8080: SCTP's checksum covers ports, \
-             so they stay as they are; use one number for all",
+            "c.yaml:4:34: port 80/SCTP cannot become 8080: SCTP's checksum covers ports, so they stay as they \
+             are; use one number for all",
         ),
         (
             "type: NodePort\nports: [{port: 80, nodePort: 30080, protocol: SCTP}]".to_owned(),
-            "c.yaml:5:32: port 80 cannot lead to another than itself, nor 30080: SCTP's checksum covers ports, \
-             so they stay as they are; use one number for all",
+            "c.yaml:5:32: port 80/SCTP cannot become 30080: SCTP's checksum covers ports, so they stay as they \
+             are; use one number for all",
         ),
         (
             "ports: [{port: 80, protocol: SCTP}]\nbackends: [{address: 10.1.0.1, port: 81}]".to_owned(),
