@@ -65,8 +65,8 @@ pub fn in_kernel<F: Net>(case: &Case<F>, kernel: &mut Kernel) -> Result<()> {
     play(case, |state, sent, bytes, _, _| agrees(kernel, state, sent.at, bytes, sent.packet.has_checksum()))
 }
 
-/// Whatever a packet is, it is left as it was or translated and counted as one, and how it lies in
-/// memory does not matter.
+/// Whatever a packet is, it is left as it was, translated or answered, and counted as one, and how it lies
+/// in memory does not matter.
 ///
 /// # Errors
 /// When that does not hold.
@@ -74,10 +74,17 @@ pub fn is_sane<F: Net>(state: &State<F>, at: At, bytes: &[u8]) -> Result<()> {
     let (verdict, outcome) = host::run(state, at, bytes);
     let counted = |counter| outcome.counters.get(&(counter as u32)).copied().unwrap_or(0);
     let translated = counted(Counter::Request) + counted(Counter::Reply);
+    let refused = counted(Counter::NoBackend) + counted(Counter::NoPort);
     let forwarded = matches!(verdict, Verdict::Forward(_));
-    ensure!(translated == forwarded as u64, "{verdict:?}, but counted {}", labels(&outcome.counters));
+    let as_counted = match (translated, refused) {
+        // A reset gets no answer.
+        (0, 1) => matches!(verdict, Verdict::Forward(_) | Verdict::Drop(_)),
+        (translated, 0) => translated == forwarded as u64,
+        _ => false,
+    };
+    ensure!(as_counted, "{verdict:?}, but counted {}", labels(&outcome.counters));
     ensure!(forwarded || outcome.packet == bytes, "{verdict:?} and changed");
-    ensure!(outcome.packet.len() == bytes.len(), "its length changed");
+    ensure!(refused > 0 || outcome.packet.len() == bytes.len(), "its length changed");
     let ip = bytes.get(12..14).is_some_and(|ethertype| ethertype == F::ETHERTYPE.to_ne_bytes());
     let outcomes = outcome.counters.values().sum::<u64>();
     let beside = counted(Counter::NewFlow) + counted(Counter::Rebuilt);
@@ -108,8 +115,9 @@ pub fn agrees<F: Net>(
     let expected = Action::from(verdict);
     for has_csum_ipv6 in 0..=kernel.has_csum_ipv6 as u32 {
         for known in kernel.summed.iter().copied() {
-            // A device's sum can't be kept right over a change that the packet's own does not cover.
-            if known == Summed::Complete && !summed {
+            // A device's sum can't be kept right over a change that the packet's own does not cover, and
+            // the kernel gives it up where the length changes.
+            if known == Summed::Complete && (!summed || outcome.packet.len() != bytes.len()) {
                 continue;
             }
             let at = At { settings: Settings { has_csum_ipv6, ..at.settings }, ..at };

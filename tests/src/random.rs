@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 
 use lb_common::{
     abi::{
-        BackendRow, BackendState, BackendWord, FlowKey, FlowRow, Mac, ReachKind, ReachRow, Scopes, Settings,
-        Word, ZONE_OF_CLIENT,
+        AffinityKey, AffinityRow, BackendRow, BackendState, BackendWord, FlowKey, FlowRow, FrontendKind, Mac,
+        ReachKind, ReachRow, Scopes, Settings, Word, ZONE_OF_CLIENT,
     },
     path::{Hook, interest_hash},
     wire::Protocol,
@@ -27,6 +27,8 @@ use crate::{
 
 const ADDRESSES: [&str; 6] =
     ["10.244.1.2", "10.244.1.3", "10.244.1.4", "10.244.2.2", "10.96.0.10", "10.96.0.11"];
+/// The frontends of the two services.
+const VIPS: [&str; 2] = ["10.96.0.10:80", "10.96.0.11:80"];
 const PORTS: [u16; 3] = [80, 8080, 40_000];
 /// One beyond the rows of the maps.
 const NO_ROW: u32 = crate::kernel::ROWS;
@@ -39,6 +41,7 @@ type Tuple = (Protocol, Ipv4Addr, u16, Ipv4Addr, u16);
 pub struct Scenario {
     backends: Vec<Backend>,
     slots: [Vec<u32>; 2],
+    rules: Rules,
     flows: Vec<Flow>,
     first: First,
     place: (Settings, Hook, u32),
@@ -56,6 +59,20 @@ enum First {
     Its,
     /// It has the tuple of the first backend's replies.
     ItsReplies,
+}
+
+/// What holds for service 1.
+#[derive(Clone, Debug)]
+struct Rules {
+    kind: FrontendKind,
+    /// `set_flags`, without the choice at random, which the kernel makes otherwise.
+    flags: u32,
+    affinity: bool,
+    ranges: bool,
+    /// Other ports of its address are refused.
+    owned: bool,
+    /// The client of the packet had this backend so long ago.
+    had: Option<(Word, u32)>,
 }
 
 #[derive(Clone, Debug)]
@@ -98,7 +115,8 @@ fn address() -> impl Strategy<Value = Ipv4Addr> {
 }
 
 fn tuple() -> impl Strategy<Value = Tuple> {
-    let protocol = select(&[Protocol::Tcp, Protocol::Udp][..]);
+    use Protocol::{Sctp, Tcp, Udp};
+    let protocol = select(&[Tcp, Tcp, Tcp, Udp, Udp, Udp, Sctp][..]);
     (protocol, address(), select(&PORTS[..]), address(), select(&PORTS[..]))
 }
 
@@ -124,6 +142,20 @@ fn backend() -> impl Strategy<Value = Backend> {
     let at = (address(), select(&PORTS[..]));
     (1..3u32, at, select(&[0, 1, 2, ZONE_OF_CLIENT][..]), state, reach())
         .prop_map(|(service, at, zone, state, reach)| Backend { service, at, zone, state, reach })
+}
+
+fn rules() -> impl Strategy<Value = Rules> {
+    use FrontendKind::{ClusterIp, LoadBalancer, NodePort};
+    let had = proptest::option::of(((1..5u32, 1..3u32), select(&[0u32, 100, 101][..])));
+    let kind = select(&[ClusterIp, NodePort, LoadBalancer][..]);
+    (kind, 0..4u32, any::<[bool; 3]>(), had).prop_map(|(kind, flags, [affinity, ranges, owned], had)| Rules {
+        kind,
+        flags,
+        affinity,
+        ranges,
+        owned,
+        had: had.map(|((low, generation), age)| (Word { low, generation }, age)),
+    })
 }
 
 fn flow() -> impl Strategy<Value = Flow> {
@@ -179,11 +211,12 @@ pub fn scenario() -> impl Strategy<Value = Scenario> {
     let slots = || vec(prop_oneof![19 => 1..5u32, 1 => Just(NO_ROW)], 0..6);
     let bytes = prop_oneof![6 => Just(Vec::new()), 1 => vec(any::<(Index, u8)>(), 1..4)];
     let first = select(&[First::Nothing, First::Its, First::ItsReplies][..]);
-    let rows = (vec(backend(), 1..5), [slots(), slots()], vec(flow(), 0..5), first);
+    let rows = (vec(backend(), 1..5), [slots(), slots()], rules(), vec(flow(), 0..5), first);
     (rows, place(), call(), shape(), bytes, proptest::option::weighted(0.03, any::<Index>())).prop_map(
-        |((backends, slots, flows, first), place, tuple, shape, bytes, cut)| Scenario {
+        |((backends, slots, rules, flows, first), place, tuple, shape, bytes, cut)| Scenario {
             backends,
             slots,
+            rules,
             flows,
             first,
             place,
@@ -218,10 +251,25 @@ impl Scenario {
 
     /// The rows.
     pub fn state<F: Net>(&self) -> State<F> {
-        use Protocol::{Tcp, Udp};
+        use Protocol::{Sctp, Tcp, Udp};
+        let Rules { kind, flags, affinity, ranges, owned, had } = self.rules;
         let mut state = State::default()
-            .service(1, &[(Tcp, "10.96.0.10:80"), (Udp, "10.96.0.10:80")], &self.slots[0])
-            .service(2, &[(Tcp, "10.96.0.11:80"), (Udp, "10.96.0.11:80")], &self.slots[1]);
+            .service(1, &[(Tcp, VIPS[0]), (Udp, VIPS[0])], &self.slots[0])
+            .service(2, &[(Tcp, VIPS[1]), (Udp, VIPS[1]), (Sctp, VIPS[1])], &self.slots[1])
+            .frontend(1, kind, Tcp, VIPS[0])
+            .local(1, &self.slots[0][..self.slots[0].len() / 2])
+            .set(1, |set| (set.flags, set.affinity) = (flags, if affinity { 100 } else { 0 }));
+        if ranges {
+            state = state.source_ranges(1, &[("10.244.1.2:0", 32), ("10.244.2.0:0", 24)]);
+        }
+        if owned {
+            state = state.owned(VIPS[0]);
+        }
+        if let Some((backend, age)) = had {
+            let key = AffinityKey { client: F::addr(self.tuple.1), service: 1 };
+            let row = AffinityRow { backend, seen: 0u32.wrapping_sub(age), reserved: 0 };
+            state.affinity.insert(key, row);
+        }
         for (id, backend) in (1..).zip(&self.backends) {
             let row = BackendRow {
                 word: BackendWord::new(backend.state, id, 1).0,
@@ -276,7 +324,8 @@ impl Scenario {
             bytes.truncate(cut.index(bytes.len()));
         }
         let no_checksum = bytes.get(F::TRANSPORT + 6..F::TRANSPORT + 8) == Some(&[0, 0]);
-        (bytes, !no_checksum)
+        // SCTP's covers neither addresses nor, by the rules of what is served, a change of ports.
+        (bytes, !no_checksum && self.tuple.0 != Protocol::Sctp)
     }
 
     fn wire(&self) -> Wire {
@@ -289,7 +338,7 @@ impl Scenario {
             Shape::SynAck if tcp => wire.syn_ack(),
             Shape::Fin if tcp => wire.fin(),
             Shape::Rst if tcp => wire.rst(),
-            Shape::NoChecksum if !tcp => wire.no_checksum(),
+            Shape::NoChecksum if protocol == Protocol::Udp => wire.no_checksum(),
             Shape::Hops(hops) => wire.hops(hops),
             Shape::Options => wire.options(),
             Shape::Fragment(offset) => wire.fragment(offset),

@@ -62,7 +62,7 @@ fn write_budget(path: &Path, costs: &BTreeMap<String, Effort>) -> Result<()> {
     let mut text = HEADER.to_owned();
     for (program, cost) in costs {
         let Effort { instructions, verified } = with_room(*cost);
-        writeln!(text, "{program:<20} {instructions:>6} {verified:>7}")?;
+        writeln!(text, "{program:<15} {instructions:>6} {verified:>7}")?;
     }
     fs::write(path, text).with_context(|| path.display().to_string())
 }

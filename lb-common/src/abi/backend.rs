@@ -58,7 +58,7 @@ pub enum Scope {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Scopes {
-    /// [`Scope::Cluster`] alone: it is on another node.
+    /// [`Scope::Cluster`] alone: it is on another node, or this node's that count there are others.
     Cluster = 1,
     /// [`Scope::Local`] alone.
     Local = 2,

@@ -50,6 +50,8 @@ pub fn rewrite<F: Family, P: Packet>(
             );
             changed &= update(ports, false);
         }
+    } else if ipv6 {
+        packet.update_sum(addresses);
     }
     changed &= packet.store(0, &frame);
     if changed { Ok(()) } else { Err(Counter::RewriteFailed) }

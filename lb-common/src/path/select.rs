@@ -93,7 +93,7 @@ pub fn scope(kind: FrontendKind, set: &SetRow, outside: bool) -> Scope {
     if local { Scope::Local } else { Scope::Cluster }
 }
 
-/// What a target offers to a client, or why not.
+/// What a target offers to a client, or why not. Affinity never overrules that a backend takes no new flows.
 #[inline(always)]
 pub fn offer<F: Family, T: Tables<F>>(
     tables: &T,
@@ -127,6 +127,10 @@ pub fn offer<F: Family, T: Tables<F>>(
         hash = client_hash(key.src, settings.hash_seed);
         if let Some(known) = tables.affinity(&AffinityKey { client: key.src, service })
             && tables.now().wrapping_sub(known.seen) <= set.affinity
+            && let Some((word, row)) = tables.backend(known.backend.low)
+            && word.0.generation == known.backend.generation
+            && word.takes(scope)
+            && row.service == service
         {
             kept = known.backend;
         }
@@ -136,16 +140,15 @@ pub fn offer<F: Family, T: Tables<F>>(
     Ok(Offer { service, keep, hash, scope, first, len, kept })
 }
 
-/// The backend of the `attempt`-th try for a new flow; `None`: this one can't, try again. Affinity never
-/// overrules that a backend takes no new flows.
+/// The backend of the `attempt`-th try for a new flow; `None`: this one can't, try again.
 #[inline(always)]
 pub fn backend<'a, F: Family, T: Tables<F>>(
     tables: &'a T,
     offer: &Offer,
     attempt: u32,
 ) -> Option<Choice<'a, F>> {
-    let mut wanted = offer.kept;
-    if attempt != 0 || wanted.generation == 0 {
+    let mut id = offer.kept.low;
+    if attempt != 0 || offer.kept.generation == 0 {
         // Another try starts elsewhere in the table. The product maps 32 bits evenly onto the length.
         let hash = offer.hash.wrapping_add(attempt.wrapping_mul(0x9e37_79b9));
         let index = offer.first.wrapping_add(((hash as u64 * offer.len as u64) >> 32) as u32);
@@ -153,14 +156,11 @@ pub fn backend<'a, F: Family, T: Tables<F>>(
         if slot.service != offer.service {
             return None;
         }
-        wanted = BackendRef { low: slot.backend, generation: 0 };
+        id = slot.backend;
     }
-    let (word, row) = tables.backend(wanted.low)?;
-    let generation = word.0.generation;
-    let same = wanted.generation == 0 || wanted.generation == generation;
-    let takes = word.takes(offer.scope) && row.service == offer.service;
-    let backend = BackendRef { low: wanted.low, generation };
-    (same && takes).then_some(Choice { backend, row })
+    let (word, row) = tables.backend(id)?;
+    let backend = BackendRef { low: id, generation: word.0.generation };
+    (word.takes(offer.scope) && row.service == offer.service).then_some(Choice { backend, row })
 }
 
 /// Notes whose backend a client is to get again; the timeout begins anew with each flow.

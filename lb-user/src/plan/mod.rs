@@ -185,7 +185,9 @@ fn plan(
         table.iter().map(|index| SlotRow { backend: backend_ids[*index as usize], service: id }).collect()
     };
     let mut slots = rows(Scope::Cluster);
-    let local = rows(Scope::Local);
+    let Choice { internal, external, .. } = wanted.choice;
+    let is_local = internal == TrafficPolicy::Local || external == TrafficPolicy::Local;
+    let local = if is_local { rows(Scope::Local) } else { Vec::new() };
     let mut row =
         SetRow { len: slots.len() as u32, local_len: local.len() as u32, ..options(wanted, tuning) };
     row.service = id;

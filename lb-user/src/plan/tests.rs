@@ -18,7 +18,7 @@ use crate::{
     apply::{Rows, apply},
     compile::{Choice, Frontend, Wanted, WantedBackend, WantedFrontend},
     maps::Sizes,
-    model::Protocol,
+    model::{Protocol, TrafficPolicy},
 };
 
 /// Maps in memory. Frontend writes fail when told so.
@@ -173,6 +173,7 @@ fn wanted(service: usize, backends: &[(u8, u8)]) -> Wanted {
         choice: Choice {
             source_ranges: (0..backends.len() as u8 % 3).map(range).collect(),
             affinity: (backends.len() > 2).then_some(10),
+            external: TrafficPolicy::Local,
             ..Choice::default()
         },
         backends: hosts

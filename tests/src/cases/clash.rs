@@ -65,40 +65,47 @@ fn another_backend<F: Net>(protocol: Protocol) -> Case<F> {
         .reply(Peer(RED.ifindex), VIP2, CLIENT)
 }
 
-/// The client's port on the backend's side where its own is another flow's.
-const OTHER_PORT: &str = "10.244.1.2:40033";
+/// The client's address and its port on the backend's side where its own is another flow's: the third try's.
+fn other_port<F: Net>(protocol: Protocol) -> String {
+    let settings = on(BRIDGE, ReachKind::Peer);
+    let hash = slot_hash(&of(protocol, CLIENT, VIP2).key::<F>(BRIDGE.zone), settings.hash_seed);
+    let mask = (1 + hash.wrapping_add(2) % 31) as u16 * 33;
+    format!("10.244.1.2:{}", 40_000 ^ mask)
+}
 
 fn another_port<F: Net>(protocol: Protocol) -> Case<F> {
+    let other = &*other_port::<F>(protocol);
     case(format!("clash: another port where there is no other backend, {protocol:?}"), only_blue(&[2]))
         .pod(RED, of(protocol, CLIENT, VIP))
         .opens(Peer(BLUE.ifindex), BACKEND)
         .pod(RED, of(protocol, CLIENT, VIP2))
         .opens(Peer(BLUE.ifindex), BACKEND)
-        .but(|packet| packet.source(OTHER_PORT))
+        .but(|packet| packet.source(other))
         .pod(BLUE, of(protocol, BACKEND, CLIENT))
         .reply(Peer(RED.ifindex), VIP, CLIENT)
-        .pod(BLUE, of(protocol, BACKEND, OTHER_PORT))
+        .pod(BLUE, of(protocol, BACKEND, other))
         .reply(Peer(RED.ifindex), VIP2, CLIENT)
         .pod(RED, of(protocol, CLIENT, VIP2))
         .request(Peer(BLUE.ifindex), BACKEND)
-        .but(|packet| packet.source(OTHER_PORT))
+        .but(|packet| packet.source(other))
 }
 
 fn another_port_rebuilt<F: Net>(protocol: Protocol) -> Case<F> {
+    let other = &*other_port::<F>(protocol);
     another_port(protocol)
         .named(format!("clash: another port survives the loss of either row, {protocol:?}"))
         .wait(1)
         .loses(of(protocol, CLIENT, VIP2))
-        .pod(BLUE, of(protocol, BACKEND, OTHER_PORT))
+        .pod(BLUE, of(protocol, BACKEND, other))
         .reply(Peer(RED.ifindex), VIP2, CLIENT)
         .also(Counter::Rebuilt)
         .wait(1)
-        .loses(of(protocol, BACKEND, OTHER_PORT))
+        .loses(of(protocol, BACKEND, other))
         .pod(RED, of(protocol, CLIENT, VIP2))
         .request(Peer(BLUE.ifindex), BACKEND)
-        .but(|packet| packet.source(OTHER_PORT))
+        .but(|packet| packet.source(other))
         .also(Counter::Rebuilt)
-        .pod(BLUE, of(protocol, BACKEND, OTHER_PORT))
+        .pod(BLUE, of(protocol, BACKEND, other))
         .reply(Peer(RED.ifindex), VIP2, CLIENT)
 }
 

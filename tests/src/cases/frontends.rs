@@ -125,14 +125,16 @@ fn internal_local_nowhere<F: Net>() -> Case<F> {
 fn external_local<F: Net>() -> Case<F> {
     let state = flags(everywhere(&[2], &[1]), set_flags::EXTERNAL_LOCAL);
     let mut case = case("external policy Local holds for who comes from outside, not for pods", state);
-    for at in [NODE, BALANCED, EXTERNAL] {
+    // Each from a port of its own: the backend sees the client, and not what it called.
+    for (port, at) in [(5001, NODE), (5002, BALANCED), (5003, EXTERNAL)] {
+        let (outsider, pod) = (format!("198.51.100.7:{port}"), client(port));
         case = case
             .on(on_uplink())
-            .send(Hook::UplinkIngress, UPLINK, tcp(OUTSIDER, at).syn())
+            .send(Hook::UplinkIngress, UPLINK, tcp(&outsider, at).syn())
             .opens(HERE, BACKEND)
             .but(|packet| packet.routed())
             .on(on(BRIDGE, ReachKind::Peer))
-            .pod(RED, tcp(CLIENT, at).syn())
+            .pod(RED, tcp(&pod, at).syn())
             .opens(AWAY, REMOTE)
             .but(|packet| packet.link_to(BRIDGE.at).routed());
     }

@@ -42,7 +42,7 @@ fn reach() -> Result<()> {
         bed.lab().within("node", move || one_backend(to))?.with_context(|| format!("datagrams to {to}"))?;
     }
     // A socket that can do both, as most programs have.
-    let mapped = SocketAddr::new(Ipv4Addr::new(10, 96, 0, 0x10).to_ipv6_mapped().into(), 80);
+    let mapped = SocketAddr::new(Ipv4Addr::new(10, 96, 0, 10).to_ipv6_mapped().into(), 80);
     only(&bed.pages("node", mapped, 40)?, &PODS)?;
     let to = SocketAddr::new(mapped.ip(), 90);
     bed.lab().within("node", move || one_backend(to))?.context("datagrams to a mapped address")
@@ -137,7 +137,7 @@ fn backend_goes() -> Result<()> {
 /// All networks of a lab share the root of the cgroups.
 fn others() -> Result<()> {
     let bed = Bed::new(&[])?;
-    bed.lab().on("client", "addr add 10.96.0.16/32 dev lo")?;
+    bed.lab().on("client", "addr add 10.96.0.10/32 dev lo")?;
     let to = vip(false, service::WEB, 80);
     bed.lab().within("client", move || -> Result<()> {
         let own = TcpListener::bind(to)?;
