@@ -5,6 +5,7 @@ pub mod apply;
 pub mod attach;
 pub mod cli;
 pub mod compile;
+pub mod explain;
 pub mod maps;
 pub mod model;
 pub mod netlink;

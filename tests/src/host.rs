@@ -11,7 +11,7 @@ use lb_common::{
         AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
         FrontendRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow, Traffic,
     },
-    path::{self, Common, Hook, Insert, InsertError, Packet, SumKind, Tables, Turn, Verdict},
+    path::{self, Common, Hook, Insert, InsertError, Packet, SumKind, Tables, Verdict},
     wire::{Ethernet, Protocol, checksum::fold16, ethernet},
 };
 
@@ -51,14 +51,7 @@ fn run_on<F: Net>(state: &State<F>, at: At, mut packet: Bytes) -> (Verdict, Outc
     let tables = Host::new(state, at.settings);
     let verdict = match packet.load::<u16>(12) {
         Some(ethertype) if ethertype == F::ETHERTYPE => {
-            let mut verdict = path::run::<F, _, _>(&mut packet, &tables, at.hook, Turn::First);
-            if verdict == Verdict::Open {
-                verdict = path::open::<F, _, _>(&mut packet, &tables, at.hook);
-            }
-            if verdict == Verdict::Open {
-                verdict = path::run::<F, _, _>(&mut packet, &tables, at.hook, Turn::Second);
-            }
-            match verdict {
+            match path::decide::<F, _, _>(&mut packet, &tables, at.hook) {
                 Verdict::Reject(why) => {
                     path::reject::<F, _>(&mut packet).map_or(Verdict::Drop(why), Verdict::Forward)
                 }

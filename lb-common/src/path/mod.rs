@@ -22,7 +22,7 @@ mod tables;
 pub use forward::Way;
 pub use neighbour::{answer_arp, answer_solicitation};
 pub use reject::reject;
-pub use select::{client_hash, slot_hash};
+pub use select::{client_hash, scope, slot_hash};
 pub use socket::{Access, Peer, Socket, Sockets, connect, send, shown};
 pub use tables::{Common, Insert, InsertError, Packet, SumKind, Tables, interest_hash};
 
@@ -130,6 +130,19 @@ pub fn run<F: Family, P: Packet, T: Tables<F>>(
 #[inline(always)]
 pub fn open<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
     conclude(begin(packet, tables, hook), tables)
+}
+
+/// [`run`], [`open`] and [`run`] again, as the kernel programs call them one after the other: for hosts,
+/// where stack is no matter. Never [`Verdict::Open`].
+pub fn decide<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
+    let mut verdict = run(packet, tables, hook, Turn::First);
+    if verdict == Verdict::Open {
+        verdict = open(packet, tables, hook);
+    }
+    if verdict == Verdict::Open {
+        verdict = run(packet, tables, hook, Turn::Second);
+    }
+    verdict
 }
 
 #[inline(always)]

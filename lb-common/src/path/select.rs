@@ -85,7 +85,7 @@ pub fn is_unowned<F: Family, T: Tables<F>>(tables: &T, addr: F::Addr) -> bool {
 /// The backends a client may get: all usable ones, or those on this node. Policies of frontends that are
 /// reached from outside hold for who comes from there: pods and the host itself get all.
 #[inline(always)]
-fn scope(kind: FrontendKind, set: &SetRow, outside: bool) -> Scope {
+pub fn scope(kind: FrontendKind, set: &SetRow, outside: bool) -> Scope {
     let local = match kind {
         FrontendKind::ClusterIp => set.flags & set_flags::INTERNAL_LOCAL != 0,
         _ => outside && set.flags & set_flags::EXTERNAL_LOCAL != 0,

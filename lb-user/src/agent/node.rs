@@ -12,28 +12,11 @@ use crate::{
 /// The config's words where it has some, else what the host says.
 pub fn facts(model: &Model, view: &ways::View) -> NodeFacts {
     let world = view.world;
-    let host = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+    let host = host_name();
     let node = model.this_node(&host);
     let own = own_addresses(world);
     let addresses = if node.addresses.is_empty() { addresses(view) } else { node.addresses.clone() };
-    let mut node_ports: Vec<IpAddr> = Vec::new();
-    for wanted in &model.node_port_addresses {
-        match wanted {
-            NodePortAddress::Primary => {
-                for ipv4 in [true, false] {
-                    node_ports.extend(addresses.iter().find(|address| address.is_ipv4() == ipv4));
-                }
-            }
-            // Every address of the host that lies there, as kube-proxy's --nodeport-addresses.
-            NodePortAddress::Range(range) => {
-                node_ports.extend(own.iter().chain(&addresses).filter(|address| range.contains(*address)));
-            }
-        }
-    }
-    // A range of all addresses has loopback ones, too.
-    node_ports.retain(|address| Refusal::of(*address).is_none());
-    node_ports.sort();
-    node_ports.dedup();
+    let node_ports = node_ports(model, &addresses, &own);
     let subnets = || {
         let of_bridges = world.addresses.iter().filter(|known| view.bridges.contains(&known.ifindex));
         of_bridges.map(|known| known.net.trunc()).filter(|net| !is_link_local(net.addr())).collect()
@@ -47,10 +30,39 @@ pub fn facts(model: &Model, view: &ways::View) -> NodeFacts {
     }
 }
 
+/// The host's name, which is the node's where the config gives none.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().to_lowercase()
+}
+
+/// What `nodePortAddresses` come to, sorted. `addresses` are the node's, the primary one of each family
+/// first, `own` all of the host's.
+pub fn node_ports(model: &Model, addresses: &[IpAddr], own: &[IpAddr]) -> Vec<IpAddr> {
+    let mut node_ports: Vec<IpAddr> = Vec::new();
+    for wanted in &model.node_port_addresses {
+        match wanted {
+            NodePortAddress::Primary => {
+                for ipv4 in [true, false] {
+                    node_ports.extend(addresses.iter().find(|address| address.is_ipv4() == ipv4));
+                }
+            }
+            // Every address of the host that lies there, as kube-proxy's --nodeport-addresses.
+            NodePortAddress::Range(range) => {
+                node_ports.extend(own.iter().chain(addresses).filter(|address| range.contains(*address)));
+            }
+        }
+    }
+    // A range of all addresses has loopback ones, too.
+    node_ports.retain(|address| Refusal::of(*address).is_none());
+    node_ports.sort();
+    node_ports.dedup();
+    node_ports
+}
+
 /// The node's first address of each family, where it has one.
 pub fn primary(model: &Model, view: &ways::View) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
-    let configured = &model.node.addresses;
-    let addresses = if configured.is_empty() { addresses(view) } else { configured.clone() };
+    let configured = model.this_node(&host_name()).addresses;
+    let addresses = if configured.is_empty() { addresses(view) } else { configured };
     let mut primary = (None, None);
     for address in addresses {
         match address {

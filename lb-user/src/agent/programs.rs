@@ -44,6 +44,11 @@ pub struct Variant {
     pub outside: bool,
 }
 
+/// The seed as the programs have it.
+pub fn short_seed(hash_seed: u64) -> u32 {
+    (hash_seed ^ (hash_seed >> 32)) as u32
+}
+
 /// The loaded objects.
 pub struct Programs {
     pins: Pins,
@@ -64,7 +69,7 @@ impl Programs {
             zone: 0,
             way_back: 0,
             bridge: 0,
-            hash_seed: (hash_seed ^ (hash_seed >> 32)) as u32,
+            hash_seed: short_seed(hash_seed),
             tick_shift,
             has_csum_ipv6: (kernel >= (6, 16)) as u32,
             peer_scrubs: (kernel >= (6, 15)) as u32,

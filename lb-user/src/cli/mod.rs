@@ -1,6 +1,7 @@
 //! The command line.
 
 mod check;
+mod explain;
 mod get;
 mod output;
 mod status;
@@ -40,6 +41,8 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t = Format::Table)]
         output: Format,
     },
+    /// What would happen to a packet, and why? Decided from a config file, nothing is sent
+    Explain(explain::Explain),
     /// Show services, backends, flows or ports
     Get(get::Get),
     /// Is all well? Programs, outcomes of packets, pressure of every map
@@ -113,6 +116,7 @@ impl Cli {
                 agent::run(run.options(self.instance)).await?;
             }
             Command::Check { config, output } => return check::check(&config, output),
+            Command::Explain(explain) => return explain.run(),
             Command::Get(get) => get.run(&pins)?,
             Command::Status { output } => return status::status(&pins, output),
             Command::Uninstall { all, output } => {

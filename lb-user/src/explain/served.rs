@@ -1,0 +1,225 @@
+//! What an agent would serve of a config on its first start, with a made-up host around it: the maps, and
+//! whose each row is.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use lb_common::{
+    abi::{Lifetimes, ReachKind, ReachRow, Scope, Settings, ZONE_OF_CLIENT, ZONE_UPLINK},
+    family::{V4, V6},
+};
+
+use super::{
+    At, ExplainError,
+    memory::{Memory, Sided as _},
+};
+use crate::{
+    agent::{
+        node,
+        programs::{cidrs, short_seed},
+    },
+    apply::apply,
+    compile::{Frontend, NodeFacts, Wanted, compile},
+    maps::Sizes,
+    model::{Endpoint, Model, Service, ServiceName, addresses::Allocations},
+    plan::{self, Ids, Mirror, Tuning, Ways},
+};
+
+/// Interface indexes of the made-up host.
+pub const UPLINK: u32 = 2;
+const BRIDGE: u32 = 3;
+/// The port the client is behind.
+pub const CLIENT: u32 = 4;
+/// The port the other pods are behind. Nothing depends on which: a call to oneself is told by its address.
+const PODS: u32 = 5;
+/// The bridge's zone.
+const ZONE: u16 = 1;
+
+/// Why an address is taken for a pod's of this node.
+pub enum Pod {
+    /// It lies in a range of `podCIDRs`.
+    Range(IpNet),
+    /// It is a backend's that is not said to be on another node.
+    BackendOf(ServiceName),
+}
+
+/// See the module.
+pub struct Served {
+    /// What is asked for, every service with its addresses.
+    pub model: Model,
+    /// The node it is asked of.
+    pub node: NodeFacts,
+    /// The config says where this node's pods are.
+    pub pods_known: bool,
+    /// The node's addresses as the config has them, the primary one of each family first.
+    primary: Vec<IpAddr>,
+    /// What packets would find.
+    pub memory: Memory,
+    /// By service row: the service, and what its port was compiled to.
+    pub owners: HashMap<u32, (ServiceName, Wanted)>,
+    mirror: Mirror,
+}
+
+impl Served {
+    /// Carries a whole config out.
+    ///
+    /// # Errors
+    /// A service can be given no address; rows do not fit the largest maps there are.
+    pub fn new(mut model: Model) -> Result<Served, ExplainError> {
+        Allocations::default().assign(&mut model)?;
+        let node = facts(&model);
+        let wanted: Vec<(ServiceName, Wanted)> = model
+            .services
+            .values()
+            .flat_map(|service| {
+                compile(service, &node).into_iter().map(|wanted| (service.name.clone(), wanted))
+            })
+            .collect();
+        let ways = Host::new(&node, &wanted);
+        let mut memory = Memory::default();
+        let mut mirror = Mirror::new(Ids::of(Sizes { services: 1 << 20, flows: 1024 }));
+        let mut owners = HashMap::new();
+        // Seconds are ticks here, and no time passes.
+        let tuning = Tuning { seed: seed(&model), hz: 1, tick_shift: 0 };
+        for (name, wanted) in wanted {
+            let steps = plan::service(&mut mirror, &wanted, &ways, tuning)?;
+            apply(&mut memory, &mut mirror, &steps)?;
+            if let Some(id) = mirror.service_of(&wanted.frontends[0].at) {
+                owners.insert(id, (name, wanted));
+            }
+        }
+        let steps = plan::addresses(&mut mirror, &node.own);
+        apply(&mut memory, &mut mirror, &steps)?;
+        let this = model.this_node(&node.name);
+        let (pods_known, primary) = (!this.pod_cidrs.is_empty(), this.addresses);
+        Ok(Served { model, node, pods_known, primary, memory, owners, mirror })
+    }
+
+    /// Where a packet with that source is seen first.
+    pub fn first_seen(&self, from: IpAddr) -> At {
+        if from.is_loopback() || self.node.own.contains(&from) {
+            At::Host
+        } else if self.pod(from).is_some() {
+            At::Port
+        } else {
+            At::Uplink
+        }
+    }
+
+    /// Why an address is taken for a pod's of this node, if it is.
+    pub fn pod(&self, address: IpAddr) -> Option<Pod> {
+        if self.pods_known
+            && let Some(range) = self.node.pods.iter().find(|range| range.contains(&address))
+        {
+            return Some(Pod::Range(*range));
+        }
+        let here = |endpoint: &Endpoint| {
+            let node = endpoint.place.as_ref().and_then(|place| place.node.as_ref());
+            endpoint.address == address && node.map_or(!self.pods_known, |node| *node == self.node.name)
+        };
+        let has = |service: &Service| service.ports.iter().any(|port| port.endpoints.iter().any(here));
+        let service = self.model.services.values().find(|service| has(service))?;
+        Some(Pod::BackendOf(service.name.clone()))
+    }
+
+    /// The service that has a frontend, its row and what was compiled.
+    pub fn owner(&self, frontend: &Frontend) -> Option<(u32, &ServiceName, &Wanted)> {
+        let id = self.mirror.service_of(frontend)?;
+        self.owners.get(&id).map(|(name, wanted)| (id, name, wanted))
+    }
+
+    /// How a backend's address is reached.
+    pub fn way_to(&self, address: IpAddr) -> ReachKind {
+        self.mirror.way_to(address).map_or(ReachKind::None, |(_, row)| row.kind())
+    }
+
+    /// Who a socket of the host is to source ranges and affinity: the node's primary address, or the one that
+    /// is asked about where that is not known.
+    pub fn host_address(&self, from: IpAddr) -> IpAddr {
+        let mut addresses = self.primary.iter();
+        addresses.find(|address| address.is_ipv4() == from.is_ipv4()).copied().unwrap_or(from)
+    }
+
+    /// What is fixed where the packet of a client `from` there is first seen.
+    pub fn settings(&self, at: At, from: IpAddr) -> Settings {
+        let (zone, way_back, bridge, outside) = match at {
+            At::Port | At::Host => (ZONE, ReachKind::Peer, BRIDGE, 0),
+            At::Uplink => (ZONE_UPLINK, ReachKind::Uplink, 0, 1),
+        };
+        let (cidrs4, cidrs6) = cidrs(&self.model.service_cidrs);
+        Settings {
+            zone: zone.into(),
+            way_back: way_back as u32,
+            bridge,
+            hash_seed: short_seed(seed(&self.model)),
+            tick_shift: 0,
+            has_csum_ipv6: 1,
+            peer_scrubs: 1,
+            outside,
+            lifetimes: Lifetimes::SECONDS,
+            cidrs4,
+            cidrs6,
+            netns_cookie: [0; 2],
+            host4: V4::addr(self.host_address(from)).unwrap_or_default(),
+            host6: V6::addr(self.host_address(from)).unwrap_or_default(),
+        }
+    }
+}
+
+/// An agent without a `hashSeed` makes one up; 0 is as good as any.
+fn seed(model: &Model) -> u64 {
+    model.hash_seed.unwrap_or(0)
+}
+
+/// The node as far as the config tells; where pods are is anywhere if it does not say.
+fn facts(model: &Model) -> NodeFacts {
+    let host = node::host_name();
+    let node = model.this_node(&host);
+    let mut own = node.addresses.clone();
+    own.sort();
+    own.dedup();
+    let everywhere = || vec![Ipv4Net::default().into(), Ipv6Net::default().into()];
+    NodeFacts {
+        name: node.name.unwrap_or(host),
+        zone: node.zone,
+        node_ports: node::node_ports(model, &node.addresses, &own),
+        pods: if node.pod_cidrs.is_empty() { everywhere() } else { node.pod_cidrs },
+        own,
+    }
+}
+
+/// Ways on the made-up host: its own processes, pods on its bridge, everything else behind the uplink.
+struct Host<'a> {
+    own: &'a [IpAddr],
+    pods: HashSet<IpAddr>,
+}
+
+impl<'a> Host<'a> {
+    /// Backends that were compiled to be on this node are.
+    fn new(node: &'a NodeFacts, wanted: &[(ServiceName, Wanted)]) -> Self {
+        let backends = wanted.iter().flat_map(|(_, wanted)| &wanted.backends);
+        let here = backends.filter(|backend| backend.state.takes(Scope::Local));
+        Host { own: &node.own, pods: here.map(|backend| backend.address).collect() }
+    }
+}
+
+impl Ways for Host<'_> {
+    fn way(&self, address: IpAddr) -> (ReachRow, u16) {
+        let row = |kind: ReachKind, ifindex, bridge| ReachRow {
+            ifindex,
+            bridge,
+            kind: kind as u32,
+            ..ReachRow::default()
+        };
+        if self.own.contains(&address) {
+            (row(ReachKind::Host, 0, 0), ZONE_OF_CLIENT)
+        } else if self.pods.contains(&address) {
+            (row(ReachKind::Peer, PODS, BRIDGE), ZONE)
+        } else {
+            (row(ReachKind::Uplink, UPLINK, 0), ZONE_UPLINK)
+        }
+    }
+}
