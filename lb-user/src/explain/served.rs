@@ -6,7 +6,7 @@ use std::{
     net::IpAddr,
 };
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lb_common::{
     abi::{Lifetimes, ReachKind, ReachRow, Scope, Settings, ZONE_OF_CLIENT, ZONE_UPLINK},
     family::{V4, V6},
