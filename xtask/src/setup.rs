@@ -8,8 +8,9 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 /// A program the lab or the tests call, and the Debian package it comes from.
-const TOOLS: [(&str, &str); 8] = [
+const TOOLS: [(&str, &str); 9] = [
     ("ip", "iproute2"),
+    ("ethtool", "ethtool"),
     ("iperf3", "iperf3"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),

@@ -157,14 +157,7 @@ pub async fn run(options: Options) -> Result<()> {
             match tokio::task::spawn_blocking(move || sources::file::load(&path)).await? {
                 Ok(loaded) => {
                     let read = start.elapsed();
-                    if let Some(Served { compared, published }) = load(&mut control, &ports, &watcher, loaded)
-                    {
-                        info!(
-                            "config taken over: {} services; read in {read:.1?}, compared in {compared:.1?}, \
-                             published in {published:.1?}",
-                            control.model.services.len()
-                        );
-                    }
+                    let served = load(&mut control, &ports, &watcher, loaded);
                     if ports.set_cidrs(&control.model.service_cidrs) {
                         match sockets.attach(options.socket_lb, ports.programs()) {
                             Ok(mode) => control.view.socket_lb = mode,
@@ -172,6 +165,13 @@ pub async fn run(options: Options) -> Result<()> {
                         }
                     }
                     update_ports(&mut ports, &watcher, &mut control);
+                    if let Some(Served { compared, published }) = served {
+                        info!(
+                            "config taken over: {} services; read in {read:.1?}, compared in {compared:.1?}, \
+                             published in {published:.1?}",
+                            control.model.services.len()
+                        );
+                    }
                     give_back_memory();
                     unresolved = control.unresolved(&ports.view(watcher.world()));
                     resolve(&unresolved, &watcher, &mut resolver).await;

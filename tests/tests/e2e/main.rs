@@ -8,6 +8,7 @@ mod ports;
 mod reload;
 mod restart;
 mod seen;
+mod services;
 mod sockets;
 mod tap;
 mod uninstall;
@@ -29,6 +30,7 @@ fn main() {
         reload::ALL,
         restart::ALL,
         seen::ALL,
+        services::ALL,
         sockets::ALL,
         uninstall::ALL,
     ];

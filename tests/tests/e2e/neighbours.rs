@@ -87,8 +87,8 @@ fn taken() -> Result<()> {
     })?;
     let pink = mac(bed.lab(), "pink", "eth0")?;
     // The host hears where it is.
-    let direct: SocketAddr = "10.244.1.200:8080".parse()?;
-    let _ = bed.pages("node", direct, 1);
+    let node: SocketAddr = "10.244.1.1:6443".parse()?;
+    only(&bed.pages("pink", node, 1)?, &["node"])?;
     bed.wait_for("the agent says whose address it is", || {
         Ok(bed.agent.log()?.contains(&format!(
             "address 10.244.1.200 of service default/inside is used by {pink} on bridge v-net-0"
