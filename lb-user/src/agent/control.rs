@@ -11,7 +11,7 @@ use std::{
 use anyhow::Result;
 use tracing::{debug, error, info, warn};
 
-use super::{answers::Answers, kept::Kept, node, sockets::Sockets, ways};
+use super::{answers::Answers, kept::Kept, listening::Listening, node, sockets::Sockets, ways};
 use crate::{
     apply,
     compile::{Frontend, NodeFacts, Wanted, WantedFrontend, compile},
@@ -54,6 +54,8 @@ pub struct Control {
     tuning: Tuning,
     /// This node, as everything that is served was compiled for.
     node: NodeFacts,
+    /// Who listens on the host, as of this pass; looked up when first asked for.
+    listening: Option<Listening>,
     /// Services whose last change was not fully applied, and why.
     failed: BTreeMap<ServiceName, String>,
     /// No lines about single services now.
@@ -87,6 +89,7 @@ impl Control {
             pins,
             tuning: Tuning { seed, hz: clock::hz(), tick_shift: clock::tick_shift(clock::hz()) },
             node: NodeFacts::default(),
+            listening: None,
             failed: BTreeMap::new(),
             quiet: false,
             started: false,
@@ -99,6 +102,7 @@ impl Control {
     /// Serves `model` instead of what is served.
     pub fn serve(&mut self, mut model: Model, ways: &ways::View) -> Result<Served> {
         let start = Instant::now();
+        self.listening = None;
         if model.hash_seed.is_some_and(|seed| seed != self.tuning.seed) {
             warn!("hashSeed has changed: it takes effect when the agent is started again");
         }
@@ -157,6 +161,7 @@ impl Control {
         if self.failed.is_empty() {
             return;
         }
+        self.listening = None;
         let steps = plan::leftovers(&self.mirror);
         self.apply("leftovers", &steps);
         self.reclaim();
@@ -367,7 +372,16 @@ impl Control {
     /// Publishes a service of the model; `failed` is why that could not be done the last time.
     fn publish(&mut self, name: ServiceName, ways: &ways::View, failed: Option<&String>) {
         let Some(service) = self.model.services.get(&name).cloned() else { return };
-        for wanted in compile(&service, &self.node) {
+        for mut wanted in compile(&service, &self.node) {
+            for why in self.refuse_taken(&mut wanted) {
+                if !self.quiet && failed != Some(&why) {
+                    error!("service {name}: {why}");
+                }
+                self.failed.insert(name.clone(), why);
+            }
+            if wanted.frontends.is_empty() {
+                continue;
+            }
             match self.plan(&wanted, ways) {
                 Ok(steps) if steps.is_empty() => {}
                 Ok(steps) => {
@@ -388,6 +402,25 @@ impl Control {
                 }
             }
         }
+    }
+
+    /// Takes out the frontends at which a process of the host listens; why, in words.
+    fn refuse_taken(&mut self, wanted: &mut Wanted) -> Vec<String> {
+        let mut said = Vec::new();
+        wanted.frontends.retain(|frontend| {
+            if !self.node.own.contains(&frontend.at.address) {
+                return true;
+            }
+            let listening = self.listening.get_or_insert_with(Listening::now);
+            let Some(holder) = listening.holder(&frontend.at) else { return true };
+            said.push(format!(
+                "{} {} not served: {holder} listens there; stop it, or take another port",
+                kind_name(frontend.kind),
+                show(&frontend.at)
+            ));
+            false
+        });
+        said
     }
 
     /// Plans one service port; where a map is full, what waits for readers or has long been removed

@@ -3,6 +3,7 @@
 mod answers;
 mod control;
 mod kept;
+mod listening;
 mod node;
 pub mod options;
 mod ports;
@@ -111,6 +112,7 @@ pub async fn run(options: Options) -> Result<()> {
 
     let host = node::primary(&loaded.model, &ports.view(watcher.world()));
     load(&mut control, &ports, &watcher, loaded);
+    ports.set_cidrs(&control.model.service_cidrs);
     let cookie = netns_cookie().context("asking for the network namespace's cookie")?;
     ports.programs().serve_sockets(cookie, host);
     let mut sockets = Sockets::open(&pins)?;
@@ -133,13 +135,7 @@ pub async fn run(options: Options) -> Result<()> {
             change = watcher.changed() => {
                 change.context("following netlink")?;
                 control.follow(&ports.view(watcher.world()));
-                let before = control.view.ports.clone();
-                if let Err(error) = ports.update(watcher.world(), &mut control.view) {
-                    error!("{error:#}");
-                }
-                if control.view.ports != before {
-                    control.view_changed();
-                }
+                update_ports(&mut ports, &watcher, &mut control);
                 unresolved = control.unresolved(&ports.view(watcher.world()));
                 resolve(&unresolved, &watcher, &mut resolver).await;
                 false
@@ -169,6 +165,10 @@ pub async fn run(options: Options) -> Result<()> {
                             control.model.services.len()
                         );
                     }
+                    if ports.set_cidrs(&control.model.service_cidrs) {
+                        control.view.socket_lb = sockets.attach(options.socket_lb, ports.programs())?;
+                    }
+                    update_ports(&mut ports, &watcher, &mut control);
                     give_back_memory();
                     unresolved = control.unresolved(&ports.view(watcher.world()));
                     resolve(&unresolved, &watcher, &mut resolver).await;
@@ -188,6 +188,17 @@ pub async fn run(options: Options) -> Result<()> {
     control.write_view();
     info!("ended; services go on without an agent (`lb uninstall` removes them)");
     Ok(())
+}
+
+/// Keeps every device's programs as they should be.
+fn update_ports(ports: &mut Ports, watcher: &Watcher, control: &mut Control) {
+    let before = control.view.ports.clone();
+    if let Err(error) = ports.update(watcher.world(), &mut control.view) {
+        error!("{error:#}");
+    }
+    if control.view.ports != before {
+        control.view_changed();
+    }
 }
 
 /// Takes a loaded config over; how long that took, unless it is refused.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result};
+use ipnet::IpNet;
 use lb_common::{abi::ReachKind, path::Hook};
 use tracing::info;
 
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{
     attach::{self, Attacher},
-    netlink::World,
+    netlink::{Role, World},
     observe::{
         backends::way,
         view::{PortView, View},
@@ -75,6 +76,17 @@ impl Ports {
         view.attach = if self.attacher.uses_tcx() { "tcx" } else { "clsact" }.to_owned();
     }
 
+    /// The ranges of service addresses, for what is attached from now on: everything with the next
+    /// [`Self::update`], where they have changed; whether they have.
+    pub fn set_cidrs(&mut self, ranges: &[IpNet]) -> bool {
+        let changed = self.programs.set_cidrs(ranges);
+        if changed && !self.attached.is_empty() {
+            info!("serviceCIDRs have changed: programs are loaded anew");
+            self.attached.clear();
+        }
+        changed
+    }
+
     /// Attaches and detaches until every device has what it should have.
     pub fn update(&mut self, world: &World, view: &mut View) -> Result<()> {
         let wanted = self.wanted(world);
@@ -120,10 +132,10 @@ impl Ports {
         for bridge in &self.bridges {
             let Some(link) = world.links.get(bridge) else { continue };
             let zone = ways::zone(*bridge);
-            let variant = |way_back| Variant { zone, bridge: *bridge, way_back };
+            let variant = |way_back, outside| Variant { zone, bridge: *bridge, way_back, outside };
             let device = Wanted {
                 name: link.name.clone(),
-                variant: variant(ReachKind::Bridge),
+                variant: variant(ReachKind::Bridge, false),
                 hooks: &[Hook::BridgeIngress, Hook::BridgeEgress],
                 role: "bridge",
             };
@@ -132,7 +144,7 @@ impl Ports {
                 let stack = self.options.forward == Forward::Stack;
                 let device = Wanted {
                     name: port.name.clone(),
-                    variant: variant(view.port_way(port)),
+                    variant: variant(view.port_way(port), world.role(port) == Role::Uplink),
                     hooks: if stack { &[Hook::PortIngress, Hook::PortEgress] } else { &[Hook::PortIngress] },
                     role: role_name(world.role(port)),
                 };
@@ -143,7 +155,7 @@ impl Ports {
             let Some(link) = world.links.get(uplink) else { continue };
             let device = Wanted {
                 name: link.name.clone(),
-                variant: Variant { zone: 0, bridge: 0, way_back: ReachKind::Uplink },
+                variant: Variant { zone: 0, bridge: 0, way_back: ReachKind::Uplink, outside: true },
                 hooks: &[Hook::UplinkIngress, Hook::UplinkEgress],
                 role: "uplink",
             };

@@ -13,9 +13,10 @@ use aya::{
     programs::{CgroupSockAddr, SchedClassifier},
 };
 use aya_log::{EbpfLogger, Level};
+use ipnet::IpNet;
 use lb_common::{
-    abi::{Cidr, Lifetimes, MAX_CIDRS, ReachKind, Settings},
-    family::{Addr4, Addr6, Address as _},
+    abi::{Cidr, Cidrs, Lifetimes, MAX_CIDRS, ReachKind, Settings},
+    family::{Addr4, Addr6, Address as _, V4, V6},
     path::Hook,
 };
 
@@ -39,6 +40,8 @@ pub struct Variant {
     pub bridge: u32,
     /// How clients behind the ports are reached; `Host` for the programs of the host's sockets.
     pub way_back: ReachKind,
+    /// They are outside: held to the external traffic policy.
+    pub outside: bool,
 }
 
 /// The loaded objects.
@@ -84,7 +87,19 @@ impl Programs {
 
     /// Makes or opens the pinned maps, before anything is attached.
     pub fn prepare(&mut self) -> Result<()> {
-        self.object(Variant { zone: 0, bridge: 0, way_back: ReachKind::Uplink }).map(drop)
+        self.object(Variant { zone: 0, bridge: 0, way_back: ReachKind::Uplink, outside: true }).map(drop)
+    }
+
+    /// The ranges of service addresses that programs loaded from now on know; whether they are others than
+    /// before. Ranges past [`MAX_CIDRS`] of a family are not known: the sources refuse them.
+    pub fn set_cidrs(&mut self, ranges: &[IpNet]) -> bool {
+        let before = self.base;
+        (self.base.cidrs4, self.base.cidrs6) = cidrs(ranges);
+        let changed = self.base != before;
+        if changed {
+            self.loaded.clear();
+        }
+        changed
     }
 
     /// The program of a hook in a variant, loaded when it is first asked for.
@@ -110,7 +125,8 @@ impl Programs {
 
     /// A program of sockets by name, loaded when it is first asked for.
     pub fn socket_program(&mut self, name: &str) -> Result<&mut CgroupSockAddr> {
-        let object = self.object(Variant { zone: 0, bridge: 0, way_back: ReachKind::Host })?;
+        let object =
+            self.object(Variant { zone: 0, bridge: 0, way_back: ReachKind::Host, outside: false })?;
         let program: &mut CgroupSockAddr = object
             .program_mut(name)
             .ok_or_else(|| anyhow!("the kernel object has no program {name}"))?
@@ -137,6 +153,7 @@ impl Programs {
             zone: variant.zone as u32,
             way_back: variant.way_back as u32,
             bridge: variant.bridge,
+            outside: variant.outside as u32,
             ..self.base
         };
         let maps = self.pins.maps();
@@ -166,6 +183,27 @@ impl Programs {
             }
         })
     }
+}
+
+/// Ranges as programs have them.
+pub fn cidrs(ranges: &[IpNet]) -> (Cidrs<V4>, Cidrs<V6>) {
+    let (mut v4, mut v6) = ([Cidr::NONE; MAX_CIDRS], [Cidr::NONE; MAX_CIDRS]);
+    let (mut next4, mut next6) = (v4.iter_mut(), v6.iter_mut());
+    for range in ranges {
+        match range {
+            IpNet::V4(range) => {
+                if let Some(cidr) = next4.next() {
+                    *cidr = Cidr { net: range.network().into(), mask: range.netmask().into() };
+                }
+            }
+            IpNet::V6(range) => {
+                if let Some(cidr) = next6.next() {
+                    *cidr = Cidr { net: range.network().into(), mask: range.netmask().into() };
+                }
+            }
+        }
+    }
+    (v4, v6)
 }
 
 /// Passes on what the programs of an object log, until the agent ends.

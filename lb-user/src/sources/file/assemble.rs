@@ -7,6 +7,7 @@ mod wants;
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
+use lb_common::abi::MAX_CIDRS;
 
 use self::{fit::fit, taken::Taken, wants::wants};
 use super::super::problem::{Place, Problem};
@@ -25,11 +26,20 @@ pub(super) struct Drafts {
 }
 
 impl Drafts {
-    /// Adds a range unless it is there already.
-    pub fn add_range(&mut self, range: IpNet) {
-        if !self.ranges.contains(&range) {
-            self.ranges.push(range);
+    /// Adds a range unless it is there already; an error if its family has too many.
+    pub fn add_range(&mut self, range: IpNet) -> Result<(), String> {
+        if self.ranges.contains(&range) {
+            return Ok(());
         }
+        let family = Family::of_range(&range);
+        if self.ranges.iter().filter(|known| Family::of_range(known) == family).count() == MAX_CIDRS {
+            return Err(format!(
+                "{range} is one {family} range more than the {MAX_CIDRS} that serviceCIDRs may have; \
+                 use fewer, larger ones"
+            ));
+        }
+        self.ranges.push(range);
+        Ok(())
     }
 
     /// Adds where node ports are reached, unless it is there already.

@@ -53,7 +53,7 @@ pub(super) fn document(node: &Node<'_>, drafts: &mut Drafts, places: &mut Places
     }
     for node in items(cidrs, "serviceCIDRs", report) {
         if let Some(range) = report.take(range(node)) {
-            drafts.add_range(range);
+            report.take(drafts.add_range(range).map_err(|text| Bad::new(node.at, text)));
         }
     }
     for node in items(node_ports, "nodePortAddresses", report) {
