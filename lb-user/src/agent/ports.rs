@@ -77,7 +77,7 @@ impl Ports {
     }
 
     /// The ranges of service addresses, for what is attached from now on: everything with the next
-    /// [`Self::update`], where they have changed, which is the answer.
+    /// [`Self::update`], where they have changed; whether they have.
     pub fn set_cidrs(&mut self, ranges: &[IpNet]) -> bool {
         let changed = self.programs.set_cidrs(ranges);
         if changed && !self.attached.is_empty() {

@@ -81,19 +81,21 @@ fn refused() -> Result<()> {
     let bed = Bed::with(&(CONFIG.to_owned() + EMPTY), &[], |_| Ok(()))?;
     for ipv6 in [false, true] {
         let (page, echo) = (vip(ipv6, 0x30, 80), vip(ipv6, 0x30, 90));
-        let no_port = vip(ipv6, service::WEB, 81);
+        let (no_port, unowned) = (vip(ipv6, service::WEB, 81), vip(ipv6, 0x77, 80));
         bed.lab().within("node", move || -> Result<()> {
-            for to in [page, no_port] {
+            let refused = ErrorKind::ConnectionRefused;
+            for (to, expected) in [(page, refused), (no_port, refused), (unowned, ErrorKind::HostUnreachable)]
+            {
                 let start = Instant::now();
                 let error = TcpStream::connect_timeout(&to, Duration::from_secs(5)).err();
                 let kind = error.as_ref().map(io::Error::kind);
-                ensure!(kind == Some(ErrorKind::ConnectionRefused), "{to}: {error:?}");
+                ensure!(kind == Some(expected), "{to}: {error:?}");
                 ensure!(start.elapsed() < Duration::from_secs(1), "{to}: after {:?}", start.elapsed());
             }
             let socket = unconnected(echo)?;
             for done in [socket.send_to(b"hello", echo).map(drop), socket.connect(echo)] {
                 let kind = done.as_ref().map_err(io::Error::kind);
-                ensure!(kind == Err(ErrorKind::ConnectionRefused), "{echo}: {done:?}");
+                ensure!(kind == Err(refused), "{echo}: {done:?}");
             }
             Ok(())
         })??;
