@@ -31,6 +31,8 @@ pub trait Address: Pod + Copy + Eq + Hash + Debug + Default {
     const ZERO: Self;
     /// All bits one.
     const ONES: Self;
+    /// Whether it is a mask of length 0, which has no bits in its first word.
+    fn is_empty_mask(self) -> bool;
     /// The bits that `mask` has, too.
     fn masked(self, mask: Self) -> Self;
     /// One's complement sum of the address as `__wsum`, unfolded, in memory byte order (RFC 1071).
@@ -96,6 +98,11 @@ impl Address for Addr4 {
     const ONES: Self = Addr4(u32::MAX);
 
     #[inline(always)]
+    fn is_empty_mask(self) -> bool {
+        self.0 == 0
+    }
+
+    #[inline(always)]
     fn masked(self, mask: Self) -> Self {
         Addr4(self.0 & mask.0)
     }
@@ -116,6 +123,11 @@ impl Address for Addr6 {
     const ONES: Self = Addr6([u32::MAX; 4]);
 
     #[inline(always)]
+    fn is_empty_mask(self) -> bool {
+        self.0[0] == 0
+    }
+
+    #[inline(always)]
     fn masked(self, mask: Self) -> Self {
         let ([a, b, c, d], [e, f, g, h]) = (self.0, mask.0);
         Addr6([a & e, b & f, c & g, d & h])
@@ -123,8 +135,12 @@ impl Address for Addr6 {
 
     #[inline(always)]
     fn mix(self) -> u32 {
+        // Odd factors: addresses that differ in one word only differ here, too. Side by side, where a chain
+        // of finalizers would wait for each other.
         let [a, b, c, d] = self.0;
-        scramble(scramble(scramble(scramble(a) ^ b) ^ c) ^ d)
+        let [a, b, c] =
+            [a.wrapping_mul(0x9e37_79b1), b.wrapping_mul(0x85eb_ca77), c.wrapping_mul(0xc2b2_ae3d)];
+        scramble(a ^ b.rotate_left(7) ^ c.rotate_left(13) ^ d)
     }
 
     #[inline(always)]

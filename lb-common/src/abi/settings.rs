@@ -43,7 +43,7 @@ pub struct Settings {
 /// How many ranges of service addresses of one family the programs know.
 pub const MAX_CIDRS: usize = 4;
 
-/// Ranges of addresses, as many as there are; the rest is [`Cidr::NONE`].
+/// Ranges of addresses, as many as there are; behind them is [`Cidr::NONE`].
 pub type Cidrs<F> = [Cidr<F>; MAX_CIDRS];
 
 /// A range of addresses.
@@ -59,6 +59,12 @@ pub struct Cidr<F: Family> {
 impl<F: Family> Cidr<F> {
     /// No address: none is its mask's complement and zero at once.
     pub const NONE: Self = Cidr { net: F::Addr::ONES, mask: F::Addr::ZERO };
+
+    /// Whether it is a range at all.
+    #[inline(always)]
+    pub fn is_some(&self) -> bool {
+        !self.mask.is_empty_mask()
+    }
 
     /// Whether it holds an address.
     #[inline(always)]

@@ -190,7 +190,8 @@ fn travel<F: Family, P: Packet, T: Tables<F>>(
         }
         // What has just been recorded is gone again: the table is that full.
         _ if turn == Turn::Second => Err(Counter::TableFull),
-        _ => Ok(Verdict::Open),
+        // What is no service's leaves here: [`open`] is a long way.
+        _ => select::target(tables, &key).map(|_| Verdict::Open),
     }
 }
 

@@ -250,9 +250,9 @@ fn connects<F: Family>() {
         (
             "an address that no service has",
             |node| {
-                node.settings.cidrs4[1] =
+                node.settings.cidrs4[0] =
                     Cidr { net: addr::<V4>(STRANGER), mask: <V4 as Family>::Addr::ONES };
-                node.settings.cidrs6[1] =
+                node.settings.cidrs6[0] =
                     Cidr { net: addr::<V6>(STRANGER), mask: <V6 as Family>::Addr::ONES };
             },
             (STRANGER, PORT),
