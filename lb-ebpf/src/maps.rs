@@ -51,6 +51,7 @@ pub static SETTINGS: Frozen = Frozen(UnsafeCell::new(Settings {
     netns_cookie: [0; 2],
     host4: Addr4::ZERO,
     host6: Addr6::ZERO,
+    pod_sockets: 0,
 }));
 
 #[btf_map]
@@ -150,6 +151,10 @@ family!(V6: FRONTENDS6, BACKENDS6, FLOWS6, AFFINITY6, RANGES6, SCRATCH6);
 pub static SOCKETS4: LruHashMap<SocketKey<V4>, SocketRow<V4>, 1024> = LruHashMap::new();
 #[btf_map]
 pub static SOCKETS6: LruHashMap<SocketKey<V6>, SocketRow<V6>, 1024> = LruHashMap::new();
+
+/// Cookies, low half first, of the network namespaces whose sockets are translated beside the host's.
+#[btf_map]
+pub static COOKIES: HashMap<[u32; 2], u32, 4096, SPARSE> = HashMap::new();
 
 /// The maps of one family that only sockets need.
 pub trait SocketMaps: FamilyMaps {

@@ -6,48 +6,17 @@ use aya_ebpf::{
 };
 use lb_common::{
     family::{Addr4, Addr6, V4, V6},
-    path::{Peer, Socket},
+    path::{Caller, Peer, Socket},
     wire::Protocol,
 };
 
-use crate::maps::SETTINGS;
+use crate::maps::{COOKIES, SETTINGS};
 
 /// What the kernel hands to the programs.
 pub type Context = *mut bpf_sock_addr;
 
 /// Third word of the IPv6 addresses that stand for IPv4 ones, `::ffff:0:0/96`.
 const MAPPED: u32 = 0xffff_u32.to_be();
-
-/// Whether the socket is of the network namespace that is served. Programs are attached for the whole
-/// host, whose containers and other networks have sockets of their own.
-#[inline(always)]
-pub fn is_ours(ctx: Context) -> bool {
-    // SAFETY: the live context.
-    let cookie = unsafe { bpf_get_netns_cookie(ctx.cast()) };
-    let [low, high] = SETTINGS.get().netns_cookie;
-    [cookie as u32, (cookie >> 32) as u32] == [low, high]
-}
-
-/// Whether the address is an IPv4 one in IPv6's clothes.
-#[inline(always)]
-pub fn is_mapped(ctx: Context) -> bool {
-    let Addr6([a, b, c, _]) = Ipv6(ctx).peer().addr;
-    a == 0 && b == 0 && c == MAPPED
-}
-
-/// Sets what the call returns to the application where the program refuses it.
-#[inline(always)]
-pub fn fail(error: i32) {
-    // SAFETY: no preconditions.
-    unsafe { bpf_set_retval(-error) };
-}
-
-/// A call with an IPv4 address.
-pub struct Ipv4(pub Context);
-/// A call with an IPv6 address.
-pub struct Ipv6(pub Context);
-/// A call with an IPv4 address in IPv6's clothes.
-pub struct Mapped(pub Context);
 
 /// One load of a field of the context: the verifier knows them by their offsets and sizes alone.
 macro_rules! load {
@@ -63,6 +32,41 @@ macro_rules! store {
         unsafe { (&raw mut (*$ctx).$($field)+).write_volatile($value) }
     };
 }
+
+/// Whose socket it is, if its network namespace is served. Programs are attached for the whole host, whose
+/// containers and other networks have sockets of their own.
+#[inline(always)]
+pub fn caller(ctx: Context) -> Option<Caller> {
+    // SAFETY: the live context.
+    let cookie = unsafe { bpf_get_netns_cookie(ctx.cast()) };
+    let cookie = [cookie as u32, (cookie >> 32) as u32];
+    let settings = SETTINGS.get();
+    if cookie == settings.netns_cookie {
+        return Some(Caller::Host);
+    }
+    // SAFETY: only whether there is a row is looked at.
+    (settings.pod_sockets != 0 && unsafe { COOKIES.get(&cookie) }.is_some()).then_some(Caller::Pod)
+}
+
+/// Whether the address is an IPv4 one in IPv6's clothes.
+#[inline(always)]
+pub fn is_mapped(ctx: Context) -> bool {
+    load!(ctx, user_ip6[0]) == 0 && load!(ctx, user_ip6[1]) == 0 && load!(ctx, user_ip6[2]) == MAPPED
+}
+
+/// Sets what the call returns to the application where the program refuses it.
+#[inline(always)]
+pub fn fail(error: i32) {
+    // SAFETY: no preconditions.
+    unsafe { bpf_set_retval(-error) };
+}
+
+/// A call with an IPv4 address.
+pub struct Ipv4(pub Context, pub Caller);
+/// A call with an IPv6 address.
+pub struct Ipv6(pub Context, pub Caller);
+/// A call with an IPv4 address in IPv6's clothes.
+pub struct Mapped(pub Context, pub Caller);
 
 #[inline(always)]
 fn cookie(ctx: Context) -> [u32; 2] {
@@ -85,6 +89,11 @@ impl Socket<V4> for Ipv4 {
     #[inline(always)]
     fn cookie(&self) -> [u32; 2] {
         cookie(self.0)
+    }
+
+    #[inline(always)]
+    fn caller(&self) -> Caller {
+        self.1
     }
 
     #[inline(always)]
@@ -111,6 +120,11 @@ impl Socket<V4> for Mapped {
     }
 
     #[inline(always)]
+    fn caller(&self) -> Caller {
+        self.1
+    }
+
+    #[inline(always)]
     fn protocol(&self) -> Option<Protocol> {
         protocol(self.0)
     }
@@ -131,6 +145,11 @@ impl Socket<V6> for Ipv6 {
     #[inline(always)]
     fn cookie(&self) -> [u32; 2] {
         cookie(self.0)
+    }
+
+    #[inline(always)]
+    fn caller(&self) -> Caller {
+        self.1
     }
 
     #[inline(always)]

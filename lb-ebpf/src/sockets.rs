@@ -1,7 +1,7 @@
 //! The programs of sockets, attached to the root of the cgroups: one per call that names another end.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use lb_common::path::{self, Access};
+use lb_common::path::{self, Access, Caller};
 
 use crate::{
     sock_addr::{self, Context, Ipv4, Ipv6, Mapped},
@@ -20,40 +20,32 @@ const EHOSTUNREACH: i32 = 113;
 #[cgroup_sock_addr(connect4)]
 pub fn cgroup_connect4(ctx: SockAddrContext) -> i32 {
     let ctx = ctx.sock_addr;
-    if !sock_addr::is_ours(ctx) {
-        return PASS;
-    }
-    answer(connect_ipv4(ctx))
+    let Some(caller) = sock_addr::caller(ctx) else { return PASS };
+    answer(connect_ipv4(ctx, caller))
 }
 
 /// Where it connects to by IPv6, or by IPv4 from a socket that can do both.
 #[cgroup_sock_addr(connect6)]
 pub fn cgroup_connect6(ctx: SockAddrContext) -> i32 {
     let ctx = ctx.sock_addr;
-    if !sock_addr::is_ours(ctx) {
-        return PASS;
-    }
-    answer(if sock_addr::is_mapped(ctx) { connect_mapped(ctx) } else { connect_ipv6(ctx) })
+    let Some(caller) = sock_addr::caller(ctx) else { return PASS };
+    answer(if sock_addr::is_mapped(ctx) { connect_mapped(ctx, caller) } else { connect_ipv6(ctx, caller) })
 }
 
 /// Where a datagram goes. Also from a socket that can do both families.
 #[cgroup_sock_addr(sendmsg4)]
 pub fn cgroup_sendmsg4(ctx: SockAddrContext) -> i32 {
     let ctx = ctx.sock_addr;
-    if !sock_addr::is_ours(ctx) {
-        return PASS;
-    }
-    answer(path::send(&mut Ipv4(ctx), &Maps))
+    let Some(caller) = sock_addr::caller(ctx) else { return PASS };
+    answer(path::send(&mut Ipv4(ctx, caller), &Maps))
 }
 
 /// Where a datagram goes, by IPv6.
 #[cgroup_sock_addr(sendmsg6)]
 pub fn cgroup_sendmsg6(ctx: SockAddrContext) -> i32 {
     let ctx = ctx.sock_addr;
-    if !sock_addr::is_ours(ctx) {
-        return PASS;
-    }
-    answer(path::send(&mut Ipv6(ctx), &Maps))
+    let Some(caller) = sock_addr::caller(ctx) else { return PASS };
+    answer(path::send(&mut Ipv6(ctx, caller), &Maps))
 }
 
 /// Who a datagram is from.
@@ -87,36 +79,34 @@ pub fn cgroup_getpeername6(ctx: SockAddrContext) -> i32 {
 // The families' paths are functions of their own: together they exceed a program's stack.
 
 #[inline(never)]
-fn connect_ipv4(ctx: Context) -> Access {
-    path::connect(&mut Ipv4(ctx), &Maps)
+fn connect_ipv4(ctx: Context, caller: Caller) -> Access {
+    path::connect(&mut Ipv4(ctx, caller), &Maps)
 }
 
 #[inline(never)]
-fn connect_mapped(ctx: Context) -> Access {
-    path::connect(&mut Mapped(ctx), &Maps)
+fn connect_mapped(ctx: Context, caller: Caller) -> Access {
+    path::connect(&mut Mapped(ctx, caller), &Maps)
 }
 
 #[inline(never)]
-fn connect_ipv6(ctx: Context) -> Access {
-    path::connect(&mut Ipv6(ctx), &Maps)
+fn connect_ipv6(ctx: Context, caller: Caller) -> Access {
+    path::connect(&mut Ipv6(ctx, caller), &Maps)
 }
 
 #[inline(always)]
 fn show_ipv4(ctx: Context) {
-    if sock_addr::is_ours(ctx) {
-        path::shown(&mut Ipv4(ctx), &Maps);
+    if let Some(caller) = sock_addr::caller(ctx) {
+        path::shown(&mut Ipv4(ctx, caller), &Maps);
     }
 }
 
 #[inline(always)]
 fn show_ipv6(ctx: Context) {
-    if !sock_addr::is_ours(ctx) {
-        return;
-    }
+    let Some(caller) = sock_addr::caller(ctx) else { return };
     if sock_addr::is_mapped(ctx) {
-        path::shown(&mut Mapped(ctx), &Maps);
+        path::shown(&mut Mapped(ctx, caller), &Maps);
     } else {
-        path::shown(&mut Ipv6(ctx), &Maps);
+        path::shown(&mut Ipv6(ctx, caller), &Maps);
     }
 }
 

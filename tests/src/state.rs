@@ -172,6 +172,7 @@ pub fn on(bridge: Bridge, way_back: ReachKind) -> Settings {
         netns_cookie: [0; 2],
         host4: Default::default(),
         host6: Default::default(),
+        pod_sockets: 0,
     }
 }
 

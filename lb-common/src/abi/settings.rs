@@ -38,6 +38,8 @@ pub struct Settings {
     pub host4: Addr4,
     /// And of IPv6.
     pub host6: Addr6,
+    /// 1: sockets of the network namespaces in `COOKIES` are translated, too.
+    pub pod_sockets: u32,
 }
 
 /// How many ranges of service addresses of one family the programs know.

@@ -75,7 +75,7 @@ pub fn open<F: Family, P: Packet, T: Tables<F>>(
     target: Target,
     old: Option<&Cell<FlowRow<F>>>,
 ) -> Result<(), Counter> {
-    let offer = select::offer(tables, &parsed.key, target)?;
+    let offer = select::offer(tables, &parsed.key, target, select::Client::Known)?;
     let mut stop = Counter::Unsettled;
     for attempt in 0..select::TRIES {
         let Some(choice) = select::backend(tables, &offer, attempt) else { continue };

@@ -23,7 +23,7 @@ pub use forward::Way;
 pub use neighbour::{answer_arp, answer_solicitation};
 pub use reject::reject;
 pub use select::{Target, client_hash, scope, slot_hash};
-pub use socket::{Access, Peer, Socket, Sockets, connect, send, shown};
+pub use socket::{Access, Caller, Peer, Socket, Sockets, connect, send, shown};
 pub use tables::{Common, Insert, InsertError, Packet, SumKind, Tables, interest_hash};
 
 use crate::{

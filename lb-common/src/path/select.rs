@@ -34,6 +34,15 @@ pub struct Target {
     pub kind: FrontendKind,
 }
 
+/// Whether a flow's source is the client's address.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// It is.
+    Known,
+    /// The client has no address yet: what depends on it can't be decided.
+    Unknown,
+}
+
 /// The backends that a client may get, and which of them it is to get. All that is decided once for a new
 /// flow, so that the tries after it are few instructions: the verifier walks each of them.
 #[derive(Copy, Clone)]
@@ -92,12 +101,13 @@ pub fn scope(kind: FrontendKind, set: &SetRow, outside: bool) -> Scope {
     if local { Scope::Local } else { Scope::Cluster }
 }
 
-/// What a target offers to a client, or why not. Affinity never overrules that a backend takes no new flows.
+/// What a target offers to a client, or why not: [`Counter::NotOurs`] where only its packets tell. Affinity never overrules that a backend takes no new flows.
 #[inline(always)]
 pub fn offer<F: Family, T: Tables<F>>(
     tables: &T,
     key: &FlowKey<F>,
     target: Target,
+    client: Client,
 ) -> Result<Offer, Counter> {
     let settings = tables.settings();
     let Target { service, kind } = target;
@@ -106,10 +116,11 @@ pub fn offer<F: Family, T: Tables<F>>(
     if set.service != service {
         return Err(Counter::Unsettled);
     }
-    if kind == FrontendKind::LoadBalancer
-        && set.source_ranges != 0
-        && !tables.in_range(set.source_ranges, key.src)
-    {
+    let ranged = kind == FrontendKind::LoadBalancer && set.source_ranges != 0;
+    if client == Client::Unknown && (ranged || set.affinity != 0) {
+        return Err(Counter::NotOurs);
+    }
+    if ranged && !tables.in_range(set.source_ranges, key.src) {
         return Err(Counter::SourceRange);
     }
     let scope = scope(kind, &set, settings.outside != 0);

@@ -1,4 +1,4 @@
-//! Clients on the host: a socket's destination is translated once, when it connects, or with each
+//! Clients on the host, and pods where that is asked for: a socket's destination is translated once, when it connects, or with each
 //! datagram where it is not connected. No packet pays; what the application is shown stays the frontend.
 
 use super::{Tables, Verdict, interest_hash, select, verdict};
@@ -8,10 +8,22 @@ use crate::{
     wire::Protocol,
 };
 
+/// Whose socket it is.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// The host's: its client is the node.
+    Host,
+    /// A pod's: which address it is going to have is not known, so its packets are left to get what depends
+    /// on that.
+    Pod,
+}
+
 /// A socket in the middle of a call that names another end.
 pub trait Socket<F: Family> {
     /// What tells it from every other socket.
     fn cookie(&self) -> [u32; 2];
+    /// Whose it is.
+    fn caller(&self) -> Caller;
     /// Its protocol; `None` where that is not balanced.
     fn protocol(&self) -> Option<Protocol>;
     /// The other end that the call names.
@@ -93,7 +105,7 @@ fn access<F: Family, T: Tables<F>>(tables: &T, outcome: Result<Counter, Counter>
 fn connected<F: Family, S: Socket<F>, T: Sockets<F>>(socket: &mut S, tables: &T) -> Result<Counter, Counter> {
     let flow = flow_of(socket, tables)?;
     let target = select::target(tables, &flow)?;
-    let (id, backend) = choose(tables, &flow, target)?;
+    let (id, backend) = choose(socket, tables, &flow, target)?;
     remember(socket, tables, id, backend)?;
     socket.set_peer(Peer { addr: backend.addr, port: backend.port });
     Ok(Counter::SocketConnected)
@@ -113,7 +125,7 @@ fn sent<F: Family, S: Socket<F>, T: Sockets<F>>(socket: &mut S, tables: &T) -> R
         socket.set_peer(Peer { addr: backend.addr, port: backend.port });
         return Ok(Counter::SocketSent);
     }
-    let (id, backend) = choose(tables, &flow, target)?;
+    let (id, backend) = choose(socket, tables, &flow, target)?;
     remember(socket, tables, id, backend)?;
     let row = SocketRow { backend: id, addr: backend.addr, port: backend.port, reserved: 0 };
     if !tables.keep_socket(key, row) {
@@ -148,13 +160,18 @@ fn flow_of<F: Family, S: Socket<F>, T: Tables<F>>(socket: &S, tables: &T) -> Res
 /// A backend for a new flow. Rows that are replaced meanwhile are looked at again: an application does not
 /// try again as a packet's sender does.
 #[inline(always)]
-fn choose<'a, F: Family, T: Tables<F>>(
+fn choose<'a, F: Family, S: Socket<F>, T: Tables<F>>(
+    socket: &S,
     tables: &'a T,
     flow: &FlowKey<F>,
     target: select::Target,
 ) -> Result<(BackendRef, &'a BackendRow<F>), Counter> {
+    let client = match socket.caller() {
+        Caller::Host => select::Client::Known,
+        Caller::Pod => select::Client::Unknown,
+    };
     for attempt in 0..select::TRIES {
-        let offer = match select::offer(tables, flow, target) {
+        let offer = match select::offer(tables, flow, target, client) {
             Err(Counter::Unsettled) => continue,
             offer => offer?,
         };

@@ -164,7 +164,7 @@ mod tests {
         let mut world = World::default();
         for (ifindex, kind, master, mac) in [
             (1, LinkKind::Bridge, None, BRIDGE),
-            (2, LinkKind::Veth { other_netns: true }, Some(1), POD),
+            (2, LinkKind::Veth { other_netns: Some(0) }, Some(1), POD),
             (3, LinkKind::Bridge, None, POD),
         ] {
             let link = Link { ifindex, name: format!("if{ifindex}"), kind, master, mac, ..Link::default() };

@@ -6,6 +6,7 @@ mod kept;
 mod listening;
 pub(crate) mod node;
 pub mod options;
+mod pods;
 mod ports;
 pub(crate) mod programs;
 mod resolver;
@@ -49,11 +50,6 @@ pub async fn run(options: Options) -> Result<()> {
     let watched = sources::watch::watch(&options.config);
     // Everything that can be wrong with the input comes before the first change.
     let loaded = sources::file::load(&options.config)?;
-    if options.socket_lb == SocketLb::All {
-        bail!(
-            "--socket-lb all is not there yet: pods are served at their ports of the bridge; use host, or off"
-        );
-    }
     let missing = missing_capabilities();
     if !missing.is_empty() {
         bail!(
@@ -114,9 +110,10 @@ pub async fn run(options: Options) -> Result<()> {
     load(&mut control, &ports, &watcher, loaded);
     ports.set_cidrs(&control.model.service_cidrs);
     let cookie = netns_cookie().context("asking for the network namespace's cookie")?;
-    ports.programs().serve_sockets(cookie, host);
+    ports.programs().serve_sockets(cookie, host, options.socket_lb == SocketLb::All);
     let mut sockets = Sockets::open(&pins)?;
     control.view.socket_lb = sockets.attach(options.socket_lb, ports.programs())?;
+    sockets.follow(&ports.view(watcher.world()));
     control.tell_sockets(&mut sockets);
     ports.update(watcher.world(), &mut control.view)?;
     control.write_view();
@@ -136,6 +133,7 @@ pub async fn run(options: Options) -> Result<()> {
                 change.context("following netlink")?;
                 control.follow(&ports.view(watcher.world()));
                 update_ports(&mut ports, &watcher, &mut control);
+                sockets.follow(&ports.view(watcher.world()));
                 unresolved = control.unresolved(&ports.view(watcher.world()));
                 resolve(&unresolved, &watcher, &mut resolver).await;
                 false
@@ -144,6 +142,7 @@ pub async fn run(options: Options) -> Result<()> {
             _ = hangup.recv() => true,
             _ = second.tick() => {
                 control.retry(&ports.view(watcher.world()));
+                sockets.follow(&ports.view(watcher.world()));
                 control.write_view();
                 resolve(&unresolved, &watcher, &mut resolver).await;
                 false

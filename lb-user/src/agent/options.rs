@@ -43,7 +43,7 @@ pub enum Forward {
 pub enum SocketLb {
     /// Those of the host's own network namespace.
     Host,
-    /// Those of pods, too. Not there yet.
+    /// Those of pods on the bridges, too.
     All,
     /// None: processes of the host do not reach services.
     Off,

@@ -80,6 +80,7 @@ impl Programs {
             netns_cookie: [0; 2],
             host4: Addr4::ZERO,
             host6: Addr6::ZERO,
+            pod_sockets: 0,
         };
         Programs {
             pins: pins.clone(),
@@ -121,8 +122,15 @@ impl Programs {
     }
 
     /// Says whose sockets are served, by their network namespace's cookie, and the addresses by which the
-    /// node is known. Before the first program of sockets is asked for.
-    pub fn serve_sockets(&mut self, netns_cookie: u64, host: (Option<Ipv4Addr>, Option<Ipv6Addr>)) {
+    /// node is known; with `pods`, also those of the namespaces in `COOKIES`. Before the first program of
+    /// sockets is asked for.
+    pub fn serve_sockets(
+        &mut self,
+        netns_cookie: u64,
+        host: (Option<Ipv4Addr>, Option<Ipv6Addr>),
+        pods: bool,
+    ) {
+        self.base.pod_sockets = pods as u32;
         self.base.netns_cookie = [netns_cookie as u32, (netns_cookie >> 32) as u32];
         self.base.host4 = host.0.map_or(Addr4::ZERO, Addr4::from);
         self.base.host6 = host.1.map_or(Addr6::ZERO, Addr6::from);

@@ -1,4 +1,4 @@
-//! Clients on the host: the programs of sockets, and sockets whose backend no longer serves.
+//! Clients on the host, and pods with `--socket-lb all`: the programs of sockets, and sockets whose backend no longer serves.
 
 use std::{io, os::fd::AsRawFd as _, path::PathBuf};
 
@@ -6,11 +6,11 @@ use anyhow::{Context as _, Result, anyhow};
 use rustix::net::{AddressFamily, SocketType};
 use tracing::{info, warn};
 
-use super::{options::SocketLb, programs::Programs};
+use super::{options::SocketLb, pods::Pods, programs::Programs, ways::View};
 use crate::{
     attach::cgroup,
     maps::{Maps, Pins, Sockets as Table},
-    netlink::Diag,
+    netlink::{Diag, netns},
 };
 
 /// See the module.
@@ -18,6 +18,9 @@ pub struct Sockets {
     table: Table,
     links: PathBuf,
     attached: bool,
+    pods: Pods,
+    /// They are served, too.
+    with_pods: bool,
     /// What could not be done is said once.
     failing: bool,
 }
@@ -26,20 +29,30 @@ impl Sockets {
     /// Opens what is remembered of sockets.
     pub fn open(pins: &Pins) -> Result<Sockets> {
         let table = Table::open(&pins.maps())?;
-        Ok(Sockets { table, links: pins.links(), attached: false, failing: false })
+        let pods = Pods::open(pins)?;
+        Ok(Sockets { table, links: pins.links(), attached: false, pods, with_pods: false, failing: false })
     }
 
     /// Attaches what the mode asks for and detaches the rest; the mode in the words of `lb status`. A host
     /// that can't do it is served without.
     pub fn attach(&mut self, mode: SocketLb, programs: &mut Programs) -> Result<String> {
-        if mode == SocketLb::Off {
-            cgroup::detach_all(&self.links)?;
-            return Ok("off".to_owned());
-        }
+        let words = match mode {
+            SocketLb::Host => "host",
+            SocketLb::All => "all",
+            SocketLb::Off => {
+                cgroup::detach_all(&self.links)?;
+                self.pods.clear()?;
+                return Ok("off".to_owned());
+            }
+        };
         match self.try_attach(programs) {
             Ok(()) => {
                 self.attached = true;
-                Ok("host".to_owned())
+                self.with_pods = mode == SocketLb::All;
+                if !self.with_pods {
+                    self.pods.clear()?;
+                }
+                Ok(words.to_owned())
             }
             Err(error) => {
                 cgroup::detach_all(&self.links)?;
@@ -48,6 +61,13 @@ impl Sockets {
                 );
                 Ok(format!("off: {error:#}"))
             }
+        }
+    }
+
+    /// Serves the pods that are on the bridges now, where that is asked for.
+    pub fn follow(&mut self, view: &View) {
+        if self.with_pods {
+            self.pods.follow(view);
         }
     }
 
@@ -86,7 +106,19 @@ impl Sockets {
     }
 
     fn end_stranded(&self, maps: &Maps) -> Result<usize> {
-        let diag = Diag::new().context("asking for sockets (sock_diag)")?;
+        let mut count =
+            self.end_stranded_of(&Diag::new().context("asking for sockets (sock_diag)")?, maps)?;
+        if self.with_pods {
+            let pods = self.pods.namespaces().context("looking for the pods' network namespaces")?;
+            let diags = netns::within(pods.values(), Diag::new).context("asking for the pods' sockets")?;
+            for diag in diags {
+                count += self.end_stranded_of(&diag, maps)?;
+            }
+        }
+        Ok(count)
+    }
+
+    fn end_stranded_of(&self, diag: &Diag, maps: &Maps) -> Result<usize> {
         let mut count = 0;
         for socket in diag.connected().context("listing UDP sockets (sock_diag)")? {
             let (cookie, peer) = socket.connection();

@@ -51,7 +51,7 @@ impl View<'_> {
 
 /// `bpf_redirect_peer` needs a veth whose other end is in another namespace.
 fn can_peer(port: &Link) -> bool {
-    matches!(port.kind, LinkKind::Veth { other_netns: true, .. })
+    matches!(port.kind, LinkKind::Veth { other_netns: Some(_), .. })
 }
 
 impl Ways for View<'_> {

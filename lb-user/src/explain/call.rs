@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{
-    path::{Peer, Socket},
+    path::{Caller, Peer, Socket},
     wire::Protocol as Transport,
 };
 
@@ -33,6 +33,10 @@ impl<F: Sided> Call<F> {
 impl<F: Sided> Socket<F> for Call<F> {
     fn cookie(&self) -> [u32; 2] {
         [0; 2]
+    }
+
+    fn caller(&self) -> Caller {
+        Caller::Host
     }
 
     fn protocol(&self) -> Option<Transport> {

@@ -165,6 +165,7 @@ impl Served {
             netns_cookie: [0; 2],
             host4: V4::addr(self.host_address(from)).unwrap_or_default(),
             host6: V6::addr(self.host_address(from)).unwrap_or_default(),
+            pod_sockets: 0,
         }
     }
 }

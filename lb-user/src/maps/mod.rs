@@ -1,5 +1,6 @@
 //! The pinned maps of one instance, typed.
 
+mod cookies;
 mod mapped;
 mod pins;
 mod ranges;
@@ -17,6 +18,7 @@ use lb_common::{
 };
 
 use crate::system::io_kind;
+pub use cookies::Cookies;
 pub use mapped::Mapped;
 pub use pins::Pins;
 pub use sockets::Sockets;
@@ -65,7 +67,7 @@ impl Sizes {
 }
 
 /// The names of all maps that are pinned.
-pub const PINNED: [&str; 20] = [
+pub const PINNED: [&str; 21] = [
     "INTEREST",
     "SERVICES",
     "SETS",
@@ -86,6 +88,7 @@ pub const PINNED: [&str; 20] = [
     "RANGES6",
     "SOCKETS4",
     "SOCKETS6",
+    "COOKIES",
 ];
 
 /// Why an instance's maps can't be used.

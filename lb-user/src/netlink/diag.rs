@@ -4,12 +4,11 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::{AsFd as _, OwnedFd},
 };
 
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
-};
+use rustix::net::netlink;
+
+use super::raw::Raw;
 
 /// `SOCK_DIAG_BY_FAMILY` of linux/sock_diag.h.
 const BY_FAMILY: u16 = 20;
@@ -17,8 +16,6 @@ const BY_FAMILY: u16 = 20;
 const DESTROY: u16 = 21;
 /// A set of states with `TCP_ESTABLISHED` alone, which is what a connected UDP socket is in.
 const CONNECTED: u32 = 1 << 1;
-/// Bytes of `struct nlmsghdr`.
-const HEADER: usize = 16;
 /// Where `struct inet_diag_sockid` begins in `struct inet_diag_msg`.
 const ID_AT: usize = 4;
 /// Its bytes: ports, addresses, interface, cookie.
@@ -54,13 +51,12 @@ impl UdpSocket {
 }
 
 /// A socket that asks the kernel about sockets.
-pub struct Diag(OwnedFd);
+pub struct Diag(Raw);
 
 impl Diag {
     /// For the network namespace of this thread.
     pub fn new() -> io::Result<Diag> {
-        let flags = SocketFlags::CLOEXEC;
-        Ok(Diag(socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::SOCK_DIAG))?))
+        Ok(Diag(Raw::new(Some(netlink::SOCK_DIAG))?))
     }
 
     /// The UDP sockets that are connected.
@@ -68,7 +64,7 @@ impl Diag {
         let mut found = Vec::new();
         for family in [libc::AF_INET, libc::AF_INET6] {
             self.request(BY_FAMILY, libc::NLM_F_DUMP, family as u8, &[0; ID])?;
-            while !self.answers(|message| {
+            while !self.0.answers(|message| {
                 let id = message.get(ID_AT..).and_then(|rest| rest.first_chunk());
                 found.extend(id.map(|id| UdpSocket { family: message[0], id: *id }));
             })? {}
@@ -80,47 +76,18 @@ impl Diag {
     /// Whether it was there.
     pub fn destroy(&self, socket: &UdpSocket) -> io::Result<bool> {
         self.request(DESTROY, libc::NLM_F_ACK, socket.family, &socket.id)?;
-        match self.answers(|_| {}) {
+        match self.0.answers(|_| {}) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             answer => answer.map(|_| true),
         }
     }
 
     fn request(&self, kind: u16, flags: i32, family: u8, id: &[u8; ID]) -> io::Result<()> {
-        let mut message = Vec::with_capacity(HEADER + 8 + ID);
-        // nlmsghdr: length, type, flags, sequence and sender.
-        message.extend((HEADER as u32 + 8 + ID as u32).to_ne_bytes());
-        message.extend(kind.to_ne_bytes());
-        message.extend(((libc::NLM_F_REQUEST | flags) as u16).to_ne_bytes());
-        message.extend([0; 8]);
         // inet_diag_req_v2: family, protocol, no extensions, padding, states, id.
-        message.extend([family, libc::IPPROTO_UDP as u8, 0, 0]);
-        message.extend(CONNECTED.to_ne_bytes());
-        message.extend(id);
-        send(self.0.as_fd(), &message, SendFlags::empty())?;
-        Ok(())
-    }
-
-    /// Receives once and hands on each answer; whether it was the last.
-    fn answers(&self, mut each: impl FnMut(&[u8])) -> io::Result<bool> {
-        let mut buffer = vec![0; 1 << 16];
-        let (len, _) = recv(self.0.as_fd(), &mut buffer[..], RecvFlags::empty())?;
-        let mut rest = &buffer[..len];
-        while let Some(header) = rest.first_chunk::<HEADER>() {
-            let word =
-                |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-            let len = (word(0) as usize).clamp(HEADER, rest.len());
-            let body = &rest[HEADER..len];
-            match (word(4) & 0xffff) as i32 {
-                libc::NLMSG_DONE => return Ok(true),
-                libc::NLMSG_ERROR => {
-                    let error = body.first_chunk().map_or(libc::EIO, |bytes| -i32::from_ne_bytes(*bytes));
-                    return if error == 0 { Ok(true) } else { Err(io::Error::from_raw_os_error(error)) };
-                }
-                _ => each(body),
-            }
-            rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
-        }
-        Ok(false)
+        let mut body = Vec::with_capacity(8 + ID);
+        body.extend([family, libc::IPPROTO_UDP as u8, 0, 0]);
+        body.extend(CONNECTED.to_ne_bytes());
+        body.extend(id);
+        self.0.request(kind, flags, &body)
     }
 }

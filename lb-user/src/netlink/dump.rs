@@ -51,7 +51,7 @@ pub(super) async fn world(handle: &Handle) -> Result<World> {
 
 fn link(message: &LinkMessage) -> Link {
     let mut link = Link { ifindex: message.header.index, forwarding: true, ..Link::default() };
-    let mut other_netns = false;
+    let mut other_netns = None;
     let mut kind = None;
     for attribute in &message.attributes {
         match attribute {
@@ -59,7 +59,7 @@ fn link(message: &LinkMessage) -> Link {
             LinkAttribute::Address(address) => link.mac = address.as_slice().try_into().unwrap_or_default(),
             LinkAttribute::Controller(master) => link.master = Some(*master),
             LinkAttribute::Qdisc(qdisc) => link.qdisc = qdisc.clone(),
-            LinkAttribute::LinkNetNsId(_) => other_netns = true,
+            LinkAttribute::LinkNetNsId(id) => other_netns = Some(*id),
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     match info {

@@ -3,6 +3,8 @@
 mod bypass;
 mod diag;
 mod dump;
+pub mod netns;
+mod raw;
 mod watch;
 mod world;
 

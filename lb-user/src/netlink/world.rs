@@ -73,8 +73,8 @@ pub struct Link {
 pub enum LinkKind {
     /// One end of a veth pair.
     Veth {
-        /// The other end is in another network namespace.
-        other_netns: bool,
+        /// The id here of the network namespace that has the other end, if that is another one.
+        other_netns: Option<i32>,
     },
     /// A tun or tap device.
     Tap,
@@ -183,7 +183,7 @@ mod tests {
         World {
             links: BTreeMap::from([
                 link(1, LinkKind::Bridge, None),
-                link(2, LinkKind::Veth { other_netns: true }, Some(1)),
+                link(2, LinkKind::Veth { other_netns: Some(0) }, Some(1)),
                 link(3, LinkKind::Tap, Some(1)),
             ]),
             addresses: vec![Address { ifindex: 1, net: "10.244.1.1/24".parse().expect("a subnet") }],

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
-use xtask::lab::request;
+use xtask::lab::{Pod, request};
 
 use crate::{
     Test,
@@ -23,6 +23,11 @@ pub const ALL: &[Test] = &[
     ("the host is refused at once", refused),
     ("a backend goes: the host's UDP sockets move", backend_goes),
     ("sockets of other networks are left alone", others),
+    ("pods' sockets are translated where that is asked for", pods),
+    ("a pod's socket whose backend depends on its address is left alone", pods_by_address),
+    ("a pod that is plugged in is served at its sockets", plugged_in),
+    ("a backend goes: pods' UDP sockets move", backend_of_pods_goes),
+    ("pods' sockets are let go", pods_let_go),
     ("sockets are let go", let_go),
 ];
 
@@ -147,6 +152,123 @@ fn others() -> Result<()> {
         ensure!(own.accept()?.1 == stream.local_addr()?, "not its own server");
         Ok(())
     })?
+}
+
+const ALL_SOCKETS: [&str; 2] = ["--socket-lb", "all"];
+
+/// How often a call or a packet ended so.
+fn outcome(bed: &Bed, name: &str) -> Result<u64> {
+    bed.json(&["status"])?["outcomes"][name].as_u64().with_context(|| format!("no outcome {name}"))
+}
+
+/// What `client` does from then on is translated at its sockets.
+fn wait_for_pod(bed: &Bed, client: &str) -> Result<()> {
+    let to = vip(false, service::WEB, 80);
+    bed.wait_for(&format!("the sockets of {client} are translated"), || {
+        let before = outcome(bed, "socket-connected")?;
+        bed.pages(client, to, 1)?;
+        Ok(outcome(bed, "socket-connected")? == before + 1)
+    })
+}
+
+fn pods() -> Result<()> {
+    let bed = Bed::new(&ALL_SOCKETS)?;
+    ensure!(bed.agent.output(&["status"])?.contains("Sockets:   all"), "the status does not say so");
+    for pod in PODS {
+        wait_for_pod(&bed, pod)?;
+    }
+    let (packets, connected) = (outcome(&bed, "request")?, outcome(&bed, "socket-connected")?);
+    bed.answered("red", service::WEB, &PODS, 40)?;
+    bed.answered("red", service::SELF, &["red"], 3)?;
+    bed.answered("blue", service::WEB, &PODS, 40)?;
+    for ipv6 in [false, true] {
+        let to = vip(ipv6, service::WEB, 90);
+        bed.lab().within("red", move || one_backend(to))?.with_context(|| format!("datagrams to {to}"))?;
+    }
+    let (now, calls) = (outcome(&bed, "request")?, outcome(&bed, "socket-connected")? - connected);
+    ensure!(now == packets, "{} packets were translated", now - packets);
+    ensure!(calls == 4 * (40 + 3 + 40), "{calls} sockets were");
+
+    // It is on no bridge of ours.
+    bed.answered("client", service::WEB, &PODS, 40)?;
+    ensure!(outcome(&bed, "request")? > now, "the client's packets are not translated");
+    ensure!(outcome(&bed, "socket-connected")? == connected + calls, "the client's sockets are");
+    Ok(())
+}
+
+/// A service that keeps its clients.
+const KEEPING: &str = "\n  - name: keeping\n    addresses: [10.96.0.31, \"fd00:96::31\"]\n    sessionAffinity: ClientIP\n    ports: [{name: page, port: 80, targetPort: 8080}, {name: echo, port: 90, targetPort: 9090, protocol: UDP}]\n    backends: [{address: 10.244.1.2}, {address: 10.244.1.3}, {address: 10.244.1.4}, {address: \"fd00:244:1::2\"}, {address: \"fd00:244:1::3\"}, {address: \"fd00:244:1::4\"}]\n";
+
+fn pods_by_address() -> Result<()> {
+    let bed = Bed::with(&(CONFIG.to_owned() + KEEPING), &ALL_SOCKETS, |_| Ok(()))?;
+    wait_for_pod(&bed, "red")?;
+    let (packets, connected) = (outcome(&bed, "request")?, outcome(&bed, "socket-connected")?);
+    for ipv6 in [false, true] {
+        let answers = bed.pages("red", vip(ipv6, 0x31, 80), 10)?;
+        ensure!(answers.len() == 1, "the client is not kept: {answers:?}");
+        let echo = vip(ipv6, 0x31, 90);
+        bed.echoes("red", echo, 3)?;
+        bed.lab().within("red", move || one_backend(echo))??;
+    }
+    ensure!(outcome(&bed, "request")? > packets, "no packet was translated");
+    ensure!(outcome(&bed, "socket-connected")? == connected, "sockets were translated");
+    Ok(())
+}
+
+const PINK: Pod = Pod { name: "pink", network: 1, host: 5 };
+
+/// Twice: namespaces, ports and their ids come and go.
+fn plugged_in() -> Result<()> {
+    let bed = Bed::new(&ALL_SOCKETS)?;
+    for _ in 0..2 {
+        bed.lab().add_pod(PINK)?;
+        wait_for_pod(&bed, PINK.name)?;
+        bed.answered(PINK.name, service::WEB, &PODS, 40)?;
+        bed.lab().remove_pod(PINK)?;
+    }
+    wait_for_pod(&bed, "red")
+}
+
+fn backend_of_pods_goes() -> Result<()> {
+    let bed = Bed::new(&ALL_SOCKETS)?;
+    wait_for_pod(&bed, "red")?;
+    let echo = vip(false, service::BLUE, 90);
+    let connected = bed.lab().within("red", move || -> Result<_> {
+        let socket = unconnected(echo)?;
+        socket.connect(echo)?;
+        Ok(socket)
+    })??;
+    ensure!(request::ask(&connected)? == "blue", "an echo not of blue");
+    let config = CONFIG.replace(
+        "[{address: 10.244.1.3}, {address: \"fd00:244:1::3\"}]",
+        "[{address: 10.244.1.4}, {address: \"fd00:244:1::4\"}]",
+    );
+    bed.configure(&config, "1 connected UDP sockets of the host ended")?;
+    let error = connected.recv(&mut [0; 16]).err();
+    let kind = error.as_ref().map(io::Error::kind);
+    ensure!(kind == Some(ErrorKind::ConnectionAborted), "a connected socket heard {error:?}");
+    connected.connect(echo)?;
+    ensure!(request::ask(&connected)? == "green", "connected anew, but not to green");
+    Ok(())
+}
+
+fn pods_let_go() -> Result<()> {
+    let mut bed = Bed::new(&ALL_SOCKETS)?;
+    wait_for_pod(&bed, "red")?;
+    let connected = outcome(&bed, "socket-connected")?;
+    bed.agent.signal(Signal::KILL)?;
+    bed.answered("red", service::WEB, &PODS, 40)?;
+    for (mode, translated) in [("all", true), ("host", false), ("all", true), ("off", false)] {
+        bed.agent.start_with(&["--socket-lb", mode])?;
+        bed.agent.wait_ready()?;
+        let before = outcome(&bed, "socket-connected")?;
+        ensure!(before > connected, "not translated without an agent");
+        bed.answered("red", service::WEB, &PODS, 40)?;
+        let calls = outcome(&bed, "socket-connected")? - before;
+        ensure!(calls == if translated { 4 * 40 } else { 0 }, "{mode}: {calls} sockets were translated");
+        bed.agent.signal(Signal::TERM)?;
+    }
+    Ok(())
 }
 
 /// How many programs of this kind are attached to the host's cgroups.

@@ -195,6 +195,7 @@ impl<F: Family> Sockets<F> for Node<F> {
 /// A call of a socket.
 struct Call<F: Family> {
     cookie: u32,
+    caller: Caller,
     protocol: Option<Protocol>,
     peer: Peer<F>,
 }
@@ -202,6 +203,10 @@ struct Call<F: Family> {
 impl<F: Family> Socket<F> for Call<F> {
     fn cookie(&self) -> [u32; 2] {
         [self.cookie, 0]
+    }
+
+    fn caller(&self) -> Caller {
+        self.caller
     }
 
     fn protocol(&self) -> Option<Protocol> {
@@ -218,20 +223,21 @@ impl<F: Family> Socket<F> for Call<F> {
 }
 
 fn tcp<F: Family>(cookie: u32, peer: Peer<F>) -> Call<F> {
-    Call { cookie, protocol: Some(Protocol::Tcp), peer }
+    Call { cookie, caller: Caller::Host, protocol: Some(Protocol::Tcp), peer }
 }
 
 /// One datagram to the frontend: what became of it, and where it went.
 fn datagram<F: Family>(node: &Node<F>, cookie: u32) -> (Access, Peer<F>, Option<Counter>) {
     node.counted.borrow_mut().clear();
-    let mut call = Call { cookie, protocol: Some(Protocol::Udp), peer: peer(VIP, PORT) };
+    let mut call =
+        Call { cookie, caller: Caller::Host, protocol: Some(Protocol::Udp), peer: peer(VIP, PORT) };
     let access = send(&mut call, node);
     (access, call.peer, node.counted.borrow().last().copied())
 }
 
 /// Who a datagram from there is shown to be from.
 fn seen<F: Family>(node: &Node<F>, cookie: u32, from: Peer<F>) -> Peer<F> {
-    let mut call = Call { cookie, protocol: Some(Protocol::Udp), peer: from };
+    let mut call = Call { cookie, caller: Caller::Host, protocol: Some(Protocol::Udp), peer: from };
     shown(&mut call, node);
     call.peer
 }
@@ -330,7 +336,7 @@ fn where_a_socket_connects_to() {
 #[test]
 fn protocols_that_are_not_balanced_are_left_alone() {
     let node = Node::<V4>::new();
-    let mut ping = Call { cookie: 1, protocol: None, peer: peer(VIP, 81) };
+    let mut ping = Call { cookie: 1, caller: Caller::Host, protocol: None, peer: peer(VIP, 81) };
     assert_eq!(connect(&mut ping, &node), Access::Granted);
     assert_eq!(ping.peer, peer(VIP, 81));
 }
@@ -350,6 +356,55 @@ fn spread<F: Family>() {
 fn all_backends_get_their_share() {
     spread::<V4>();
     spread::<V6>();
+}
+
+/// What is changed about the node, which kind of frontend, and whether a pod's socket is translated.
+type OfPod<F> = (&'static str, fn(&mut Node<F>), FrontendKind, bool);
+
+fn pods<F: Family>() {
+    let cases: [OfPod<F>; 6] = [
+        ("a service", |_| {}, FrontendKind::ClusterIp, true),
+        ("affinity", |node| node.set.affinity = 60, FrontendKind::ClusterIp, false),
+        ("source ranges", |node| node.set.source_ranges = 5, FrontendKind::LoadBalancer, false),
+        ("source ranges hold elsewhere", |node| node.set.source_ranges = 5, FrontendKind::ClusterIp, true),
+        (
+            "whatever the node is to them",
+            |node| {
+                node.set.source_ranges = 5;
+                node.sources.push(addr::<F>(NODE));
+            },
+            FrontendKind::LoadBalancer,
+            false,
+        ),
+        (
+            "affinity without a backend",
+            |node| (node.set.affinity, node.set.len) = (60, 0),
+            FrontendKind::ClusterIp,
+            false,
+        ),
+    ];
+    for (name, change, kind, translated) in cases {
+        let mut node = Node::<F>::new();
+        node.serve(kind);
+        change(&mut node);
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            node.counted.borrow_mut().clear();
+            let to = peer(VIP, PORT);
+            let mut call = Call { cookie: 1, caller: Caller::Pod, protocol: Some(protocol), peer: to };
+            let access =
+                if protocol == Protocol::Tcp { connect(&mut call, &node) } else { send(&mut call, &node) };
+            assert_eq!(access, Access::Granted, "{name}");
+            assert_eq!(call.peer != to, translated, "{name}");
+            assert_eq!(!node.counted.borrow().is_empty(), translated, "{name}");
+        }
+        assert!(node.affinity.borrow().is_empty(), "{name}: nobody's backend is kept");
+    }
+}
+
+#[test]
+fn what_depends_on_a_pods_address_is_left_to_its_packets() {
+    pods::<V4>();
+    pods::<V6>();
 }
 
 #[test]
