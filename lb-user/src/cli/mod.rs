@@ -87,7 +87,7 @@ struct Run {
     /// Rows of each flow table, two per flow; fixed until `lb uninstall`
     #[arg(long, value_name = "N", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1024..=1 << 26))]
     max_flows: u32,
-    /// Whose sockets are translated when they connect: clients on the host itself
+    /// Whose sockets are translated when they connect; those of others are left alone
     #[arg(long, value_enum, default_value_t = SocketLb::Host)]
     socket_lb: SocketLb,
     /// Attach by clsact filters also where the kernel has tcx links

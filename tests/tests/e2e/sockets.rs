@@ -263,7 +263,7 @@ fn pods_let_go() -> Result<()> {
         bed.agent.wait_ready()?;
         let before = outcome(&bed, "socket-connected")?;
         ensure!(before > connected, "not translated without an agent");
-        bed.answered("red", service::WEB, &PODS, 40)?;
+        bed.answered("red", service::WEB, &PODS, 40).context(mode)?;
         let calls = outcome(&bed, "socket-connected")? - before;
         ensure!(calls == if translated { 4 * 40 } else { 0 }, "{mode}: {calls} sockets were translated");
         bed.agent.signal(Signal::TERM)?;
