@@ -16,9 +16,8 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use lb_common::{
-    abi::FrontendKind,
     family::{Family, V4, V6},
-    path::{self, Hook, Target, Turn, Verdict},
+    path::{self, Hook, Turn, Verdict},
     wire::ethernet,
 };
 
@@ -41,12 +40,12 @@ macro_rules! programs {
                 answer(path::run::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK, turn), skb)
             }
             #[inline(never)]
-            fn open_ipv4(skb: *mut __sk_buff, opening: Answer) -> Answer {
-                answer(path::open::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK, target(opening)), skb)
+            fn open_ipv4(skb: *mut __sk_buff) -> Answer {
+                answer(path::open::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
             }
             #[inline(never)]
-            fn open_ipv6(skb: *mut __sk_buff, opening: Answer) -> Answer {
-                answer(path::open::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK, target(opening)), skb)
+            fn open_ipv6(skb: *mut __sk_buff) -> Answer {
+                answer(path::open::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
             }
             let skb = ctx.skb.skb;
             let ethertype = packet::ethertype(skb);
@@ -64,9 +63,9 @@ macro_rules! programs {
             }
             // Requests are left alone where packets leave the host.
             if !HOOK.is_egress() {
-                if opens(answer) {
-                    answer = if is_ipv4 { open_ipv4(skb, answer) } else { open_ipv6(skb, answer) };
-                    if opens(answer) {
+                if answer as u32 == OPEN {
+                    answer = if is_ipv4 { open_ipv4(skb) } else { open_ipv6(skb) };
+                    if answer as u32 == OPEN {
                         answer = run(Turn::Second);
                     }
                 }
@@ -102,22 +101,6 @@ programs! {
 /// high half where that is worth a line in the log.
 type Answer = u64;
 
-/// The target in the answer that asks for a flow to be opened.
-#[inline(always)]
-fn target(opening: Answer) -> Target {
-    let kind = FrontendKind::from_bits(opening as u32 >> KIND_SHIFT);
-    Target { service: (opening >> 32) as u32, kind }
-}
-
-/// Whether that is what is asked for.
-#[inline(always)]
-fn opens(answer: Answer) -> bool {
-    answer as u32 & (u32::MAX >> (u32::BITS - KIND_SHIFT)) == OPEN
-}
-
-/// In an answer that asks for a flow to be opened: the kind of its target. Above, in place of the reason,
-/// the service.
-const KIND_SHIFT: u32 = 16;
 /// In the low half: [`Verdict::Open`], [`Verdict::Reject`], [`Verdict::MaySolicit`]. No actions of the kernel's.
 const OPEN: u32 = 0x100;
 const REJECT: u32 = 0x101;
@@ -128,9 +111,7 @@ const MAY_SOLICIT: u32 = 0x102;
 fn answer(verdict: Verdict, skb: *mut __sk_buff) -> Answer {
     match verdict {
         Verdict::Pass => TC_ACT_UNSPEC as u32 as u64,
-        Verdict::Open(Target { service, kind }) => {
-            (OPEN | (kind as u32) << KIND_SHIFT) as u64 | (service as u64) << 32
-        }
+        Verdict::Open => OPEN as u64,
         Verdict::Drop(why) => TC_ACT_SHOT as u64 | (why as u64) << 32,
         Verdict::Reject(why) => REJECT as u64 | (why as u64) << 32,
         Verdict::MaySolicit => MAY_SOLICIT as u64,
@@ -171,7 +152,7 @@ fn answered(verdict: Verdict, skb: *mut __sk_buff) -> i32 {
     match verdict {
         Verdict::Forward(way) => Skb::new(skb).send(way).unwrap_or(TC_ACT_OK),
         Verdict::Drop(_) | Verdict::Reject(_) => TC_ACT_SHOT,
-        Verdict::Pass | Verdict::MaySolicit | Verdict::Open(_) => TC_ACT_UNSPEC,
+        Verdict::Pass | Verdict::MaySolicit | Verdict::Open => TC_ACT_UNSPEC,
     }
 }
 

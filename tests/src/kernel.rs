@@ -43,7 +43,7 @@ impl From<Verdict> for Action {
     fn from(verdict: Verdict) -> Self {
         match verdict {
             Verdict::Pass | Verdict::MaySolicit => Action::Next,
-            Verdict::Drop(_) | Verdict::Reject(_) | Verdict::Open(_) => Action::Drop,
+            Verdict::Drop(_) | Verdict::Reject(_) | Verdict::Open => Action::Drop,
             Verdict::Forward(Way::Continue) => Action::Continue,
             Verdict::Forward(Way::Peer(_) | Way::Egress(_) | Way::Neighbour(_)) => Action::Redirect,
         }

@@ -5,7 +5,7 @@ use core::cell::Cell;
 use super::{
     Common, Hook, Insert, InsertError, Packet, Tables,
     parse::Parsed,
-    select::{self, Choice, Target},
+    select::{self, Choice},
     way_back,
 };
 use crate::{
@@ -72,9 +72,9 @@ pub fn open<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     parsed: &Parsed<F>,
-    target: Target,
     old: Option<&Cell<FlowRow<F>>>,
 ) -> Result<(), Counter> {
+    let target = select::target(tables, &parsed.key)?;
     let offer = select::offer(tables, &parsed.key, target, select::Client::Known)?;
     let mut stop = Counter::Unsettled;
     for attempt in 0..select::TRIES {

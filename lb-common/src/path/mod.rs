@@ -22,7 +22,7 @@ mod tables;
 pub use forward::Way;
 pub use neighbour::{answer_arp, answer_solicitation};
 pub use reject::reject;
-pub use select::{Target, client_hash, scope, slot_hash};
+pub use select::{client_hash, scope, slot_hash};
 pub use socket::{Access, Caller, Peer, Socket, Sockets, connect, send, shown};
 pub use tables::{Common, Insert, InsertError, Packet, SumKind, Tables, interest_hash};
 
@@ -88,7 +88,7 @@ pub enum Verdict {
     /// Dropped, and why.
     Drop(Counter),
     /// Not decided: [`open`] does.
-    Open(Target),
+    Open,
     /// Answered by [`reject`], and why.
     Reject(Counter),
     /// A packet of another protocol, perhaps a neighbour solicitation: [`answer_solicitation`] decides and
@@ -128,23 +128,18 @@ pub fn run<F: Family, P: Packet, T: Tables<F>>(
 /// Records the flow of a packet that came back with [`Verdict::Open`], and says the same again where that
 /// was done: now [`run`] takes it.
 #[inline(always)]
-pub fn open<F: Family, P: Packet, T: Tables<F>>(
-    packet: &mut P,
-    tables: &T,
-    hook: Hook,
-    target: Target,
-) -> Verdict {
-    conclude(begin(packet, tables, hook, target), tables)
+pub fn open<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
+    conclude(begin(packet, tables, hook), tables)
 }
 
 /// [`run`], [`open`] and [`run`] again, as the kernel programs call them one after the other: for hosts,
 /// where stack is no matter. Never [`Verdict::Open`].
 pub fn decide<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
     let mut verdict = run(packet, tables, hook, Turn::First);
-    if let Verdict::Open(target) = verdict {
-        verdict = open(packet, tables, hook, target);
+    if verdict == Verdict::Open {
+        verdict = open(packet, tables, hook);
     }
-    if let Verdict::Open(_) = verdict {
+    if verdict == Verdict::Open {
         verdict = run(packet, tables, hook, Turn::Second);
     }
     verdict
@@ -196,7 +191,7 @@ fn travel<F: Family, P: Packet, T: Tables<F>>(
         // What has just been recorded is gone again: the table is that full.
         _ if turn == Turn::Second => Err(Counter::TableFull),
         // What is no service's leaves here: [`open`] is a long way.
-        _ => select::target(tables, &key).map(Verdict::Open),
+        _ => select::target(tables, &key).map(|_| Verdict::Open),
     }
 }
 
@@ -205,13 +200,12 @@ fn begin<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     hook: Hook,
-    target: Target,
 ) -> Result<Verdict, Counter> {
     let frame = parse::frame::<F, P>(packet)?;
     let key = frame.key(tables.settings().zone as u16);
     let parsed = Parsed::new(packet, &frame, key)?;
-    flow::open(packet, tables, hook, &parsed, target, tables.flow(&key))?;
-    Ok(Verdict::Open(target))
+    flow::open(packet, tables, hook, &parsed, tables.flow(&key))?;
+    Ok(Verdict::Open)
 }
 
 /// Gives a packet what its flow's row says.

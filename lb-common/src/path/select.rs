@@ -26,7 +26,7 @@ pub fn client_hash<A: Address>(client: A, seed: u32) -> u32 {
 }
 
 /// What a client calls.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Copy, Clone)]
 pub struct Target {
     /// The service row.
     pub service: u32,

@@ -95,7 +95,7 @@ fn access<F: Family, T: Tables<F>>(tables: &T, outcome: Result<Counter, Counter>
     };
     tables.count(outcome);
     match verdict(outcome) {
-        Verdict::Pass | Verdict::MaySolicit | Verdict::Open(_) | Verdict::Forward(_) => Access::Granted,
+        Verdict::Pass | Verdict::MaySolicit | Verdict::Open | Verdict::Forward(_) => Access::Granted,
         Verdict::Reject(_) => Access::Refused,
         Verdict::Drop(_) => Access::Unreachable,
     }

@@ -258,12 +258,16 @@ fn pods_let_go() -> Result<()> {
     let connected = outcome(&bed, "socket-connected")?;
     bed.agent.signal(Signal::KILL)?;
     bed.answered("red", service::WEB, &PODS, 40)?;
-    for (mode, translated) in [("all", true), ("host", false), ("all", true), ("off", false)] {
+    // A pod whose packets were translated does not come back to sockets here: a port that it uses again for
+    // the backend itself is the tuple of the older flow's replies for as long as that one lives.
+    for (mode, from, translated) in
+        [("all", "red", true), ("host", "red", false), ("all", "green", true), ("off", "red", false)]
+    {
         bed.agent.start_with(&["--socket-lb", mode])?;
         bed.agent.wait_ready()?;
         let before = outcome(&bed, "socket-connected")?;
         ensure!(before > connected, "not translated without an agent");
-        bed.answered("red", service::WEB, &PODS, 40).context(mode)?;
+        bed.answered(from, service::WEB, &PODS, 40).context(mode)?;
         let calls = outcome(&bed, "socket-connected")? - before;
         ensure!(calls == if translated { 4 * 40 } else { 0 }, "{mode}: {calls} sockets were translated");
         bed.agent.signal(Signal::TERM)?;
