@@ -362,8 +362,9 @@ fn all_backends_get_their_share() {
 type OfPod<F> = (&'static str, fn(&mut Node<F>), FrontendKind, bool);
 
 fn pods<F: Family>() {
-    let cases: [OfPod<F>; 6] = [
+    let cases: [OfPod<F>; 7] = [
         ("a service", |_| {}, FrontendKind::ClusterIp, true),
+        ("a refusal is the packets' as well", |node| node.set.len = 0, FrontendKind::ClusterIp, false),
         ("affinity", |node| node.set.affinity = 60, FrontendKind::ClusterIp, false),
         ("source ranges", |node| node.set.source_ranges = 5, FrontendKind::LoadBalancer, false),
         ("source ranges hold elsewhere", |node| node.set.source_ranges = 5, FrontendKind::ClusterIp, true),
