@@ -141,18 +141,6 @@ impl Attacher {
         fs::remove_dir(&note).with_context(|| format!("removing {}", note.display()))
     }
 
-    /// Detaches everything; says what.
-    pub fn detach_all(&self) -> Result<Vec<String>> {
-        let mut removed = Vec::new();
-        for attached in self.list()? {
-            let device = name_of(attached.ifindex)
-                .unwrap_or_else(|_| format!("device {}, which is gone", attached.ifindex));
-            self.detach(&attached)?;
-            removed.push(format!("{} on {device}", label(attached.hook)));
-        }
-        Ok(removed)
-    }
-
     /// What is attached, by the pins. A device may have gone since.
     pub fn list(&self) -> Result<Vec<Attached>> {
         let entries = match fs::read_dir(&self.dir) {
