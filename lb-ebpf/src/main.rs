@@ -17,14 +17,14 @@ use aya_ebpf::{
 };
 use lb_common::{
     family::{Family, V4, V6},
-    path::{self, Hook, Turn, Verdict},
+    path::{self, Hook, Verdict},
     wire::ethernet,
 };
 
 use crate::{packet::Skb, tables::Maps};
 
-/// A program per hook. Each family's path, its way to open flows and its refusals are functions of their
-/// own, because together they exceed the 512 bytes of stack that a program has.
+/// A program per hook. The steps of each family's path are functions of their own, called one after the other,
+/// because together they exceed the 512 bytes of stack that a program has.
 macro_rules! programs {
     ($($(#[doc = $doc:literal])+ $name:ident: $hook:ident;)*) => {$(
         $(#[doc = $doc])+
@@ -32,20 +32,44 @@ macro_rules! programs {
         pub fn $name(ctx: TcContext) -> i32 {
             const HOOK: Hook = Hook::$hook;
             #[inline(never)]
-            fn ipv4(skb: *mut __sk_buff, turn: Turn) -> Answer {
-                answer(path::run::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK, turn), skb)
+            fn ipv4(skb: *mut __sk_buff) -> Answer {
+                answer(path::run::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
             }
             #[inline(never)]
-            fn ipv6(skb: *mut __sk_buff, turn: Turn) -> Answer {
-                answer(path::run::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK, turn), skb)
+            fn ipv6(skb: *mut __sk_buff) -> Answer {
+                answer(path::run::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
             }
             #[inline(never)]
-            fn open_ipv4(skb: *mut __sk_buff) -> Answer {
-                answer(path::open::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            fn resume_ipv4(skb: *mut __sk_buff) -> Answer {
+                answer(path::resume::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
             }
             #[inline(never)]
-            fn open_ipv6(skb: *mut __sk_buff) -> Answer {
-                answer(path::open::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            fn resume_ipv6(skb: *mut __sk_buff) -> Answer {
+                answer(path::resume::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            }
+            #[inline(never)]
+            fn open_ipv4(skb: *mut __sk_buff, misguided: bool) -> Answer {
+                answer(path::open::<V4, _, _>(&Skb::new(skb), &Maps, HOOK, misguided), skb)
+            }
+            #[inline(never)]
+            fn open_ipv6(skb: *mut __sk_buff, misguided: bool) -> Answer {
+                answer(path::open::<V6, _, _>(&Skb::new(skb), &Maps, HOOK, misguided), skb)
+            }
+            #[inline(never)]
+            fn direct_ipv4(skb: *mut __sk_buff) -> Answer {
+                answer(path::direct::<V4, _, _>(&Skb::new(skb), &Maps, HOOK), skb)
+            }
+            #[inline(never)]
+            fn direct_ipv6(skb: *mut __sk_buff) -> Answer {
+                answer(path::direct::<V6, _, _>(&Skb::new(skb), &Maps, HOOK), skb)
+            }
+            #[inline(never)]
+            fn finish_ipv4(skb: *mut __sk_buff) -> Answer {
+                answer(path::finish::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            }
+            #[inline(never)]
+            fn finish_ipv6(skb: *mut __sk_buff) -> Answer {
+                answer(path::finish::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
             }
             let skb = ctx.skb.skb;
             let ethertype = packet::ethertype(skb);
@@ -56,22 +80,26 @@ macro_rules! programs {
                 }
                 return TC_ACT_UNSPEC;
             }
-            let run = |turn| if is_ipv4 { ipv4(skb, turn) } else { ipv6(skb, turn) };
-            let mut answer = run(Turn::First);
+            let mut answer = if is_ipv4 { ipv4(skb) } else { ipv6(skb) };
             if HOOK == Hook::PortIngress && answer as u32 == MAY_SOLICIT {
                 return answer_solicitation(skb);
             }
-            // Requests are left alone where packets leave the host.
-            if !HOOK.is_egress() {
-                if answer as u32 == OPEN {
-                    answer = if is_ipv4 { open_ipv4(skb) } else { open_ipv6(skb) };
-                    if answer as u32 == OPEN {
-                        answer = run(Turn::Second);
-                    }
+            if answer as u32 == RESUME {
+                answer = if is_ipv4 { resume_ipv4(skb) } else { resume_ipv6(skb) };
+                // Requests are left alone where packets leave the host.
+                if !HOOK.is_egress() && (answer as u32 == OPEN || answer as u32 == REOPEN) {
+                    let misguided = answer as u32 == REOPEN;
+                    answer = if is_ipv4 { open_ipv4(skb, misguided) } else { open_ipv6(skb, misguided) };
                 }
-                if answer as u32 == REJECT {
-                    answer = answer & !(u32::MAX as u64) | if is_ipv4 { reject_ipv4(skb) } else { reject_ipv6(skb) };
+                if HOOK == Hook::PortIngress && answer as u32 == DIRECT {
+                    answer = if is_ipv4 { direct_ipv4(skb) } else { direct_ipv6(skb) };
                 }
+                if answer as u32 == FINISH {
+                    answer = if is_ipv4 { finish_ipv4(skb) } else { finish_ipv6(skb) };
+                }
+            }
+            if !HOOK.is_egress() && answer as u32 == REJECT {
+                answer = answer & !(u32::MAX as u64) | if is_ipv4 { reject_ipv4(skb) } else { reject_ipv6(skb) };
             }
             let why = (answer >> 32) as u32;
             if why != 0 {
@@ -101,17 +129,25 @@ programs! {
 /// high half where that is worth a line in the log.
 type Answer = u64;
 
-/// In the low half: [`Verdict::Open`], [`Verdict::Reject`], [`Verdict::MaySolicit`]. No actions of the kernel's.
+/// In the low half: the verdicts that are no actions of the kernel's.
 const OPEN: u32 = 0x100;
 const REJECT: u32 = 0x101;
 const MAY_SOLICIT: u32 = 0x102;
+const RESUME: u32 = 0x103;
+const REOPEN: u32 = 0x104;
+const DIRECT: u32 = 0x105;
+const FINISH: u32 = 0x106;
 
 /// `TC_ACT_UNSPEC` is `TCX_NEXT`: what is not ours is left to the next program.
 #[inline(always)]
 fn answer(verdict: Verdict, skb: *mut __sk_buff) -> Answer {
     match verdict {
         Verdict::Pass => TC_ACT_UNSPEC as u32 as u64,
-        Verdict::Open => OPEN as u64,
+        Verdict::Resume => RESUME as u64,
+        Verdict::Open { misguided: false } => OPEN as u64,
+        Verdict::Open { misguided: true } => REOPEN as u64,
+        Verdict::Direct => DIRECT as u64,
+        Verdict::Finish => FINISH as u64,
         Verdict::Drop(why) => TC_ACT_SHOT as u64 | (why as u64) << 32,
         Verdict::Reject(why) => REJECT as u64 | (why as u64) << 32,
         Verdict::MaySolicit => MAY_SOLICIT as u64,
@@ -152,7 +188,7 @@ fn answered(verdict: Verdict, skb: *mut __sk_buff) -> i32 {
     match verdict {
         Verdict::Forward(way) => Skb::new(skb).send(way).unwrap_or(TC_ACT_OK),
         Verdict::Drop(_) | Verdict::Reject(_) => TC_ACT_SHOT,
-        Verdict::Pass | Verdict::MaySolicit | Verdict::Open => TC_ACT_UNSPEC,
+        _ => TC_ACT_UNSPEC,
     }
 }
 

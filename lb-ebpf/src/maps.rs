@@ -11,9 +11,10 @@ use lb_common::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, AnswerRow, BackendRow, Cidr, Counter, FlowKey, FlowRow,
         FrontendKey, FrontendRow, INTEREST_BITS, Lifetimes, MAX_CIDRS, RangeKey, ReachRow, ServiceRow,
-        SetRow, Settings, SlotRow, SocketKey, SocketRow, Traffic,
+        SetRow, Settings, SlotRow, SocketKey, SocketRow, Traffic, UnprovenRow,
     },
     family::{Addr4, Addr6, Address as _, Family, V4, V6},
+    path::Parsed,
 };
 
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
@@ -78,6 +79,8 @@ pub static BACKENDS4: Array<BackendRow<V4>, 1024, MAPPED> = Array::new();
 #[btf_map]
 pub static FLOWS4: LruHashMap<FlowKey<V4>, FlowRow<V4>, 1024> = LruHashMap::new();
 #[btf_map]
+pub static UNPROVEN4: LruHashMap<FlowKey<V4>, UnprovenRow<V4>, 1024> = LruHashMap::new();
+#[btf_map]
 pub static AFFINITY4: LruHashMap<AffinityKey<V4>, AffinityRow, 1024> = LruHashMap::new();
 #[btf_map]
 pub static RANGES4: LpmTrie<RangeKey<V4>, u32, 1024> = LpmTrie::new();
@@ -91,17 +94,20 @@ pub static BACKENDS6: Array<BackendRow<V6>, 1024, MAPPED> = Array::new();
 #[btf_map]
 pub static FLOWS6: LruHashMap<FlowKey<V6>, FlowRow<V6>, 1024> = LruHashMap::new();
 #[btf_map]
+pub static UNPROVEN6: LruHashMap<FlowKey<V6>, UnprovenRow<V6>, 1024> = LruHashMap::new();
+#[btf_map]
 pub static AFFINITY6: LruHashMap<AffinityKey<V6>, AffinityRow, 1024> = LruHashMap::new();
 #[btf_map]
 pub static RANGES6: LpmTrie<RangeKey<V6>, u32, 1024> = LpmTrie::new();
 #[btf_map]
 static SCRATCH6: PerCpuArray<Scratch<V6>, 1> = PerCpuArray::new();
 
-/// A flow's key and row on their way into the table.
+/// What does not fit the stack: what is known of a packet, and a flow's key and row on their way into a table.
 #[repr(C)]
 pub struct Scratch<F: Family> {
+    pub parsed: Parsed<F>,
     pub key: FlowKey<F>,
-    pub row: FlowRow<F>,
+    pub row: UnprovenRow<F>,
 }
 
 /// The maps of one family; the sizes in the types are those above.
@@ -109,13 +115,14 @@ pub trait FamilyMaps: Family {
     fn frontends() -> &'static HashMap<FrontendKey<Self>, FrontendRow, 1024>;
     fn backends() -> &'static Array<BackendRow<Self>, 1024, MAPPED>;
     fn flows() -> &'static LruHashMap<FlowKey<Self>, FlowRow<Self>, 1024>;
+    fn unproven() -> &'static LruHashMap<FlowKey<Self>, UnprovenRow<Self>, 1024>;
     fn affinity() -> &'static LruHashMap<AffinityKey<Self>, AffinityRow, 1024>;
     fn ranges() -> &'static LpmTrie<RangeKey<Self>, u32, 1024>;
     fn scratch() -> &'static PerCpuArray<Scratch<Self>, 1>;
 }
 
 macro_rules! family {
-    ($family:ident: $frontends:ident, $backends:ident, $flows:ident, $affinity:ident, $ranges:ident, $scratch:ident) => {
+    ($family:ident: $frontends:ident, $backends:ident, $flows:ident, $unproven:ident, $affinity:ident, $ranges:ident, $scratch:ident) => {
         impl FamilyMaps for $family {
             #[inline(always)]
             fn frontends() -> &'static HashMap<FrontendKey<Self>, FrontendRow, 1024> {
@@ -128,6 +135,10 @@ macro_rules! family {
             #[inline(always)]
             fn flows() -> &'static LruHashMap<FlowKey<Self>, FlowRow<Self>, 1024> {
                 &$flows
+            }
+            #[inline(always)]
+            fn unproven() -> &'static LruHashMap<FlowKey<Self>, UnprovenRow<Self>, 1024> {
+                &$unproven
             }
             #[inline(always)]
             fn affinity() -> &'static LruHashMap<AffinityKey<Self>, AffinityRow, 1024> {
@@ -144,8 +155,8 @@ macro_rules! family {
         }
     };
 }
-family!(V4: FRONTENDS4, BACKENDS4, FLOWS4, AFFINITY4, RANGES4, SCRATCH4);
-family!(V6: FRONTENDS6, BACKENDS6, FLOWS6, AFFINITY6, RANGES6, SCRATCH6);
+family!(V4: FRONTENDS4, BACKENDS4, FLOWS4, UNPROVEN4, AFFINITY4, RANGES4, SCRATCH4);
+family!(V6: FRONTENDS6, BACKENDS6, FLOWS6, UNPROVEN6, AFFINITY6, RANGES6, SCRATCH6);
 
 #[btf_map]
 pub static SOCKETS4: LruHashMap<SocketKey<V4>, SocketRow<V4>, 1024> = LruHashMap::new();

@@ -13,7 +13,7 @@ use lb_common::{
         FrontendRow, INTEREST_BITS, Mac, RangeKey, ReachKind, ReachRow, ServiceRow, SetRow, Settings,
         SlotRow, SocketKey, SocketRow, Word,
     },
-    path::{Common, Insert, InsertError, Sockets, Tables},
+    path::{Common, Insert, InsertError, Parsed, Sockets, Table, Tables},
 };
 
 use crate::maps::{
@@ -102,34 +102,73 @@ impl Common for Maps {
 
 impl<F: FamilyMaps> Tables<F> for Maps {
     #[inline(always)]
-    fn flow(&self, key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>> {
-        // SAFETY: rows of a preallocated table stay mapped while the program runs; what is in them may
-        // be another flow's, which `Tables::flow` says.
-        F::flows().get_ptr_mut(key).map(|row| unsafe { &*row.cast::<Cell<FlowRow<F>>>() })
+    fn note(&self, parsed: Parsed<F>) {
+        if let Some(scratch) = F::scratch().get_ptr_mut(0) {
+            // SAFETY: this CPU's own row, in a program that is not interrupted by itself.
+            unsafe { (*scratch).parsed = parsed };
+        }
     }
 
     #[inline(always)]
-    fn insert_flow(&self, key: FlowKey<F>, row: FlowRow<F>, how: Insert) -> Result<(), InsertError> {
+    fn noted(&self) -> Option<&Parsed<F>> {
+        // SAFETY: as in `note`; all bits are a value of it, and nobody writes it while it is held.
+        F::scratch().get_ptr(0).map(|scratch| unsafe { &(*scratch).parsed })
+    }
+
+    #[inline(always)]
+    fn flow(&self, table: Table, key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>> {
+        let row = match table {
+            Table::Proven => F::flows().get_ptr_mut(key)?,
+            Table::Unproven => F::unproven().get_ptr_mut(key)?.cast(),
+        };
+        // SAFETY: rows of a preallocated table stay mapped while the program runs; what is in them may
+        // be another flow's, which `Tables::flow` says. An unproven row begins with a flow's.
+        Some(unsafe { &*row.cast::<Cell<FlowRow<F>>>() })
+    }
+
+    #[inline(always)]
+    fn proof(&self, key: &FlowKey<F>) -> Option<&Cell<u32>> {
+        let row = F::unproven().get_ptr_mut(key)?;
+        // SAFETY: as in `flow`; the field is aligned.
+        Some(unsafe { &*(&raw mut (*row).proof).cast::<Cell<u32>>() })
+    }
+
+    #[inline(always)]
+    fn insert_flow(
+        &self,
+        table: Table,
+        key: FlowKey<F>,
+        row: FlowRow<F>,
+        how: Insert,
+    ) -> Result<(), InsertError> {
         let flags = match how {
             Insert::New => BPF_NOEXIST,
             Insert::Replace => BPF_ANY,
-        };
+        } as u64;
         // Not from the stack, which is too small for the keys and rows of a new IPv6 flow.
         let scratch = F::scratch().get_ptr_mut(0).ok_or(InsertError::Full)?;
-        // SAFETY: this CPU's own row, in a program that is not interrupted by itself.
-        let scratch = unsafe { &mut *scratch };
-        scratch.key = key;
-        scratch.row = row;
-        F::flows().insert(&scratch.key, &scratch.row, flags as u64).map_err(|error| match -error {
+        // SAFETY: this CPU's own row, in a program that is not interrupted by itself; not `parsed` in it.
+        let (place, value) = unsafe { (&mut (*scratch).key, &mut (*scratch).row) };
+        *place = key;
+        value.row = row;
+        value.proof = 0;
+        let inserted = match table {
+            Table::Proven => F::flows().insert(place, &value.row, flags),
+            Table::Unproven => F::unproven().insert(place, value, flags),
+        };
+        inserted.map_err(|error| match -error {
             EEXIST => InsertError::Exists,
             _ => InsertError::Full,
         })
     }
 
     #[inline(always)]
-    fn remove_flow(&self, key: &FlowKey<F>) {
+    fn remove_flow(&self, table: Table, key: &FlowKey<F>) {
         // Gone already is as good.
-        let _ = F::flows().remove(key);
+        let _ = match table {
+            Table::Proven => F::flows().remove(key),
+            Table::Unproven => F::unproven().remove(key),
+        };
     }
 
     #[inline(always)]

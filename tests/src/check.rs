@@ -89,7 +89,10 @@ pub fn is_sane<F: Net>(state: &State<F>, at: At, bytes: &[u8]) -> Result<()> {
     let is = |wanted: u16| bytes.get(12..14).is_some_and(|ethertype| ethertype == wanted.to_ne_bytes());
     let ip = is(F::ETHERTYPE) || is(ethernet::ARP) && at.hook == Hook::PortIngress;
     let outcomes = outcome.counters.values().sum::<u64>();
-    let beside = counted(Counter::NewFlow) + counted(Counter::Rebuilt);
+    let beside = [Counter::NewFlow, Counter::Rebuilt, Counter::Proven, Counter::Moved]
+        .map(counted)
+        .iter()
+        .sum::<u64>();
     ensure!(outcomes - beside == ip as u64, "not one outcome, but {}", labels(&outcome.counters));
     ensure!(
         host::run_in_pieces(state, at, bytes) == (verdict, outcome),
@@ -153,6 +156,9 @@ fn disagreement<F: Net>(host: (Action, &Outcome<F>), kernel: (Action, &Outcome<F
     if host.affinity != kernel.affinity {
         say(format!("left {:#?}\non the host {:#?}", kernel.affinity, host.affinity));
     }
+    if host.unproven != kernel.unproven {
+        say(format!("left unproven {:#?}\non the host {:#?}", kernel.unproven, host.unproven));
+    }
     if host.flows != kernel.flows {
         say(format!("left {:#?}\non the host {:#?}", kernel.flows, host.flows));
     }
@@ -184,15 +190,18 @@ fn play<F: Net>(
                     place()
                 );
                 seen(&state, sent, &bytes, verdict, &outcome).with_context(place)?;
-                (state.flows, state.affinity) = (outcome.flows, outcome.affinity);
+                (state.flows, state.unproven) = (outcome.flows, outcome.unproven);
+                state.affinity = outcome.affinity;
             }
             Step::Wait(ticks) => state.age(*ticks),
             Step::Lose(key) => {
-                ensure!(state.flows.remove(key).is_some(), "no row to lose: {}", place());
+                let lost = state.flows.remove(key).is_some() | state.unproven.remove(key).is_some();
+                ensure!(lost, "no row to lose: {}", place());
             }
             Step::Change(change) => change(&mut state),
             Step::Row(key, expected) => {
-                let found = state.flows.get(key).map(|row| (row.bits & 0xff, row.backend.low));
+                let unproven = state.unproven.get(key).map(|row| &row.row);
+                let found = state.flows.get(key).or(unproven).map(|row| (row.bits & 0xff, row.backend.low));
                 ensure!(found == *expected, "(bits, backend) {found:?}, not {expected:?}: {}", place());
             }
         }

@@ -1,7 +1,7 @@
 //! The surroundings of the decision core on the host: a packet in a vector, tables in hash maps.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::{BTreeMap, HashMap},
 };
 
@@ -9,16 +9,16 @@ use bytemuck::Pod;
 use lb_common::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
-        FrontendRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow, Traffic,
+        FrontendRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow, Traffic, UnprovenRow,
     },
-    path::{self, Common, Hook, Insert, InsertError, Packet, SumKind, Tables, Verdict},
+    path::{self, Common, Hook, Insert, InsertError, Packet, Parsed, SumKind, Table, Tables, Verdict},
     wire::{Ethernet, Protocol, checksum::fold16, ethernet},
 };
 
 use crate::{
     family::Net,
     kernel::ROWS,
-    state::{Affinity, At, Flows, State, interest_bit},
+    state::{Affinity, At, Flows, State, Unproven, interest_bit},
 };
 
 /// What a packet got, its verdict aside.
@@ -32,6 +32,8 @@ pub struct Outcome<F: Net> {
     pub traffic: BTreeMap<u32, Traffic>,
     /// The flow table afterwards.
     pub flows: Flows<F>,
+    /// The table of unproven flows afterwards.
+    pub unproven: Unproven<F>,
     /// The table of affinity afterwards.
     pub affinity: Affinity<F>,
 }
@@ -67,6 +69,12 @@ fn run_on<F: Net>(state: &State<F>, at: At, mut packet: Bytes) -> (Verdict, Outc
         counters: tables.counters.into_inner(),
         traffic: tables.traffic.into_inner(),
         flows: tables.flows.into_inner().into_iter().map(|(key, row)| (key, row.get())).collect(),
+        unproven: tables
+            .unproven
+            .into_inner()
+            .into_iter()
+            .map(|(key, (row, proof))| (key, UnprovenRow { row: row.get(), proof: proof.get() }))
+            .collect(),
         affinity: tables.affinity.into_inner(),
     };
     (verdict, outcome)
@@ -144,24 +152,30 @@ struct Host<'a, F: Net> {
     state: &'a State<F>,
     settings: Settings,
     free: BackendRow<F>,
+    parsed: OnceCell<Parsed<F>>,
     flows: RefCell<HashMap<FlowKey<F>, &'static Cell<FlowRow<F>>>>,
+    unproven: RefCell<HashMap<FlowKey<F>, (&'static Cell<FlowRow<F>>, &'static Cell<u32>)>>,
     affinity: RefCell<Affinity<F>>,
     counters: RefCell<BTreeMap<u32, u64>>,
     traffic: RefCell<BTreeMap<u32, Traffic>>,
 }
 
-fn leak<F: Net>(row: FlowRow<F>) -> &'static Cell<FlowRow<F>> {
+fn leak<T>(row: T) -> &'static Cell<T> {
     Box::leak(Box::new(Cell::new(row)))
 }
 
 impl<'a, F: Net> Host<'a, F> {
     fn new(state: &'a State<F>, settings: Settings) -> Self {
         let flows = state.flows.iter().map(|(key, row)| (*key, leak(*row))).collect();
+        let unproven = state.unproven.iter().map(|(key, row)| (*key, (leak(row.row), leak(row.proof))));
+        let unproven = RefCell::new(unproven.collect());
         Host {
             state,
             settings,
             free: BackendRow::default(),
+            parsed: OnceCell::new(),
             flows: RefCell::new(flows),
+            unproven,
             affinity: RefCell::new(state.affinity.clone()),
             counters: Default::default(),
             traffic: Default::default(),
@@ -222,21 +236,47 @@ impl<F: Net> Common for Host<'_, F> {
 }
 
 impl<F: Net> Tables<F> for Host<'_, F> {
-    fn flow(&self, key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>> {
-        self.flows.borrow().get(key).copied()
+    fn note(&self, parsed: Parsed<F>) {
+        let _ = self.parsed.set(parsed);
     }
 
-    fn insert_flow(&self, key: FlowKey<F>, row: FlowRow<F>, how: Insert) -> Result<(), InsertError> {
-        let mut flows = self.flows.borrow_mut();
-        if how == Insert::New && flows.contains_key(&key) {
+    fn noted(&self) -> Option<&Parsed<F>> {
+        self.parsed.get()
+    }
+
+    fn flow(&self, table: Table, key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>> {
+        match table {
+            Table::Proven => self.flows.borrow().get(key).copied(),
+            Table::Unproven => self.unproven.borrow().get(key).map(|(row, _)| *row),
+        }
+    }
+
+    fn proof(&self, key: &FlowKey<F>) -> Option<&Cell<u32>> {
+        self.unproven.borrow().get(key).map(|(_, proof)| *proof)
+    }
+
+    fn insert_flow(
+        &self,
+        table: Table,
+        key: FlowKey<F>,
+        row: FlowRow<F>,
+        how: Insert,
+    ) -> Result<(), InsertError> {
+        if how == Insert::New && self.flow(table, &key).is_some() {
             return Err(InsertError::Exists);
         }
-        flows.insert(key, leak(row));
+        match table {
+            Table::Proven => drop(self.flows.borrow_mut().insert(key, leak(row))),
+            Table::Unproven => drop(self.unproven.borrow_mut().insert(key, (leak(row), leak(0)))),
+        }
         Ok(())
     }
 
-    fn remove_flow(&self, key: &FlowKey<F>) {
-        self.flows.borrow_mut().remove(key);
+    fn remove_flow(&self, table: Table, key: &FlowKey<F>) {
+        match table {
+            Table::Proven => drop(self.flows.borrow_mut().remove(key)),
+            Table::Unproven => drop(self.unproven.borrow_mut().remove(key)),
+        }
     }
 
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow> {

@@ -42,10 +42,11 @@ pub enum Action {
 impl From<Verdict> for Action {
     fn from(verdict: Verdict) -> Self {
         match verdict {
-            Verdict::Pass | Verdict::MaySolicit => Action::Next,
-            Verdict::Drop(_) | Verdict::Reject(_) | Verdict::Open => Action::Drop,
+            Verdict::Drop(_) | Verdict::Reject(_) => Action::Drop,
             Verdict::Forward(Way::Continue) => Action::Continue,
             Verdict::Forward(Way::Peer(_) | Way::Egress(_) | Way::Neighbour(_)) => Action::Redirect,
+            // What asks for another step never comes out of the last one.
+            _ => Action::Next,
         }
     }
 }
@@ -162,7 +163,7 @@ pub fn load(object: &[u8], settings: &Settings, flows: u32) -> Result<Ebpf> {
     for name in ["SERVICES", "SETS", "SLOTS", "REACH", "BACKENDS4", "BACKENDS6", "TRAFFIC"] {
         loader.map_max_entries(name, ROWS);
     }
-    for name in ["FLOWS4", "FLOWS6", "AFFINITY4", "AFFINITY6"] {
+    for name in ["FLOWS4", "FLOWS6", "UNPROVEN4", "UNPROVEN6", "AFFINITY4", "AFFINITY6"] {
         loader.map_max_entries(name, flows);
     }
     loader.load(object).context("can't load the kernel object")

@@ -48,9 +48,9 @@ enum Transport {
     Refusal(Box<Wire>),
 }
 
-/// Sequence number of every segment, and what it acknowledges with ACK.
+/// Sequence number of every segment, and what it acknowledges with ACK: the other side's first.
 const SEQUENCE: u32 = 0x1234_5678;
-const ACKNOWLEDGED: u32 = 0x9abc_def0;
+const ACKNOWLEDGED: u32 = SEQUENCE + 1;
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;

@@ -9,7 +9,7 @@ use lb_common::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, AnswerRow, BackendRow, BackendState, BackendWord, Cidr, FlowKey,
         FlowRow, FrontendKey, FrontendKind, FrontendRow, INTEREST_BITS, Lifetimes, MAX_CIDRS, Mac, RangeKey,
-        ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings, SlotRow,
+        ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings, SlotRow, UnprovenRow,
     },
     path::{Hook, interest_hash},
     wire::Protocol,
@@ -22,6 +22,9 @@ use crate::{
 
 /// The rows of the flow table.
 pub type Flows<F> = HashMap<FlowKey<F>, FlowRow<F>>;
+
+/// The rows of the table of unproven flows.
+pub type Unproven<F> = HashMap<FlowKey<F>, UnprovenRow<F>>;
 
 /// The rows of the table of affinity.
 pub type Affinity<F> = HashMap<AffinityKey<F>, AffinityRow>;
@@ -45,6 +48,8 @@ pub struct State<F: Net> {
     pub backends: BTreeMap<u32, BackendRow<F>>,
     /// Flows.
     pub flows: Flows<F>,
+    /// Flows whose clients have not proved themselves.
+    pub unproven: Unproven<F>,
     /// Whose backends clients get again.
     pub affinity: Affinity<F>,
     /// Addresses that bridges answer for.
@@ -64,6 +69,7 @@ impl<F: Net> Default for State<F> {
             frontends: HashMap::new(),
             backends: BTreeMap::new(),
             flows: HashMap::new(),
+            unproven: HashMap::new(),
             affinity: HashMap::new(),
             answers: HashMap::new(),
             ranges: HashSet::new(),
@@ -280,6 +286,9 @@ impl<F: Net> State<F> {
     pub fn age(&mut self, ticks: u32) {
         for row in self.flows.values_mut() {
             row.seen = row.seen.wrapping_sub(ticks);
+        }
+        for row in self.unproven.values_mut() {
+            row.row.seen = row.row.seen.wrapping_sub(ticks);
         }
         for row in self.affinity.values_mut() {
             row.seen = row.seen.wrapping_sub(ticks);

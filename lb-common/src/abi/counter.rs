@@ -28,6 +28,14 @@ counters! {
     Reply = "reply",
     /// A new flow was recorded.
     NewFlow = "new-flow",
+    /// A client has shown that it hears its backend: its flow is safe from floods of new ones.
+    Proven = "flow-proven",
+    /// A flow's client is at another port of its bridge now.
+    Moved = "flow-moved",
+    /// A client called a backend by its own address; passed on.
+    Direct = "direct-call",
+    /// In the name of an address that is at home at another port; dropped.
+    Forged = "forged-source",
     /// A row of a flow was gone and was made again from its twin.
     Rebuilt = "flow-rebuilt",
     /// Neither source nor destination is ours.

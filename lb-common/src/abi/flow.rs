@@ -52,6 +52,17 @@ impl<F: Family> Default for FlowRow<F> {
     }
 }
 
+/// A row of a flow whose client has not proved itself: that it hears what it is answered.
+#[repr(C)]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnprovenRow<F: Family> {
+    /// As it will be among the proven ones.
+    pub row: FlowRow<F>,
+    /// TCP, request rows: a sequence number that the backend has sent; who acknowledges one near it has
+    /// heard it. The host's byte order.
+    pub proof: u32,
+}
+
 /// Bits of [`FlowRow::bits`].
 pub mod flow_bits {
     /// The row of the reply direction.
@@ -66,6 +77,10 @@ pub mod flow_bits {
     pub const RESET: u32 = 1 << 4;
     /// Client and backend are one address: the client's address is the frontend's on the backend's side.
     pub const HAIRPIN: u32 = 1 << 5;
+    /// The client has proved itself: the row is in the flow table and not among the unproven ones.
+    pub const PROVEN: u32 = 1 << 6;
+    /// No flow of ours: a client calls the backend itself, and the replies are not to be translated.
+    pub const DIRECT: u32 = 1 << 7;
     /// Shift of which source port the flow has on the backend's side, see `FlowRow::port_mask`.
     pub const PORT_SHIFT: u32 = 11;
     /// Mask of that, after the shift.
@@ -79,7 +94,7 @@ pub mod flow_bits {
     /// How far the flow has come.
     pub const PROGRESS: u32 = ANSWERED | FIN_CLIENT | FIN_BACKEND | RESET;
     /// What belongs to the flow and not to one of its rows.
-    pub const SHARED: u32 = PROGRESS | HAIRPIN | PORT_MASK << PORT_SHIFT;
+    pub const SHARED: u32 = PROGRESS | HAIRPIN | PROVEN | PORT_MASK << PORT_SHIFT;
 }
 
 /// Where a flow is in its life; what `lb get flows` shows.
@@ -98,6 +113,18 @@ impl<F: Family> FlowRow<F> {
     #[inline(always)]
     pub fn is_reply(&self) -> bool {
         self.bits & flow_bits::REPLY != 0
+    }
+
+    /// Whether it only marks the tuple of a direct call.
+    #[inline(always)]
+    pub fn is_direct(&self) -> bool {
+        self.bits & flow_bits::DIRECT != 0
+    }
+
+    /// Whether the client has proved itself.
+    #[inline(always)]
+    pub fn is_proven(&self) -> bool {
+        self.bits & flow_bits::PROVEN != 0
     }
 
     /// Whether client and backend are one address.
@@ -128,7 +155,7 @@ impl<F: Family> FlowRow<F> {
             && self.port == other.port
             && self.mac == other.mac
             && self.ifindex == other.ifindex
-            && (self.bits ^ other.bits) & !flow_bits::PROGRESS == 0
+            && (self.bits ^ other.bits) & !(flow_bits::PROGRESS | flow_bits::PROVEN) == 0
     }
 
     /// Where the flow is in its life.
@@ -149,6 +176,8 @@ impl<F: Family> FlowRow<F> {
     pub fn expired(&self, protocol: Protocol, now: u32, lifetimes: &Lifetimes) -> bool {
         let lifetime = match (protocol, self.state()) {
             (Protocol::Tcp, FlowState::Unanswered) => lifetimes.tcp_unanswered,
+            // Answered, but the client has yet to show that it heard it: a server's SYN-RECEIVED.
+            (Protocol::Tcp, FlowState::Established) if !self.is_proven() => lifetimes.tcp_unanswered,
             (Protocol::Tcp, FlowState::Established) => lifetimes.tcp_established,
             (Protocol::Tcp, FlowState::Closing) => lifetimes.tcp_closing,
             (Protocol::Udp, FlowState::Unanswered) => lifetimes.udp_unanswered,
@@ -223,4 +252,4 @@ pub fn ticks(seconds: u32, hz: u32, shift: u32) -> u32 {
     (((seconds as u64 * hz as u64) >> shift) + 1) as u32
 }
 
-pod! { FlowKey: 16, 40; FlowRow: 32, 44; }
+pod! { FlowKey: 16, 40; FlowRow: 32, 44; UnprovenRow: 36, 48; }

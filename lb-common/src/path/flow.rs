@@ -1,23 +1,41 @@
-//! The flow table: established packets, new flows, and the two rows that live and die together.
+//! The flow tables: established packets, and the two rows that live and die together. New flows are in
+//! [`super::open`].
 
 use core::cell::Cell;
 
-use super::{
-    Common, Hook, Insert, InsertError, Packet, Tables,
-    parse::Parsed,
-    select::{self, Choice},
-    way_back,
-};
+use super::{Common, Hook, Insert, Packet, Parsed, Table, Tables, way_back};
 use crate::{
-    abi::{BackendState, Counter, FlowKey, FlowRow, FlowState, ReachKind, ZONE_OF_CLIENT, flow_bits},
+    abi::{BackendState, Counter, FlowKey, FlowRow, FlowState, ReachKind, flow_bits},
     family::Family,
     wire::Protocol,
 };
 
+/// A row where it lies, and what it said when it was read.
+pub type Found<'a, F> = (&'a Cell<FlowRow<F>>, FlowRow<F>);
+
+/// The row of a tuple, in whichever table it is.
+#[inline(always)]
+pub fn find<'a, F: Family, T: Tables<F>>(tables: &'a T, key: &FlowKey<F>) -> Option<Found<'a, F>> {
+    let row = match tables.flow(Table::Proven, key) {
+        Some(row) => row,
+        None => tables.flow(Table::Unproven, key)?,
+    };
+    Some((row, row.get()))
+}
+
+impl<F: Family> FlowRow<F> {
+    /// The table it is in.
+    #[inline(always)]
+    pub fn table(&self) -> Table {
+        if self.is_proven() { Table::Proven } else { Table::Unproven }
+    }
+}
+
 /// Whether a request may go on by the row it found, or needs a new choice.
 #[inline(always)]
 pub fn usable<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, row: &FlowRow<F>) -> bool {
-    if row.expired(parsed.protocol, tables.now(), &tables.settings().lifetimes) {
+    let protocol = parsed.protocol();
+    if row.expired(protocol, tables.now(), &tables.settings().lifetimes) {
         return false;
     }
     let Some((word, _)) = tables.backend(row.backend.low) else { return false };
@@ -31,166 +49,35 @@ pub fn usable<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, row: &Flo
     }
     match state {
         BackendState::Active(_) | BackendState::Draining => true,
-        BackendState::Removed => parsed.protocol != Protocol::Udp,
+        BackendState::Removed => protocol != Protocol::Udp,
         BackendState::Free => false,
     }
 }
 
-/// A client's packet of a known flow: its backend.
+/// Whether a client's packet comes in by another port of the bridge than its flow is known to.
+#[inline(always)]
+pub fn is_elsewhere<F: Family, P: Packet>(packet: &P, hook: Hook, row: &FlowRow<F>) -> bool {
+    hook == Hook::PortIngress && row.ifindex != packet.ifindex()
+}
+
+/// Notes a client's packet of a known flow.
 #[inline(always)]
 pub fn request<F: Family, P: Packet, T: Tables<F>>(
     packet: &P,
     tables: &T,
     hook: Hook,
     parsed: &Parsed<F>,
-    row: &Cell<FlowRow<F>>,
-    known: FlowRow<F>,
-) -> FlowRow<F> {
+    (row, known): Found<'_, F>,
+) {
     let bits = if parsed.flags.finishes() { flow_bits::FIN_CLIENT } else { 0 };
     keep(tables, parsed, row, &known, bits, || reply_row(tables, hook, packet.ifindex(), parsed, &known));
-    known
 }
 
-/// A backend's packet of a known flow: its client.
+/// Notes a backend's packet of a known flow.
 #[inline(always)]
-pub fn reply<F: Family, T: Tables<F>>(
-    tables: &T,
-    parsed: &Parsed<F>,
-    row: &Cell<FlowRow<F>>,
-    known: FlowRow<F>,
-) -> FlowRow<F> {
+pub fn reply<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, (row, known): Found<'_, F>) {
     let fin = if parsed.flags.finishes() { flow_bits::FIN_BACKEND } else { 0 };
     keep(tables, parsed, row, &known, flow_bits::ANSWERED | fin, || request_row(parsed, &known));
-    known
-}
-
-/// The first packet of a flow, or of one that needs a new backend: a backend, recorded. `old` is the
-/// row that was found and is no guide.
-#[inline(always)]
-pub fn open<F: Family, P: Packet, T: Tables<F>>(
-    packet: &P,
-    tables: &T,
-    hook: Hook,
-    parsed: &Parsed<F>,
-    old: Option<&Cell<FlowRow<F>>>,
-) -> Result<(), Counter> {
-    let target = select::target(tables, &parsed.key)?;
-    let offer = select::offer(tables, &parsed.key, target, select::Client::Known)?;
-    let mut stop = Counter::Unsettled;
-    for attempt in 0..select::TRIES {
-        let Some(choice) = select::backend(tables, &offer, attempt) else { continue };
-        // A tuple that is another flow's at this backend: first another backend, then another port.
-        let port = if attempt < 2 { 0 } else { 1 + offer.hash.wrapping_add(attempt) % OTHER_PORTS };
-        let old = if attempt == 0 { old } else { None };
-        match record(packet, tables, hook, parsed, old, &choice, port) {
-            Ok(()) => {
-                if offer.keep {
-                    select::keep(tables, parsed.key.src, offer.service, choice.backend);
-                }
-                tables.count(Counter::NewFlow);
-                return Ok(());
-            }
-            Err(Counter::Clash) => stop = Counter::Clash,
-            Err(other) => return Err(other),
-        }
-    }
-    Err(stop)
-}
-
-/// How many ports besides its own a client can have on the backend's side.
-const OTHER_PORTS: u32 = flow_bits::PORT_MASK;
-
-/// Records both rows of a new flow, the reply's first: the request's is what later packets go by.
-#[inline(always)]
-fn record<F: Family, P: Packet, T: Tables<F>>(
-    packet: &P,
-    tables: &T,
-    hook: Hook,
-    parsed: &Parsed<F>,
-    old: Option<&Cell<FlowRow<F>>>,
-    choice: &Choice<'_, F>,
-    port: u32,
-) -> Result<(), Counter> {
-    let ifindex = packet.ifindex();
-    let backend = choice.row;
-    // SCTP's checksum covers ports.
-    let port = if parsed.protocol == Protocol::Sctp { 0 } else { port };
-    let zone = if backend.zone == ZONE_OF_CLIENT { parsed.key.zone } else { backend.zone };
-    let hairpin = if backend.addr == parsed.key.src { flow_bits::HAIRPIN } else { 0 };
-    let request = FlowRow {
-        backend: choice.backend,
-        seen: tables.now(),
-        bits: hairpin | port << flow_bits::PORT_SHIFT | (zone as u32) << flow_bits::ZONE_SHIFT,
-        addr: backend.addr,
-        port: backend.port,
-        mac: parsed.source,
-        ifindex,
-    };
-    let reply = reply_row(tables, hook, ifindex, parsed, &request);
-    let reply_key = twin(&translated(&parsed.key, &request), zone);
-    if let Some(old) = old
-        && begin_again(tables, old, &request, &reply_key, &reply)
-    {
-        return Ok(());
-    }
-    match tables.insert_flow(reply_key, reply, Insert::New) {
-        Ok(()) => {}
-        Err(InsertError::Full) => return Err(Counter::TableFull),
-        Err(InsertError::Exists) => {
-            if !replaceable(tables, parsed.protocol, &reply_key, &reply) {
-                return Err(Counter::Clash);
-            }
-            tables.insert_flow(reply_key, reply, Insert::Replace).map_err(|_| Counter::TableFull)?;
-        }
-    }
-    if tables.insert_flow(parsed.key, request, Insert::Replace).is_err() {
-        tables.remove_flow(&reply_key);
-        return Err(Counter::TableFull);
-    }
-    Ok(())
-}
-
-/// A client that uses its port again gets the same backend again, most of the time: then both rows are
-/// there and only begin anew, in place. Two inserts cost several times as much.
-#[inline(always)]
-fn begin_again<F: Family, T: Tables<F>>(
-    tables: &T,
-    old: &Cell<FlowRow<F>>,
-    request: &FlowRow<F>,
-    reply_key: &FlowKey<F>,
-    reply: &FlowRow<F>,
-) -> bool {
-    if !old.get().leads_where(request) {
-        return false;
-    }
-    let Some(twin) = tables.flow(reply_key) else { return false };
-    if !twin.get().leads_where(reply) {
-        return false;
-    }
-    for (row, new) in [(twin, reply), (old, request)] {
-        FlowRow::touch(row, new.seen);
-        FlowRow::set_bits(row, new.bits);
-    }
-    true
-}
-
-/// Whether the reply row that is in the way is this flow's own, or of a flow that is over. `ours` and its
-/// own differ in nothing that names the flow: frontend, and which port of the client it stands for.
-#[inline(always)]
-fn replaceable<F: Family, T: Tables<F>>(
-    tables: &T,
-    protocol: Protocol,
-    key: &FlowKey<F>,
-    ours: &FlowRow<F>,
-) -> bool {
-    let Some(found) = tables.flow(key) else { return true };
-    let found = found.get();
-    let own = found.is_reply()
-        && found.addr == ours.addr
-        && found.port == ours.port
-        && found.port_mask() == ours.port_mask();
-    own || found.state() == FlowState::Closing
-        || found.expired(protocol, tables.now(), &tables.settings().lifetimes)
 }
 
 /// Keeps both rows of a flow: times once a tick, bits when they change, and a lost twin made again.
@@ -213,7 +100,8 @@ fn keep<F: Family, T: Tables<F>>(
     FlowRow::set_bits(row, bits);
     let shared = bits & flow_bits::SHARED;
     let twin_key = twin(&translated(&parsed.key, known), known.twin_zone());
-    if let Some(other) = tables.flow(&twin_key) {
+    let table = known.table();
+    if let Some(other) = tables.flow(table, &twin_key) {
         FlowRow::touch(other, now);
         FlowRow::set_bits(other, other.get().bits | shared);
         return;
@@ -221,7 +109,10 @@ fn keep<F: Family, T: Tables<F>>(
     let mut row = twin_row();
     row.bits |= shared;
     // A tuple that belongs to another flow by now stays that flow's.
-    if tables.insert_flow(twin_key, row, Insert::New).is_ok() {
+    let elsewhere = if table == Table::Proven { Table::Unproven } else { Table::Proven };
+    if tables.flow(elsewhere, &twin_key).is_none()
+        && tables.insert_flow(table, twin_key, row, Insert::New).is_ok()
+    {
         tables.count(Counter::Rebuilt);
     }
 }
@@ -239,9 +130,9 @@ pub fn translated<F: Family>(key: &FlowKey<F>, row: &FlowRow<F>) -> FlowKey<F> {
     }
 }
 
-/// The key of the other direction of a translated packet.
+/// The key of the other direction of a packet.
 #[inline(always)]
-fn twin<F: Family>(to: &FlowKey<F>, zone: u16) -> FlowKey<F> {
+pub fn twin<F: Family>(to: &FlowKey<F>, zone: u16) -> FlowKey<F> {
     FlowKey {
         src: to.dst,
         dst: to.src,
@@ -254,7 +145,7 @@ fn twin<F: Family>(to: &FlowKey<F>, zone: u16) -> FlowKey<F> {
 
 /// The reply row of the flow whose request is `parsed`.
 #[inline(always)]
-fn reply_row<F: Family, T: Common>(
+pub fn reply_row<F: Family, T: Common>(
     tables: &T,
     hook: Hook,
     ifindex: u32,

@@ -12,6 +12,7 @@ mod answer;
 mod flow;
 mod forward;
 mod neighbour;
+mod open;
 mod parse;
 mod reject;
 mod rewrite;
@@ -21,16 +22,18 @@ mod tables;
 
 pub use forward::Way;
 pub use neighbour::{answer_arp, answer_solicitation};
+pub use parse::Parsed;
 pub use reject::reject;
 pub use select::{client_hash, scope, slot_hash};
 pub use socket::{Access, Caller, Peer, Socket, Sockets, connect, send, shown};
-pub use tables::{Common, Insert, InsertError, Packet, SumKind, Tables, interest_hash};
+pub use tables::{Common, Insert, InsertError, Packet, SumKind, Table, Tables, interest_hash};
 
 use crate::{
     abi::{Counter, FlowRow, ReachKind},
     family::{Family, V6},
 };
-use parse::Parsed;
+use open::Resumed;
+use parse::readable;
 
 /// Where a program is attached, seen from the traffic.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
@@ -87,8 +90,17 @@ pub enum Verdict {
     Pass,
     /// Dropped, and why.
     Drop(Counter),
-    /// Not decided: [`open`] does.
-    Open,
+    /// Of no proven flow: [`resume`] looks further.
+    Resume,
+    /// Of no flow that could guide it: [`open`] makes one.
+    Open {
+        /// There are rows which are no guide.
+        misguided: bool,
+    },
+    /// A call of a backend by its own address: [`direct`] sees to it.
+    Direct,
+    /// Decided, not carried out: [`finish`] does.
+    Finish,
     /// Answered by [`reject`], and why.
     Reject(Counter),
     /// A packet of another protocol, perhaps a neighbour solicitation: [`answer_solicitation`] decides and
@@ -98,49 +110,66 @@ pub enum Verdict {
     Forward(Way),
 }
 
-/// How often a packet has been on the path.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Turn {
-    /// It is new.
-    First,
-    /// [`open`] has recorded its flow.
-    Second,
-}
-
-/// Decides and carries out what one packet of family `F` gets, and counts the outcome. Only a packet that
-/// needs a new flow comes back: [`open`] records one, then it is on the path again, as of a known flow.
+/// Decides and carries out what one packet of family `F` gets, if its flow is proven, and counts the
+/// outcome. Others come back: to [`open`], or to the function that the verdict names.
 ///
-/// Two functions, because both in one exceed the stack of a kernel program; known flows are the faster for it.
+/// Functions one after the other, because all in one exceed the stack of a kernel program; known flows are
+/// the faster for it.
 #[inline(always)]
-pub fn run<F: Family, P: Packet, T: Tables<F>>(
-    packet: &mut P,
-    tables: &T,
-    hook: Hook,
-    turn: Turn,
-) -> Verdict {
-    let way = travel(packet, tables, hook, turn);
+pub fn run<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
+    let way = travel(packet, tables, hook);
     if F::ETHERTYPE == V6::ETHERTYPE && hook == Hook::PortIngress && matches!(way, Err(Counter::Protocol)) {
         return Verdict::MaySolicit;
     }
     conclude(way, tables)
 }
 
-/// Records the flow of a packet that came back with [`Verdict::Open`], and says the same again where that
-/// was done: now [`run`] takes it.
+/// Looks for the rows of a packet that came back with [`Verdict::Resume`]: [`finish`] takes it if there are
+/// any, else [`open`].
 #[inline(always)]
-pub fn open<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
-    conclude(begin(packet, tables, hook), tables)
+pub fn resume<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
+    conclude(look(packet, tables, hook), tables)
 }
 
-/// [`run`], [`open`] and [`run`] again, as the kernel programs call them one after the other: for hosts,
-/// where stack is no matter. Never [`Verdict::Open`].
+/// Makes the rows of a packet that came back with [`Verdict::Open`]; then [`finish`] takes it.
+#[inline(always)]
+pub fn open<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &T,
+    hook: Hook,
+    misguided: bool,
+) -> Verdict {
+    conclude(begin(packet, tables, hook, misguided), tables)
+}
+
+/// Keeps a packet that came back with [`Verdict::Direct`] apart from flows through services; perhaps
+/// [`finish`] takes it then.
+#[inline(always)]
+pub fn direct<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T, hook: Hook) -> Verdict {
+    conclude(apart(packet, tables, hook), tables)
+}
+
+/// Carries out what the rows of a packet say that came back with [`Verdict::Finish`].
+#[inline(always)]
+pub fn finish<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
+    conclude(end(packet, tables, hook), tables)
+}
+
+/// [`run`], [`resume`], [`open`] and [`finish`], as the kernel programs call them one after the other: for
+/// hosts, where stack is no matter. None of the verdicts that ask for the next.
 pub fn decide<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
-    let mut verdict = run(packet, tables, hook, Turn::First);
-    if verdict == Verdict::Open {
-        verdict = open(packet, tables, hook);
+    let mut verdict = run(packet, tables, hook);
+    if verdict == Verdict::Resume {
+        verdict = resume(packet, tables, hook);
     }
-    if verdict == Verdict::Open {
-        verdict = run(packet, tables, hook, Turn::Second);
+    if let Verdict::Open { misguided } = verdict {
+        verdict = open(packet, tables, hook, misguided);
+    }
+    if verdict == Verdict::Direct {
+        verdict = direct(packet, tables, hook);
+    }
+    if verdict == Verdict::Finish {
+        verdict = finish(packet, tables, hook);
     }
     verdict
 }
@@ -158,69 +187,131 @@ fn travel<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     hook: Hook,
-    turn: Turn,
 ) -> Result<Verdict, Counter> {
     let frame = parse::frame::<F, P>(packet)?;
     let key = frame.key(tables.settings().zone as u16);
     if !tables.interesting(interest_hash(key.dst, 0))
         && !tables.interesting(interest_hash(key.src, key.src_port))
+        && !(hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port)))
     {
         let unowned = !hook.is_egress() && select::is_unowned::<F, T>(tables, key.dst);
         return Err(if unowned { Counter::Unowned } else { Counter::NotOurs });
     }
     let parsed = Parsed::new(packet, &frame, key)?;
-    let found = tables.flow(&key).map(|row| (row, row.get()));
-    match found {
-        Some((row, known)) if known.is_reply() => {
-            if known.expired(parsed.protocol, tables.now(), &tables.settings().lifetimes) {
-                return Err(Counter::NotOurs);
-            }
-            let onward = forward::to_client(packet, hook, &parsed, &known)?;
-            let known = flow::reply(tables, &parsed, row, known);
-            translate(packet, tables, &parsed, &known, &onward, Counter::Reply)
+    if let Some(row) = tables.flow(Table::Proven, &key) {
+        let known = row.get();
+        let guides = if known.is_reply() {
+            !known.expired(parsed.protocol(), tables.now(), &tables.settings().lifetimes)
+        } else {
+            !hook.is_egress()
+                && flow::usable(tables, &parsed, &known)
+                && !flow::is_elsewhere(packet, hook, &known)
+        };
+        if guides {
+            return go(packet, tables, hook, &parsed, (row, known));
         }
-        _ if hook.is_egress() => Err(Counter::WrongHook),
-        Some((row, known)) if turn == Turn::Second || flow::usable(tables, &parsed, &known) => {
-            let known = flow::request(packet, tables, hook, &parsed, row, known);
-            let (word, backend) = tables.backend(known.backend.low).ok_or(Counter::Unsettled)?;
-            let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
-            let onward = forward::to_backend(packet, tables, hook, &parsed, &reach, known.is_hairpin())?;
-            tables.account(backend.service, packet.size());
-            translate(packet, tables, &parsed, &known, &onward, Counter::Request)
+    }
+    tables.note(parsed);
+    Ok(Verdict::Resume)
+}
+
+#[inline(always)]
+fn look<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    hook: Hook,
+) -> Result<Verdict, Counter> {
+    let parsed = tables.noted().ok_or(Counter::Unsettled)?;
+    let key = &parsed.key;
+    match open::resume(packet, tables, hook, parsed)? {
+        Resumed::Guided => Ok(Verdict::Finish),
+        Resumed::Misguided => Ok(Verdict::Open { misguided: true }),
+        Resumed::Unknown if tables.interesting(interest_hash(key.dst, 0)) => {
+            Ok(Verdict::Open { misguided: false })
         }
-        // What has just been recorded is gone again: the table is that full.
-        _ if turn == Turn::Second => Err(Counter::TableFull),
-        // What is no service's leaves here: [`open`] is a long way.
-        _ => select::target(tables, &key).map(|_| Verdict::Open),
+        Resumed::Unknown
+            if hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port)) =>
+        {
+            Ok(Verdict::Direct)
+        }
+        Resumed::Unknown => Err(Counter::NoFrontend),
     }
 }
 
 #[inline(always)]
 fn begin<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &T,
+    hook: Hook,
+    misguided: bool,
+) -> Result<Verdict, Counter> {
+    let parsed = tables.noted().ok_or(Counter::Unsettled)?;
+    open::open(packet, tables, hook, parsed, misguided)?;
+    Ok(Verdict::Finish)
+}
+
+#[inline(always)]
+fn apart<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T, hook: Hook) -> Result<Verdict, Counter> {
+    let parsed = tables.noted().ok_or(Counter::Unsettled)?;
+    open::direct(packet, tables, hook, parsed)?;
+    Ok(Verdict::Finish)
+}
+
+#[inline(always)]
+fn end<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     hook: Hook,
 ) -> Result<Verdict, Counter> {
-    let frame = parse::frame::<F, P>(packet)?;
-    let key = frame.key(tables.settings().zone as u16);
-    let parsed = Parsed::new(packet, &frame, key)?;
-    flow::open(packet, tables, hook, &parsed, tables.flow(&key))?;
-    Ok(Verdict::Open)
+    let parsed = tables.noted().ok_or(Counter::Unsettled)?;
+    // What has just been recorded is gone again: the table is that full.
+    let found = flow::find(tables, &parsed.key).ok_or(Counter::TableFull)?;
+    go(packet, tables, hook, parsed, found)
 }
 
-/// Gives a packet what its flow's row says.
+/// The way of a packet whose flow's row is at hand.
 #[inline(always)]
-fn translate<F: Family, P: Packet, T: Common>(
+fn go<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
+    hook: Hook,
     parsed: &Parsed<F>,
-    row: &FlowRow<F>,
-    onward: &forward::Onward,
-    outcome: Counter,
+    found: flow::Found<'_, F>,
 ) -> Result<Verdict, Counter> {
-    rewrite::rewrite(packet, parsed, &flow::translated(&parsed.key, row), onward)?;
-    tables.count(outcome);
+    let (_, known) = found;
+    let onward;
+    if known.is_reply() {
+        if hook == Hook::PortIngress && answers_for_another(packet, tables, &known) {
+            return Err(Counter::Forged);
+        }
+        onward = forward::to_client(packet, hook, parsed, &known)?;
+        flow::reply(tables, parsed, found);
+    } else if hook.is_egress() {
+        return Err(Counter::WrongHook);
+    } else {
+        flow::request(packet, tables, hook, parsed, found);
+        let (word, backend) = tables.backend(known.backend.low).ok_or(Counter::Unsettled)?;
+        let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
+        onward = forward::to_backend(packet, tables, hook, parsed, &reach, known.is_hairpin())?;
+        tables.account(backend.service, packet.size());
+    }
+    rewrite::rewrite(packet, parsed, &flow::translated(&parsed.key, &known), &onward)?;
+    tables.count(if known.is_reply() { Counter::Reply } else { Counter::Request });
     Ok(Verdict::Forward(onward.way))
+}
+
+/// Whether a reply comes in by another port than that of the flow's backend.
+#[inline(always)]
+fn answers_for_another<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &T,
+    known: &FlowRow<F>,
+) -> bool {
+    let Some((word, _)) = tables.backend(known.backend.low) else { return false };
+    let Some(reach) = tables.reach(word.reach()) else { return false };
+    word.0.generation == known.backend.generation
+        && matches!(reach.kind(), ReachKind::Peer | ReachKind::Bridge)
+        && reach.ifindex != packet.ifindex()
 }
 
 /// Every outcome that is not a translation has one verdict.
@@ -235,6 +326,7 @@ fn verdict(stop: Counter) -> Verdict {
         | Counter::Unreachable
         | Counter::TableFull
         | Counter::Clash
+        | Counter::Forged
         | Counter::RewriteFailed => Verdict::Drop(stop),
         Counter::NotOurs
         | Counter::Truncated
@@ -249,6 +341,9 @@ fn verdict(stop: Counter) -> Verdict {
         | Counter::Request
         | Counter::Reply
         | Counter::NewFlow
+        | Counter::Proven
+        | Counter::Moved
+        | Counter::Direct
         | Counter::Rebuilt
         | Counter::Answered
         | Counter::SocketConnected

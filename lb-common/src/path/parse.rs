@@ -46,19 +46,24 @@ impl<F: Family> Frame<F> {
     }
 }
 
-/// A packet of a protocol we balance.
+/// What the path knows of a packet of a protocol we balance.
+#[repr(C)]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parsed<F: Family> {
+    /// Its flow, as it arrived.
+    pub key: FlowKey<F>,
     /// Its link destination.
     pub destination: Mac,
     /// Its link source.
     pub source: Mac,
-    /// Its flow, as it arrived.
-    pub key: FlowKey<F>,
-    /// Its protocol.
-    pub protocol: Protocol,
+    /// Offset of its transport header.
+    pub transport: u16,
     /// TCP's flags, none for others.
     pub flags: TcpFlags,
+    reserved: u8,
 }
+
+const _: () = assert!(size_of::<Parsed<V4>>() == 32 && size_of::<Parsed<V6>>() == 56);
 
 impl<F: Family> Parsed<F> {
     /// Reads on to the transport header of a packet that may be ours.
@@ -86,12 +91,29 @@ impl<F: Family> Parsed<F> {
             return Err(Counter::Malformed);
         }
         Ok(Parsed {
+            key,
             destination: frame.ethernet.destination,
             source: frame.ethernet.source,
-            key,
-            protocol,
+            transport: Frame::<F>::TRANSPORT as u16,
             flags,
+            reserved: 0,
         })
+    }
+
+    /// Its protocol; nothing else is ever parsed.
+    #[inline(always)]
+    pub fn protocol(&self) -> Protocol {
+        match self.key.protocol {
+            6 => Protocol::Tcp,
+            17 => Protocol::Udp,
+            _ => Protocol::Sctp,
+        }
+    }
+
+    /// Offset of its transport header, within the bound that the verifier wants to see.
+    #[inline(always)]
+    pub fn transport(&self) -> usize {
+        self.transport as usize & 0x3ff
     }
 }
 

@@ -20,7 +20,7 @@ pub fn rewrite<F: Family, P: Packet>(
     onward: &Onward,
 ) -> Result<(), Counter> {
     let from = &parsed.key;
-    let protocol = parsed.protocol;
+    let protocol = parsed.protocol();
     let ipv6 = F::ETHERTYPE == V6::ETHERTYPE;
     let addresses = checksum::difference(from.src.sum() + from.dst.sum(), to.src.sum() + to.dst.sum());
     // Read again rather than kept since it was parsed: that would not fit the stack.

@@ -100,9 +100,9 @@ fn access<F: Family, T: Tables<F>>(tables: &T, caller: Caller, outcome: Result<C
     };
     tables.count(outcome);
     match verdict(outcome) {
-        Verdict::Pass | Verdict::MaySolicit | Verdict::Open | Verdict::Forward(_) => Access::Granted,
         Verdict::Reject(_) => Access::Refused,
         Verdict::Drop(_) => Access::Unreachable,
+        _ => Access::Granted,
     }
 }
 

@@ -4,6 +4,7 @@ use core::cell::Cell;
 
 use bytemuck::Pod;
 
+use super::Parsed;
 use crate::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
@@ -79,13 +80,25 @@ pub trait Common {
 
 /// State of one address family. With [`Common`], every read and write the path may do.
 pub trait Tables<F: Family>: Common {
+    /// Keeps what is known of a packet while one function after the other deals with it.
+    fn note(&self, parsed: Parsed<F>);
+    /// What was kept of the packet.
+    fn noted(&self) -> Option<&Parsed<F>>;
     /// The row of a flow's direction. It may be recycled while it is held: in place, only times and
     /// bits are written.
-    fn flow(&self, key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>>;
+    fn flow(&self, table: Table, key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>>;
+    /// The proof that an unproven flow's client has to give, see [`crate::abi::UnprovenRow`].
+    fn proof(&self, key: &FlowKey<F>) -> Option<&Cell<u32>>;
     /// Records a row.
-    fn insert_flow(&self, key: FlowKey<F>, row: FlowRow<F>, how: Insert) -> Result<(), InsertError>;
+    fn insert_flow(
+        &self,
+        table: Table,
+        key: FlowKey<F>,
+        row: FlowRow<F>,
+        how: Insert,
+    ) -> Result<(), InsertError>;
     /// Forgets a row.
-    fn remove_flow(&self, key: &FlowKey<F>);
+    fn remove_flow(&self, table: Table, key: &FlowKey<F>);
     /// The service a frontend leads to.
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow>;
     /// Whose backend a client had.
@@ -96,6 +109,15 @@ pub trait Tables<F: Family>: Common {
     fn in_range(&self, set: u32, addr: F::Addr) -> bool;
     /// A backend, its word read at once.
     fn backend(&self, id: u32) -> Option<(BackendWord, &BackendRow<F>)>;
+}
+
+/// The tables of flows. Both are LRU: a flood of clients that do not exist evicts itself.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// Flows whose clients are real.
+    Proven,
+    /// All others, in a smaller table.
+    Unproven,
 }
 
 /// How to record a row.

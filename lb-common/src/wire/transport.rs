@@ -60,6 +60,7 @@ impl Protocol {
 pub const TCP_FLAGS: usize = 13;
 
 /// TCP's flags; none for the others.
+#[repr(transparent)]
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct TcpFlags(pub u8);
 

@@ -18,7 +18,7 @@ use lb_common::{
         SocketKey, SocketRow, Word, ZONE_UPLINK,
     },
     family::{Family, V4, V6},
-    path::{Common, Insert, InsertError, Sockets, Tables, interest_hash},
+    path::{Common, Insert, InsertError, Parsed, Sockets, Table, Tables, interest_hash},
 };
 
 use crate::{
@@ -227,6 +227,7 @@ pub struct Tried<'a, F: Family> {
     memory: &'a Memory,
     settings: Settings,
     stop: Cell<Option<Counter>>,
+    parsed: OnceCell<Parsed<F>>,
     /// Both rows of the packet's flow, once it is recorded.
     flows: [OnceCell<Recorded<F>>; 2],
 }
@@ -234,7 +235,7 @@ pub struct Tried<'a, F: Family> {
 impl<'a, F: Family> Tried<'a, F> {
     /// With what would be fixed at load.
     pub fn new(memory: &'a Memory, settings: Settings) -> Self {
-        Tried { memory, settings, stop: Cell::new(None), flows: Default::default() }
+        Tried { memory, settings, stop: Cell::new(None), parsed: OnceCell::new(), flows: Default::default() }
     }
 
     /// The outcome that was counted last: why the packet ended where it did.
@@ -290,13 +291,33 @@ impl<F: Family> Common for Tried<'_, F> {
 }
 
 impl<F: Sided> Tables<F> for Tried<'_, F> {
-    fn flow(&self, key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>> {
+    fn note(&self, parsed: Parsed<F>) {
+        let _ = self.parsed.set(parsed);
+    }
+
+    fn noted(&self) -> Option<&Parsed<F>> {
+        self.parsed.get()
+    }
+
+    /// Both tables are one here: the only flow is the packet's.
+    fn flow(&self, _: Table, key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>> {
         let mut rows = self.flows.iter().filter_map(OnceCell::get);
         rows.find(|(known, _)| known == key).map(|(_, row)| row)
     }
 
-    fn insert_flow(&self, key: FlowKey<F>, row: FlowRow<F>, how: Insert) -> Result<(), InsertError> {
-        match (Tables::flow(self, &key), how) {
+    /// It is the client's first packet, which proves nothing.
+    fn proof(&self, _: &FlowKey<F>) -> Option<&Cell<u32>> {
+        None
+    }
+
+    fn insert_flow(
+        &self,
+        table: Table,
+        key: FlowKey<F>,
+        row: FlowRow<F>,
+        how: Insert,
+    ) -> Result<(), InsertError> {
+        match (self.flow(table, &key), how) {
             (Some(_), Insert::New) => return Err(InsertError::Exists),
             (Some(known), Insert::Replace) => {
                 known.set(row);
@@ -309,7 +330,7 @@ impl<F: Sided> Tables<F> for Tried<'_, F> {
     }
 
     /// Only a stale row, or half a flow, is ever forgotten, and there is none.
-    fn remove_flow(&self, _key: &FlowKey<F>) {}
+    fn remove_flow(&self, _: Table, _key: &FlowKey<F>) {}
 
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow> {
         F::side(self.memory).frontends.get(key).copied()

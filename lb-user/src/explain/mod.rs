@@ -225,7 +225,7 @@ fn packet<F: Sided>(tables: &Tried<'_, F>, asked: &Asked, hook: Hook, ifindex: u
         path::Verdict::Reject(_) => Verdict::Reject,
         path::Verdict::Drop(_) => Verdict::Drop,
         // Nothing is left open, and a packet of a service is no neighbour solicitation.
-        path::Verdict::Pass | path::Verdict::Open | path::Verdict::MaySolicit => Verdict::Pass,
+        _ => Verdict::Pass,
     };
     let answered = verdict == Verdict::Reject && path::reject::<F, _>(&mut packet).is_some();
     let answer = if answered { packet.headers() } else { None };

@@ -12,7 +12,7 @@ use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use lb_common::{
     abi::{
         AnswerKey, AnswerRow, BackendRow, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, INTEREST_BITS,
-        RangeKey, ReachRow, SetRow, SlotRow, Traffic, Word,
+        RangeKey, ReachRow, SetRow, SlotRow, Traffic, UnprovenRow, Word,
     },
     family::{Family, V4, V6},
 };
@@ -28,7 +28,7 @@ pub use sockets::Sockets;
 pub struct Sizes {
     /// Service rows: one per service port and family.
     pub services: u32,
-    /// Rows of each flow table; a flow takes two.
+    /// Rows of each table of proven flows; a flow takes two. A quarter as many are for unproven ones.
     pub flows: u32,
 }
 
@@ -41,7 +41,7 @@ impl Sizes {
     const FRONTENDS: u32 = 4;
 
     /// Name and rows of each map whose size is not fixed.
-    pub fn entries(&self) -> [(&'static str, u32); 18] {
+    pub fn entries(&self) -> [(&'static str, u32); 20] {
         let backends = self.services.saturating_mul(Self::BACKENDS).min(1 << 24);
         [
             ("SERVICES", self.services),
@@ -56,6 +56,8 @@ impl Sizes {
             ("BACKENDS6", backends),
             ("FLOWS4", self.flows),
             ("FLOWS6", self.flows),
+            ("UNPROVEN4", (self.flows / 4).max(1 << 14)),
+            ("UNPROVEN6", (self.flows / 4).max(1 << 14)),
             ("AFFINITY4", self.flows / 4),
             ("AFFINITY6", self.flows / 4),
             ("RANGES4", self.services.saturating_mul(2).max(1 << 16)),
@@ -67,7 +69,7 @@ impl Sizes {
 }
 
 /// The names of all maps that are pinned.
-pub const PINNED: [&str; 21] = [
+pub const PINNED: [&str; 23] = [
     "INTEREST",
     "SERVICES",
     "SETS",
@@ -82,6 +84,8 @@ pub const PINNED: [&str; 21] = [
     "FRONTENDS6",
     "BACKENDS6",
     "FLOWS6",
+    "UNPROVEN4",
+    "UNPROVEN6",
     "AFFINITY4",
     "AFFINITY6",
     "RANGES4",
@@ -139,10 +143,14 @@ pub struct Side<F: Family> {
     pub backends: Mapped<BackendRow<F>>,
     /// Flows.
     pub flows: HashMap<MapData, FlowKey<F>, FlowRow<F>>,
+    /// Flows whose clients have not proved themselves.
+    pub unproven: HashMap<MapData, FlowKey<F>, UnprovenRow<F>>,
     /// Rows of the frontends' table.
     pub max_frontends: u32,
     /// Rows of the flow table.
     pub max_flows: u32,
+    /// Rows of the table of unproven flows.
+    pub max_unproven: u32,
     /// Source ranges.
     pub ranges: LpmTrie<MapData, RangeKey<F>, u32>,
     /// Rows of their trie.
@@ -185,8 +193,8 @@ impl Maps {
             counters: per_cpu(dir, "COUNTERS")?,
             traffic: per_cpu(dir, "TRAFFIC")?,
             answers: hash(dir, "ANSWERS")?,
-            v4: side(dir, ["FRONTENDS4", "BACKENDS4", "FLOWS4", "RANGES4"])?,
-            v6: side(dir, ["FRONTENDS6", "BACKENDS6", "FLOWS6", "RANGES6"])?,
+            v4: side(dir, ["FRONTENDS4", "BACKENDS4", "FLOWS4", "RANGES4", "UNPROVEN4"])?,
+            v6: side(dir, ["FRONTENDS6", "BACKENDS6", "FLOWS6", "RANGES6", "UNPROVEN6"])?,
         };
         let (bits, counters) = (maps.interest.len() * 64, maps.counters.len());
         if bits != INTEREST_BITS || counters != Counter::COUNT {
@@ -228,10 +236,11 @@ fn hash<K: aya::Pod, V: aya::Pod>(dir: &Path, name: &str) -> Result<HashMap<MapD
     HashMap::try_from(Map::HashMap(data)).map_err(|source| OpenError::Map { path: dir.join(name), source })
 }
 
-fn side<F: Family>(dir: &Path, names: [&str; 4]) -> Result<Side<F>, OpenError> {
-    let [frontends, backends, flows, ranges] = names;
+fn side<F: Family>(dir: &Path, names: [&str; 5]) -> Result<Side<F>, OpenError> {
+    let [frontends, backends, flows, ranges, unproven] = names;
     let (frontend_data, max_frontends) = data(dir, frontends, size_of::<FrontendRow>())?;
     let (flow_data, max_flows) = data(dir, flows, size_of::<FlowRow<F>>())?;
+    let (unproven_data, max_unproven) = data(dir, unproven, size_of::<UnprovenRow<F>>())?;
     let (range_data, max_ranges) = data(dir, ranges, size_of::<u32>())?;
     let error = |name: &str| {
         let path = dir.join(name);
@@ -241,8 +250,10 @@ fn side<F: Family>(dir: &Path, names: [&str; 4]) -> Result<Side<F>, OpenError> {
         frontends: HashMap::try_from(Map::HashMap(frontend_data)).map_err(error(frontends))?,
         backends: mapped(dir, backends)?,
         flows: HashMap::try_from(Map::LruHashMap(flow_data)).map_err(error(flows))?,
+        unproven: HashMap::try_from(Map::LruHashMap(unproven_data)).map_err(error(unproven))?,
         max_frontends,
         max_flows,
+        max_unproven,
         ranges: LpmTrie::try_from(Map::LpmTrie(range_data)).map_err(error(ranges))?,
         max_ranges,
     })

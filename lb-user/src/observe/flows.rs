@@ -45,7 +45,8 @@ pub fn flows(maps: &Maps) -> Result<Vec<Flow>> {
 fn add<F: Addresses>(all: &mut Vec<Flow>, side: &Side<F>) -> Result<()> {
     let hz = hz();
     let (now, lifetimes) = (now_ticks(hz), Lifetimes::default_ticks(hz, tick_shift(hz)));
-    for entry in side.flows.iter() {
+    let unproven = side.unproven.iter().map(|entry| entry.map(|(key, row)| (key, row.row)));
+    for entry in side.flows.iter().chain(unproven) {
         let (key, row): (FlowKey<F>, FlowRow<F>) = match entry {
             Ok(entry) => entry,
             // It has gone since the last step.

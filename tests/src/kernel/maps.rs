@@ -12,7 +12,9 @@ use aya::{
     programs::{ProgramFd, SchedClassifier},
 };
 use lb_common::{
-    abi::{AffinityKey, AffinityRow, Counter, FlowKey, FlowRow, INTEREST_BITS, RangeKey, Traffic},
+    abi::{
+        AffinityKey, AffinityRow, Counter, FlowKey, FlowRow, INTEREST_BITS, RangeKey, Traffic, UnprovenRow,
+    },
     path::Hook,
 };
 
@@ -55,6 +57,7 @@ impl Maps {
         self.array(&format!("BACKENDS{}", F::MAPS), &state.backends)?;
         self.hash(&format!("FRONTENDS{}", F::MAPS), &state.frontends)?;
         self.hash(&format!("FLOWS{}", F::MAPS), &state.flows)?;
+        self.hash(&format!("UNPROVEN{}", F::MAPS), &state.unproven)?;
         self.hash(&format!("AFFINITY{}", F::MAPS), &state.affinity)?;
         self.hash("ANSWERS", &state.answers)?;
         self.ranges(state)
@@ -71,6 +74,7 @@ impl Maps {
                 bytes: sum.bytes + more.bytes,
             })?,
             flows,
+            unproven: self.unproven()?.iter().collect::<Result<_, _>>().context("can't read the unproven")?,
             affinity: self.affinity()?.iter().collect::<Result<_, _>>().context("can't read the affinity")?,
         })
     }
@@ -83,6 +87,10 @@ impl Maps {
     /// The flow table of a family.
     pub fn flows<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FlowKey<F>, FlowRow<F>>> {
         Ok(HashTable::try_from(self.map(&format!("FLOWS{}", F::MAPS))?)?)
+    }
+
+    fn unproven<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FlowKey<F>, UnprovenRow<F>>> {
+        Ok(HashTable::try_from(self.map(&format!("UNPROVEN{}", F::MAPS))?)?)
     }
 
     fn affinity<F: Net>(&mut self) -> Result<HashTable<&mut MapData, AffinityKey<F>, AffinityRow>> {

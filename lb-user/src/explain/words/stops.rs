@@ -32,7 +32,7 @@ fn rule(served: &Served, asked: &Asked, counter: Counter) -> Option<Step> {
             let range = range.map(|range| format!(" {range}")).unwrap_or_default();
             format!("no service has {to}, an address of serviceCIDRs{range}")
         }
-        Counter::NotOurs | Counter::NoFrontend => return Some(not_ours(served, asked)),
+        Counter::NotOurs | Counter::NoFrontend | Counter::Direct => return Some(not_ours(served, asked)),
         Counter::Truncated
         | Counter::Malformed
         | Counter::Fragment
@@ -49,6 +49,9 @@ fn rule(served: &Served, asked: &Asked, counter: Counter) -> Option<Step> {
         | Counter::Request
         | Counter::Reply
         | Counter::NewFlow
+        | Counter::Proven
+        | Counter::Moved
+        | Counter::Forged
         | Counter::Rebuilt
         | Counter::Answered
         | Counter::SocketConnected
