@@ -48,20 +48,12 @@ macro_rules! programs {
                 answer(path::resume::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
             }
             #[inline(never)]
-            fn open_ipv4(skb: *mut __sk_buff, misguided: bool) -> Answer {
-                answer(path::open::<V4, _, _>(&Skb::new(skb), &Maps, HOOK, misguided), skb)
+            fn record_ipv4(skb: *mut __sk_buff) -> Answer {
+                answer(path::record::<V4, _, _>(&Skb::new(skb), &Maps, HOOK), skb)
             }
             #[inline(never)]
-            fn open_ipv6(skb: *mut __sk_buff, misguided: bool) -> Answer {
-                answer(path::open::<V6, _, _>(&Skb::new(skb), &Maps, HOOK, misguided), skb)
-            }
-            #[inline(never)]
-            fn direct_ipv4(skb: *mut __sk_buff) -> Answer {
-                answer(path::direct::<V4, _, _>(&Skb::new(skb), &Maps, HOOK), skb)
-            }
-            #[inline(never)]
-            fn direct_ipv6(skb: *mut __sk_buff) -> Answer {
-                answer(path::direct::<V6, _, _>(&Skb::new(skb), &Maps, HOOK), skb)
+            fn record_ipv6(skb: *mut __sk_buff) -> Answer {
+                answer(path::record::<V6, _, _>(&Skb::new(skb), &Maps, HOOK), skb)
             }
             #[inline(never)]
             fn finish_ipv4(skb: *mut __sk_buff) -> Answer {
@@ -87,12 +79,18 @@ macro_rules! programs {
             if answer as u32 == RESUME {
                 answer = if is_ipv4 { resume_ipv4(skb) } else { resume_ipv6(skb) };
                 // Requests are left alone where packets leave the host.
-                if !HOOK.is_egress() && (answer as u32 == OPEN || answer as u32 == REOPEN) {
-                    let misguided = answer as u32 == REOPEN;
-                    answer = if is_ipv4 { open_ipv4(skb, misguided) } else { open_ipv6(skb, misguided) };
-                }
                 if HOOK == Hook::PortIngress && answer as u32 == DIRECT {
                     answer = if is_ipv4 { direct_ipv4(skb) } else { direct_ipv6(skb) };
+                }
+                if !HOOK.is_egress() {
+                    for _ in 0..path::TRIES {
+                        if answer as u32 == OPEN {
+                            answer = if is_ipv4 { open_ipv4(skb) } else { open_ipv6(skb) };
+                        }
+                        if answer as u32 == RECORD {
+                            answer = if is_ipv4 { record_ipv4(skb) } else { record_ipv6(skb) };
+                        }
+                    }
                 }
                 if answer as u32 == FINISH {
                     answer = if is_ipv4 { finish_ipv4(skb) } else { finish_ipv6(skb) };
@@ -134,9 +132,9 @@ const OPEN: u32 = 0x100;
 const REJECT: u32 = 0x101;
 const MAY_SOLICIT: u32 = 0x102;
 const RESUME: u32 = 0x103;
-const REOPEN: u32 = 0x104;
-const DIRECT: u32 = 0x105;
-const FINISH: u32 = 0x106;
+const DIRECT: u32 = 0x104;
+const FINISH: u32 = 0x105;
+const RECORD: u32 = 0x106;
 
 /// `TC_ACT_UNSPEC` is `TCX_NEXT`: what is not ours is left to the next program.
 #[inline(always)]
@@ -144,15 +142,35 @@ fn answer(verdict: Verdict, skb: *mut __sk_buff) -> Answer {
     match verdict {
         Verdict::Pass => TC_ACT_UNSPEC as u32 as u64,
         Verdict::Resume => RESUME as u64,
-        Verdict::Open { misguided: false } => OPEN as u64,
-        Verdict::Open { misguided: true } => REOPEN as u64,
+        Verdict::Open => OPEN as u64,
         Verdict::Direct => DIRECT as u64,
+        Verdict::Record => RECORD as u64,
         Verdict::Finish => FINISH as u64,
         Verdict::Drop(why) => TC_ACT_SHOT as u64 | (why as u64) << 32,
         Verdict::Reject(why) => REJECT as u64 | (why as u64) << 32,
         Verdict::MaySolicit => MAY_SOLICIT as u64,
         Verdict::Forward(way) => Skb::new(skb).send(way).unwrap_or(TC_ACT_OK) as u32 as u64,
     }
+}
+
+#[inline(never)]
+fn open_ipv4(skb: *mut __sk_buff) -> Answer {
+    answer(path::open::<V4, _>(&Maps), skb)
+}
+
+#[inline(never)]
+fn open_ipv6(skb: *mut __sk_buff) -> Answer {
+    answer(path::open::<V6, _>(&Maps), skb)
+}
+
+#[inline(never)]
+fn direct_ipv4(skb: *mut __sk_buff) -> Answer {
+    answer(path::direct::<V4, _>(&Maps), skb)
+}
+
+#[inline(never)]
+fn direct_ipv6(skb: *mut __sk_buff) -> Answer {
+    answer(path::direct::<V6, _>(&Maps), skb)
 }
 
 #[inline(never)]

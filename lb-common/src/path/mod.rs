@@ -24,7 +24,7 @@ pub use forward::Way;
 pub use neighbour::{answer_arp, answer_solicitation};
 pub use parse::Parsed;
 pub use reject::reject;
-pub use select::{client_hash, scope, slot_hash};
+pub use select::{TRIES, client_hash, scope, slot_hash};
 pub use socket::{Access, Caller, Peer, Socket, Sockets, connect, send, shown};
 pub use tables::{Common, Insert, InsertError, Packet, SumKind, Table, Tables, interest_hash};
 
@@ -92,11 +92,10 @@ pub enum Verdict {
     Drop(Counter),
     /// Of no proven flow: [`resume`] looks further.
     Resume,
-    /// Of no flow that could guide it: [`open`] makes one.
-    Open {
-        /// There are rows which are no guide.
-        misguided: bool,
-    },
+    /// Of no flow that could guide it: [`open`] chooses a backend.
+    Open,
+    /// Of a flow that is to be: [`record`] makes its rows.
+    Record,
     /// A call of a backend by its own address: [`direct`] sees to it.
     Direct,
     /// Decided, not carried out: [`finish`] does.
@@ -128,50 +127,67 @@ pub fn run<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook:
 /// any, else [`open`].
 #[inline(always)]
 pub fn resume<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
-    conclude(look(packet, tables, hook), tables)
+    conclude(noted(tables, |parsed| look(packet, tables, hook, parsed)), tables)
 }
 
-/// Makes the rows of a packet that came back with [`Verdict::Open`]; then [`finish`] takes it.
+/// Chooses a backend for a packet that came back with [`Verdict::Open`]; [`record`] takes it then. With
+/// [`Verdict::Open`] again there is another to try, at most [`TRIES`] in all.
 #[inline(always)]
-pub fn open<F: Family, P: Packet, T: Tables<F>>(
-    packet: &P,
-    tables: &T,
-    hook: Hook,
-    misguided: bool,
-) -> Verdict {
-    conclude(begin(packet, tables, hook, misguided), tables)
+pub fn open<F: Family, T: Tables<F>>(tables: &T) -> Verdict {
+    let chosen = noted(tables, |parsed| open::choose(tables, parsed));
+    conclude(chosen.map(|chosen| if chosen { Verdict::Record } else { Verdict::Open }), tables)
 }
 
-/// Keeps a packet that came back with [`Verdict::Direct`] apart from flows through services; perhaps
-/// [`finish`] takes it then.
+/// Makes the rows of a packet that came back with [`Verdict::Record`]: [`finish`] takes it then. With
+/// [`Verdict::Open`] it needs another backend.
 #[inline(always)]
-pub fn direct<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T, hook: Hook) -> Verdict {
-    conclude(apart(packet, tables, hook), tables)
+pub fn record<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T, hook: Hook) -> Verdict {
+    let recorded = noted(tables, |parsed| open::record(packet, tables, hook, parsed));
+    conclude(recorded.map(|recorded| if recorded { Verdict::Finish } else { Verdict::Open }), tables)
+}
+
+/// Keeps a packet that came back with [`Verdict::Direct`] apart from flows through services; perhaps it is to
+/// be recorded as one, too.
+#[inline(always)]
+pub fn direct<F: Family, T: Tables<F>>(tables: &T) -> Verdict {
+    let apart = noted(tables, |parsed| open::direct(tables, parsed));
+    conclude(apart.map(|()| Verdict::Record), tables)
 }
 
 /// Carries out what the rows of a packet say that came back with [`Verdict::Finish`].
 #[inline(always)]
 pub fn finish<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
-    conclude(end(packet, tables, hook), tables)
+    let way = noted(tables, |parsed| {
+        // What has just been recorded is gone again: the table is that full.
+        let found = flow::find(tables, &parsed.key).ok_or(Counter::TableFull)?;
+        go(packet, tables, hook, parsed, found)
+    });
+    conclude(way, tables)
 }
 
-/// [`run`], [`resume`], [`open`] and [`finish`], as the kernel programs call them one after the other: for
-/// hosts, where stack is no matter. None of the verdicts that ask for the next.
+/// All these functions, as the kernel programs call them one after the other: for hosts, where stack is no
+/// matter. None of the verdicts that ask for the next.
 pub fn decide<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
     let mut verdict = run(packet, tables, hook);
-    if verdict == Verdict::Resume {
-        verdict = resume(packet, tables, hook);
+    loop {
+        verdict = match verdict {
+            Verdict::Resume => resume(packet, tables, hook),
+            Verdict::Open => open(tables),
+            Verdict::Direct => direct(tables),
+            Verdict::Record => record(packet, tables, hook),
+            Verdict::Finish => finish(packet, tables, hook),
+            last => return last,
+        }
     }
-    if let Verdict::Open { misguided } = verdict {
-        verdict = open(packet, tables, hook, misguided);
-    }
-    if verdict == Verdict::Direct {
-        verdict = direct(packet, tables, hook);
-    }
-    if verdict == Verdict::Finish {
-        verdict = finish(packet, tables, hook);
-    }
-    verdict
+}
+
+/// What is done with what was noted of a packet.
+#[inline(always)]
+fn noted<F: Family, T: Tables<F>, R>(
+    tables: &T,
+    work: impl FnOnce(&Parsed<F>) -> Result<R, Counter>,
+) -> Result<R, Counter> {
+    work(tables.noted().ok_or(Counter::Unsettled)?)
 }
 
 #[inline(always)]
@@ -220,15 +236,16 @@ fn look<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     hook: Hook,
+    parsed: &Parsed<F>,
 ) -> Result<Verdict, Counter> {
-    let parsed = tables.noted().ok_or(Counter::Unsettled)?;
     let key = &parsed.key;
     match open::resume(packet, tables, hook, parsed)? {
         Resumed::Guided => Ok(Verdict::Finish),
-        Resumed::Misguided => Ok(Verdict::Open { misguided: true }),
-        Resumed::Unknown if tables.interesting(interest_hash(key.dst, 0)) => {
-            Ok(Verdict::Open { misguided: false })
+        Resumed::Misguided => {
+            parsed.misguided.set(true);
+            Ok(Verdict::Open)
         }
+        Resumed::Unknown if tables.interesting(interest_hash(key.dst, 0)) => Ok(Verdict::Open),
         Resumed::Unknown
             if hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port)) =>
         {
@@ -236,37 +253,6 @@ fn look<F: Family, P: Packet, T: Tables<F>>(
         }
         Resumed::Unknown => Err(Counter::NoFrontend),
     }
-}
-
-#[inline(always)]
-fn begin<F: Family, P: Packet, T: Tables<F>>(
-    packet: &P,
-    tables: &T,
-    hook: Hook,
-    misguided: bool,
-) -> Result<Verdict, Counter> {
-    let parsed = tables.noted().ok_or(Counter::Unsettled)?;
-    open::open(packet, tables, hook, parsed, misguided)?;
-    Ok(Verdict::Finish)
-}
-
-#[inline(always)]
-fn apart<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T, hook: Hook) -> Result<Verdict, Counter> {
-    let parsed = tables.noted().ok_or(Counter::Unsettled)?;
-    open::direct(packet, tables, hook, parsed)?;
-    Ok(Verdict::Finish)
-}
-
-#[inline(always)]
-fn end<F: Family, P: Packet, T: Tables<F>>(
-    packet: &mut P,
-    tables: &T,
-    hook: Hook,
-) -> Result<Verdict, Counter> {
-    let parsed = tables.noted().ok_or(Counter::Unsettled)?;
-    // What has just been recorded is gone again: the table is that full.
-    let found = flow::find(tables, &parsed.key).ok_or(Counter::TableFull)?;
-    go(packet, tables, hook, parsed, found)
 }
 
 /// The way of a packet whose flow's row is at hand.

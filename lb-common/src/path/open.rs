@@ -4,11 +4,10 @@
 use super::{
     Hook, Insert, InsertError, Packet, Parsed, Table, Tables,
     flow::{self, Found, find, translated, twin},
-    readable,
-    select::{self, Choice},
+    readable, select,
 };
 use crate::{
-    abi::{Counter, FlowKey, FlowRow, FlowState, ZONE_OF_CLIENT, flow_bits},
+    abi::{BackendRow, Counter, FlowKey, FlowRow, FlowState, ZONE_OF_CLIENT, flow_bits},
     family::Family,
     wire::Protocol,
 };
@@ -57,37 +56,21 @@ pub enum Resumed {
     Unknown,
 }
 
-/// Records a new flow, or says why not. `misguided`: its tuple has rows that are no guide.
+/// Notes a backend for a new flow; whether there is one to try now, or why there is none at all.
 #[inline(always)]
-pub fn open<F: Family, P: Packet, T: Tables<F>>(
-    packet: &P,
-    tables: &T,
-    hook: Hook,
-    parsed: &Parsed<F>,
-    misguided: bool,
-) -> Result<(), Counter> {
+pub fn choose<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>) -> Result<bool, Counter> {
     let target = select::target(tables, &parsed.key)?;
     let offer = select::offer(tables, &parsed.key, target, select::Client::Known)?;
-    let found = if misguided { find(tables, &parsed.key) } else { None };
-    let mut stop = Counter::Unsettled;
-    for attempt in 0..select::TRIES {
-        let Some(choice) = select::backend(tables, &offer, attempt) else { continue };
+    let attempt = parsed.attempts.get() as u32;
+    parsed.attempts.set(attempt as u16 + 1);
+    if let Some(choice) = select::backend(tables, &offer, attempt) {
+        parsed.backend.set(choice.backend);
+        parsed.keep.set(offer.keep);
         // A tuple that is another flow's at this backend: first another backend, then another port.
-        let port = if attempt < 2 { 0 } else { other_port(offer.hash, attempt) };
-        let old = if attempt == 0 { found } else { None };
-        match record(packet, tables, hook, parsed, old, &choice, port) {
-            Ok(()) => {
-                if offer.keep {
-                    select::keep(tables, parsed.key.src, offer.service, choice.backend);
-                }
-                tables.count(Counter::NewFlow);
-                return Ok(());
-            }
-            Err(Counter::Clash) => stop = Counter::Clash,
-            Err(other) => return Err(other),
-        }
+        parsed.port.set(if attempt < 2 { 0 } else { other_port(offer.hash, attempt) });
+        return Ok(true);
     }
-    Err(stop)
+    if attempt + 1 < select::TRIES { Ok(false) } else { Err(Counter::Unsettled) }
 }
 
 /// One of the ports besides its own that a client can have on the backend's side.
@@ -188,27 +171,45 @@ fn move_over<F: Family, P: Packet, T: Tables<F>>(
     Ok(())
 }
 
-/// Records both rows of a new flow, the reply's first: the request's is what later packets go by. `old` is
-/// the row that was found and is no guide.
+/// Records both rows of a new flow with the backend that was noted, the reply's first: the request's is what
+/// later packets go by. Whether they are; if not another backend is to be tried.
 #[inline(always)]
-fn record<F: Family, P: Packet, T: Tables<F>>(
+pub fn record<F: Family, P: Packet, T: Tables<F>>(
     packet: &P,
     tables: &T,
     hook: Hook,
     parsed: &Parsed<F>,
-    old: Option<Found<'_, F>>,
-    choice: &Choice<'_, F>,
-    port: u32,
+) -> Result<bool, Counter> {
+    let (_, backend) = tables.backend(parsed.backend.get().low).ok_or(Counter::Unsettled)?;
+    match put(packet, tables, hook, parsed, backend) {
+        Ok(()) => {}
+        Err(Counter::Clash) if (parsed.attempts.get() as u32) < select::TRIES => return Ok(false),
+        Err(stop) => return Err(stop),
+    }
+    if parsed.keep.get() {
+        select::keep(tables, parsed.key.src, backend.service, parsed.backend.get());
+    }
+    tables.count(Counter::NewFlow);
+    Ok(true)
+}
+
+#[inline(always)]
+fn put<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &T,
+    hook: Hook,
+    parsed: &Parsed<F>,
+    backend: &BackendRow<F>,
 ) -> Result<(), Counter> {
+    let old = if parsed.misguided.get() { find(tables, &parsed.key) } else { None };
     let ifindex = packet.ifindex();
-    let backend = choice.row;
     let protocol = parsed.protocol();
     // SCTP's checksum covers ports.
-    let port = if protocol == Protocol::Sctp { 0 } else { port };
+    let port = if protocol == Protocol::Sctp { 0 } else { parsed.port.get() };
     let zone = if backend.zone == ZONE_OF_CLIENT { parsed.key.zone } else { backend.zone };
     let hairpin = if backend.addr == parsed.key.src { flow_bits::HAIRPIN } else { 0 };
     let request = FlowRow {
-        backend: choice.backend,
+        backend: parsed.backend.get(),
         seen: tables.now(),
         bits: hairpin | port << flow_bits::PORT_SHIFT | (zone as u32) << flow_bits::ZONE_SHIFT,
         addr: backend.addr,
@@ -319,12 +320,7 @@ fn is_over<F: Family, T: Tables<F>>(tables: &T, protocol: Protocol, row: &FlowRo
 /// connection there. So the call is marked, and later flows through services keep off its tuple; where a
 /// flow was there first, the call becomes a flow itself, with another port.
 #[inline(always)]
-pub fn direct<F: Family, P: Packet, T: Tables<F>>(
-    packet: &P,
-    tables: &T,
-    hook: Hook,
-    parsed: &Parsed<F>,
-) -> Result<(), Counter> {
+pub fn direct<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>) -> Result<(), Counter> {
     let protocol = parsed.protocol();
     let begins = protocol != Protocol::Tcp || parsed.flags.opens();
     let key = &parsed.key;
@@ -338,10 +334,10 @@ pub fn direct<F: Family, P: Packet, T: Tables<F>>(
             return Err(Counter::Direct);
         }
         if !is_over(tables, protocol, &known) && protocol != Protocol::Sctp {
-            let (_, row) = tables.backend(known.backend.low).ok_or(Counter::Unsettled)?;
-            let choice = Choice { backend: known.backend, row };
-            let port = other_port(select::slot_hash(key, tables.settings().hash_seed), 0);
-            return record(packet, tables, hook, parsed, None, &choice, port);
+            parsed.backend.set(known.backend);
+            parsed.port.set(other_port(select::slot_hash(key, tables.settings().hash_seed), 0));
+            parsed.attempts.set(select::TRIES as u16);
+            return Ok(());
         }
         tables.remove_flow(known.table(), &reply_key);
     }

@@ -1,10 +1,12 @@
 //! Parse: from bytes to a flow key. What is not TCP, UDP or SCTP in a plain, whole IP packet ends here.
 
+use core::cell::Cell;
+
 use bytemuck::{Pod, Zeroable};
 
 use super::Packet;
 use crate::{
-    abi::{Counter, FlowKey, Mac},
+    abi::{BackendRef, Counter, FlowKey, Mac},
     family::{Family, V4, V6},
     wire::{Ethernet, NetworkHeader, Ports, Protocol, TcpFlags},
 };
@@ -48,7 +50,7 @@ impl<F: Family> Frame<F> {
 
 /// What the path knows of a packet of a protocol we balance.
 #[repr(C)]
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Parsed<F: Family> {
     /// Its flow, as it arrived.
     pub key: FlowKey<F>,
@@ -60,10 +62,19 @@ pub struct Parsed<F: Family> {
     pub transport: u16,
     /// TCP's flags, none for others.
     pub flags: TcpFlags,
-    reserved: u8,
+    /// There are rows of its flow which are no guide.
+    pub misguided: Cell<bool>,
+    /// A new flow's client is to get the same backend again.
+    pub keep: Cell<bool>,
+    /// How often a backend has been tried for a new flow.
+    pub attempts: Cell<u16>,
+    /// Which port a new flow is to have on the backend's side, see [`crate::abi::FlowRow::port_mask`].
+    pub port: Cell<u32>,
+    /// The backend that a new flow is to have.
+    pub backend: Cell<BackendRef>,
 }
 
-const _: () = assert!(size_of::<Parsed<V4>>() == 32 && size_of::<Parsed<V6>>() == 56);
+const _: () = assert!(size_of::<Parsed<V4>>() == 48 && size_of::<Parsed<V6>>() == 72);
 
 impl<F: Family> Parsed<F> {
     /// Reads on to the transport header of a packet that may be ours.
@@ -96,7 +107,11 @@ impl<F: Family> Parsed<F> {
             source: frame.ethernet.source,
             transport: Frame::<F>::TRANSPORT as u16,
             flags,
-            reserved: 0,
+            misguided: Cell::new(false),
+            keep: Cell::new(false),
+            attempts: Cell::new(0),
+            port: Cell::new(0),
+            backend: Cell::new(BackendRef { low: 0, generation: 0 }),
         })
     }
 
