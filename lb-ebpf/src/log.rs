@@ -34,6 +34,8 @@ pub fn refused(ctx: &TcContext, ethertype: u16, why: u32) {
     say! {
         NoBackend: "{:i} -> {:i} rejected: no-backend",
         NoPort: "{:i} -> {:i} rejected: no-port",
+        TtlExceeded: "{:i} -> {:i} rejected: ttl-exceeded",
+        TooBig: "{:i} -> {:i} rejected: too-big",
         NoLocalBackend: "{:i} -> {:i} dropped: no-local-backend",
         SourceRange: "{:i} -> {:i} dropped: source-not-allowed",
         Unowned: "{:i} -> {:i} dropped: unowned-address",

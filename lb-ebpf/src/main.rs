@@ -16,6 +16,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use lb_common::{
+    abi::Counter,
     family::{Family, V4, V6},
     path::{self, Hook, Verdict},
     wire::ethernet,
@@ -63,6 +64,22 @@ macro_rules! programs {
             fn finish_ipv6(skb: *mut __sk_buff) -> Answer {
                 answer(path::finish::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
             }
+            #[inline(never)]
+            fn message_ipv4(skb: *mut __sk_buff) -> Answer {
+                answer(path::message::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            }
+            #[inline(never)]
+            fn message_ipv6(skb: *mut __sk_buff) -> Answer {
+                answer(path::message::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            }
+            #[inline(never)]
+            fn error_ipv4(skb: *mut __sk_buff) -> Answer {
+                answer(path::error::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            }
+            #[inline(never)]
+            fn error_ipv6(skb: *mut __sk_buff) -> Answer {
+                answer(path::error::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            }
             let skb = ctx.skb.skb;
             let ethertype = packet::ethertype(skb);
             let is_ipv4 = ethertype == V4::ETHERTYPE;
@@ -73,8 +90,14 @@ macro_rules! programs {
                 return TC_ACT_UNSPEC;
             }
             let mut answer = if is_ipv4 { ipv4(skb) } else { ipv6(skb) };
-            if HOOK == Hook::PortIngress && answer as u32 == MAY_SOLICIT {
-                return answer_solicitation(skb);
+            if answer as u32 == MESSAGE {
+                answer = if is_ipv4 { message_ipv4(skb) } else { message_ipv6(skb) };
+                if HOOK == Hook::PortIngress && answer as u32 == SOLICITATION {
+                    return answer_solicitation(skb);
+                }
+                if answer as u32 == ERROR {
+                    answer = if is_ipv4 { error_ipv4(skb) } else { error_ipv6(skb) };
+                }
             }
             if answer as u32 == RESUME {
                 answer = if is_ipv4 { resume_ipv4(skb) } else { resume_ipv6(skb) };
@@ -97,7 +120,9 @@ macro_rules! programs {
                 }
             }
             if !HOOK.is_egress() && answer as u32 == REJECT {
-                answer = answer & !(u32::MAX as u64) | if is_ipv4 { reject_ipv4(skb) } else { reject_ipv6(skb) };
+                let why = (answer >> 32) as u32;
+                let done = if is_ipv4 { reject_ipv4(skb, why) } else { reject_ipv6(skb, why) };
+                answer = answer & !(u32::MAX as u64) | done;
             }
             let why = (answer >> 32) as u32;
             if why != 0 {
@@ -130,11 +155,13 @@ type Answer = u64;
 /// In the low half: the verdicts that are no actions of the kernel's.
 const OPEN: u32 = 0x100;
 const REJECT: u32 = 0x101;
-const MAY_SOLICIT: u32 = 0x102;
+const MESSAGE: u32 = 0x102;
 const RESUME: u32 = 0x103;
 const DIRECT: u32 = 0x104;
 const FINISH: u32 = 0x105;
 const RECORD: u32 = 0x106;
+const ERROR: u32 = 0x107;
+const SOLICITATION: u32 = 0x108;
 
 /// `TC_ACT_UNSPEC` is `TCX_NEXT`: what is not ours is left to the next program.
 #[inline(always)]
@@ -148,7 +175,9 @@ fn answer(verdict: Verdict, skb: *mut __sk_buff) -> Answer {
         Verdict::Finish => FINISH as u64,
         Verdict::Drop(why) => TC_ACT_SHOT as u64 | (why as u64) << 32,
         Verdict::Reject(why) => REJECT as u64 | (why as u64) << 32,
-        Verdict::MaySolicit => MAY_SOLICIT as u64,
+        Verdict::Message => MESSAGE as u64,
+        Verdict::Error => ERROR as u64,
+        Verdict::Solicitation => SOLICITATION as u64,
         Verdict::Forward(way) => Skb::new(skb).send(way).unwrap_or(TC_ACT_OK) as u32 as u64,
     }
 }
@@ -174,18 +203,26 @@ fn direct_ipv6(skb: *mut __sk_buff) -> Answer {
 }
 
 #[inline(never)]
-fn reject_ipv4(skb: *mut __sk_buff) -> u64 {
-    reject::<V4>(skb)
+fn reject_ipv4(skb: *mut __sk_buff, why: u32) -> u64 {
+    reject::<V4>(skb, why)
 }
 
 #[inline(never)]
-fn reject_ipv6(skb: *mut __sk_buff) -> u64 {
-    reject::<V6>(skb)
+fn reject_ipv6(skb: *mut __sk_buff, why: u32) -> u64 {
+    reject::<V6>(skb, why)
 }
 
 #[inline(always)]
-fn reject<F: Family>(skb: *mut __sk_buff) -> u64 {
-    let way = path::reject::<F, _>(&mut Skb::new(skb));
+fn reject<F: Family>(skb: *mut __sk_buff, why: u32) -> u64 {
+    const TTL_EXCEEDED: u32 = Counter::TtlExceeded as u32;
+    const TOO_BIG: u32 = Counter::TooBig as u32;
+    let why = match why {
+        TTL_EXCEEDED => Counter::TtlExceeded,
+        TOO_BIG => Counter::TooBig,
+        // What nobody takes is refused in one way.
+        _ => Counter::NoBackend,
+    };
+    let way = path::reject::<F, _, _>(&mut Skb::new(skb), &Maps, why);
     way.and_then(|way| Skb::new(skb).send(way)).unwrap_or(TC_ACT_SHOT) as u32 as u64
 }
 

@@ -3,10 +3,14 @@
 use core::{arch::asm, ffi::c_void, ptr};
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
+    bindings::{
+        __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_check_mtu_flags::BPF_MTU_CHK_SEGS,
+    },
     helpers::generated::{
-        bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
-        bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_check_mtu, bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
+        bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_pull_data,
+        bpf_skb_store_bytes,
     },
 };
 use bytemuck::Pod;
@@ -158,6 +162,21 @@ impl Packet for Skb {
     fn resize(&mut self, len: u32) -> bool {
         // SAFETY: no pointer into the packet is held over this call.
         unsafe { bpf_skb_change_tail(self.skb, len, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn make_room(&mut self, len: u32) -> bool {
+        // SAFETY: no pointer into the packet is held over this call.
+        unsafe { bpf_skb_adjust_room(self.skb, len as i32, BPF_ADJ_ROOM_MAC, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn fits(&self, ifindex: u32) -> bool {
+        // Zero: the packet's own length.
+        let mut len = 0;
+        // SAFETY: `len` outlives the call, which changes nothing else. Above zero: too big. Below: no such device,
+        // which sending it will say.
+        unsafe { bpf_check_mtu(self.skb.cast(), ifindex, &raw mut len, 0, BPF_MTU_CHK_SEGS.into()) <= 0 }
     }
 
     #[inline(always)]

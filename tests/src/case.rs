@@ -7,7 +7,7 @@ use lb_common::{
 
 use crate::{
     family::Net,
-    packet::Wire,
+    packet::{Complaint, Wire},
     state::{At, BRIDGE, Port, State, on},
 };
 
@@ -140,6 +140,33 @@ impl<F: Net> Case<F> {
         sent.verdict = Verdict::Forward(Way::Egress(sent.at.ifindex));
         sent.becomes = sent.packet.clone().refused();
         sent.counters = vec![why];
+        self
+    }
+
+    /// The last packet is answered by this error from `at`, for this reason.
+    pub fn returns(mut self, why: Counter, complaint: Complaint, at: &str) -> Self {
+        let sent = self.last();
+        sent.verdict = Verdict::Forward(Way::Egress(sent.at.ifindex));
+        sent.becomes = sent.packet.clone().returned(complaint, at);
+        sent.counters = vec![why];
+        self
+    }
+
+    /// The last packet is an error about a packet of a flow, of which `to` (`address:port`) hears this.
+    pub fn error(mut self, way: Way, heard: Wire, to: &str) -> Self {
+        let sent = self.last();
+        sent.verdict = Verdict::Forward(way);
+        sent.becomes = heard.link_as(&sent.packet).link_to(to);
+        sent.counters = vec![Counter::Error];
+        self
+    }
+
+    /// The last packet is an echo request, which is answered.
+    pub fn echoes(mut self) -> Self {
+        let sent = self.last();
+        sent.verdict = Verdict::Forward(Way::Egress(sent.at.ifindex));
+        sent.becomes = sent.packet.clone().echoed();
+        sent.counters = vec![Counter::Echoed];
         self
     }
 

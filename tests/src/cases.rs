@@ -6,6 +6,7 @@ mod foreign;
 mod forward;
 mod frontends;
 mod hairpin;
+mod icmp;
 mod lifecycle;
 mod malformed;
 mod neighbour;
@@ -34,6 +35,7 @@ pub fn all<F: Net>() -> Vec<Case<F>> {
     [
         forward::cases::<F>(),
         hairpin::cases(),
+        icmp::cases(),
         lifecycle::cases(),
         choice::cases(),
         clash::cases(),

@@ -74,11 +74,12 @@ pub fn in_kernel<F: Net>(case: &Case<F>, kernel: &mut Kernel) -> Result<()> {
 pub fn is_sane<F: Net>(state: &State<F>, at: At, bytes: &[u8]) -> Result<()> {
     let (verdict, outcome) = host::run(state, at, bytes);
     let counted = |counter| outcome.counters.get(&(counter as u32)).copied().unwrap_or(0);
-    let translated = counted(Counter::Request) + counted(Counter::Reply);
-    let refused = counted(Counter::NoBackend) + counted(Counter::NoPort);
+    let all = |counters: &[Counter]| counters.iter().map(|counter| counted(*counter)).sum::<u64>();
+    let translated = all(&[Counter::Request, Counter::Reply, Counter::Error, Counter::Echoed]);
+    let refused = all(&[Counter::NoBackend, Counter::NoPort, Counter::TtlExceeded, Counter::TooBig]);
     let forwarded = matches!(verdict, Verdict::Forward(_));
     let as_counted = match (translated, refused) {
-        // A reset gets no answer.
+        // A reset gets no answer, nor does an error.
         (0, 1) => matches!(verdict, Verdict::Forward(_) | Verdict::Drop(_)),
         (translated, 0) => translated == forwarded as u64,
         _ => false,
@@ -89,10 +90,7 @@ pub fn is_sane<F: Net>(state: &State<F>, at: At, bytes: &[u8]) -> Result<()> {
     let is = |wanted: u16| bytes.get(12..14).is_some_and(|ethertype| ethertype == wanted.to_ne_bytes());
     let ip = is(F::ETHERTYPE) || is(ethernet::ARP) && at.hook == Hook::PortIngress;
     let outcomes = outcome.counters.values().sum::<u64>();
-    let beside = [Counter::NewFlow, Counter::Rebuilt, Counter::Proven, Counter::Moved]
-        .map(counted)
-        .iter()
-        .sum::<u64>();
+    let beside = all(&[Counter::NewFlow, Counter::Rebuilt, Counter::Proven, Counter::Moved]);
     ensure!(outcomes - beside == ip as u64, "not one outcome, but {}", labels(&outcome.counters));
     ensure!(
         host::run_in_pieces(state, at, bytes) == (verdict, outcome),

@@ -18,7 +18,7 @@ use lb_common::{
 use crate::{
     family::Net,
     kernel::ROWS,
-    state::{Affinity, At, Flows, State, Unproven, interest_bit},
+    state::{Affinity, At, Flows, State, Unproven, interest_bit, mtu},
 };
 
 /// What a packet got, its verdict aside.
@@ -54,10 +54,9 @@ fn run_on<F: Net>(state: &State<F>, at: At, mut packet: Bytes) -> (Verdict, Outc
     let verdict = match packet.load::<u16>(12) {
         Some(ethertype) if ethertype == F::ETHERTYPE => {
             match path::decide::<F, _, _>(&mut packet, &tables, at.hook) {
-                Verdict::Reject(why) => {
-                    path::reject::<F, _>(&mut packet).map_or(Verdict::Drop(why), Verdict::Forward)
-                }
-                Verdict::MaySolicit => path::answer_solicitation(&mut packet, &tables),
+                Verdict::Reject(why) => path::reject::<F, _, _>(&mut packet, &tables, why)
+                    .map_or(Verdict::Drop(why), Verdict::Forward),
+                Verdict::Solicitation => path::answer_solicitation(&mut packet, &tables),
                 other => other,
             }
         }
@@ -117,6 +116,17 @@ impl Packet for Bytes {
         self.bytes.resize(len as usize, 0);
         self.readable = self.bytes.len();
         true
+    }
+
+    fn make_room(&mut self, len: u32) -> bool {
+        let network = size_of::<Ethernet>();
+        self.bytes.splice(network..network, std::iter::repeat_n(0, len as usize));
+        self.readable += len as usize;
+        true
+    }
+
+    fn fits(&self, ifindex: u32) -> bool {
+        self.bytes.len() <= mtu(ifindex) as usize + size_of::<Ethernet>()
     }
 
     fn replace<T: Pod>(&mut self, offset: usize, value: &T) -> bool {

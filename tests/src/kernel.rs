@@ -18,7 +18,7 @@ use crate::{
     family::Net,
     host::Outcome,
     object::object,
-    state::{At, DEVICES, State},
+    state::{At, DEVICES, State, mtu},
 };
 
 /// Rows of each array in a run.
@@ -88,9 +88,9 @@ pub fn enter_namespace() -> Result<()> {
     );
     for index in DEVICES {
         let (name, peer) = (format!("case{index}"), format!("peer{index}"));
-        let index = index.to_string();
+        let (index, mtu) = (index.to_string(), mtu(index).to_string());
         let status = Command::new("ip")
-            .args(["link", "add", &name, "index", &index, "type", "veth", "peer", "name", &peer])
+            .args(["link", "add", &name, "index", &index, "mtu", &mtu, "type", "veth", "peer", "name", &peer])
             .status()
             .context("`ip` is missing: install iproute2")?;
         ensure!(status.success(), "`ip link add {name} index {index} type veth` failed");

@@ -1,6 +1,7 @@
 //! Packets that read like packets: `tcp("10.244.1.2:40000", "10.96.0.10:80").syn()`.
 
 mod edit;
+mod message;
 mod neighbour;
 
 use std::{
@@ -9,11 +10,10 @@ use std::{
 };
 
 use edit::Edit;
-use etherparse::{
-    Icmpv4Type, Icmpv6Type, IpHeaders, IpNumber, PacketBuilder, PacketBuilderStep, TcpHeader, icmpv4, icmpv6,
-};
+use etherparse::{IpHeaders, IpNumber, PacketBuilder, PacketBuilderStep, TcpHeader};
 use lb_common::{abi::FlowKey, wire::Protocol};
 
+pub use message::{Complaint, echo};
 pub use neighbour::{is_at, who_has};
 
 use crate::family::{Net, socket};
@@ -44,8 +44,13 @@ enum Transport {
     Other(u8),
     /// A message about a neighbour.
     Neighbour(neighbour::Message),
-    /// What refuses a packet.
-    Refusal(Box<Wire>),
+    /// A message of ICMP.
+    Message(message::Message),
+    /// The reset of a segment with these flags, which said so much.
+    Reset {
+        flags: u8,
+        said: usize,
+    },
 }
 
 /// Sequence number of every segment, and what it acknowledges with ACK: the other side's first.
@@ -147,15 +152,19 @@ impl Wire {
     }
     /// The answer that refuses it, back to where it came from.
     pub fn refused(self) -> Self {
+        let Transport::Tcp { flags } = self.transport else {
+            let called = self.destination.to_string();
+            return self.returned(Complaint::PortUnreachable, &called);
+        };
         Wire {
             source: self.destination,
             destination: self.source,
             link_source: self.link_destination,
             link_destination: self.link_source,
             hop_limit: 64,
+            transport: Transport::Reset { flags, said: self.payload.len() },
             payload: Vec::new(),
             edits: Vec::new(),
-            transport: Transport::Refusal(Box::new(self)),
         }
     }
     /// With this payload.
@@ -242,23 +251,28 @@ impl Wire {
 
     fn number(&self) -> u8 {
         match self.transport {
-            Transport::Tcp { .. } => 6,
+            Transport::Tcp { .. } | Transport::Reset { .. } => 6,
             Transport::Udp => 17,
             Transport::Sctp => 132,
             Transport::Other(number) => number,
-            Transport::Neighbour(_) => 58,
-            Transport::Refusal(ref of) => of.number(),
+            // IPv4's is another, but no row's.
+            Transport::Neighbour(_) | Transport::Message(_) => 58,
         }
     }
 
     /// The reset of a segment (RFC 9293, section 3.10.7.1).
-    fn reset(&self, flags: u8, ip: PacketBuilderStep<IpHeaders>) -> PacketBuilderStep<TcpHeader> {
-        let (from, to) = (self.destination.port(), self.source.port());
+    fn reset(
+        &self,
+        flags: u8,
+        said: usize,
+        ip: PacketBuilderStep<IpHeaders>,
+    ) -> PacketBuilderStep<TcpHeader> {
+        let (from, to) = (self.source.port(), self.destination.port());
         if flags & ACK != 0 {
             return ip.tcp(from, to, ACKNOWLEDGED, 0).rst();
         }
         let one = |flag| (flags & flag != 0) as u32;
-        let taken = self.payload.len() as u32 + one(SYN) + one(FIN);
+        let taken = said as u32 + one(SYN) + one(FIN);
         ip.tcp(from, to, 0, 0).rst().ack(SEQUENCE + taken)
     }
 
@@ -288,16 +302,8 @@ impl Wire {
         let mut bytes = Vec::new();
         let written = match self.transport {
             Transport::Neighbour(message) => return neighbour::bytes::<F>(self, message),
-            Transport::Refusal(ref of) => match of.transport {
-                Transport::Tcp { flags } => of.reset(flags, ip).write(&mut bytes, &[]),
-                // The network header and 8 bytes.
-                _ if F::TRANSPORT == 34 => ip
-                    .icmpv4(Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::Port))
-                    .write(&mut bytes, &of.bytes::<F>()[14..42]),
-                _ => ip
-                    .icmpv6(Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::Port))
-                    .write(&mut bytes, &of.bytes::<F>()[14..62]),
-            },
+            Transport::Message(ref message) => message::write::<F>(self, message, ip, &mut bytes),
+            Transport::Reset { flags, said } => self.reset(flags, said, ip).write(&mut bytes, &[]),
             Transport::Sctp => {
                 let [a, b] = self.source.port().to_be_bytes();
                 let [c, d] = self.destination.port().to_be_bytes();

@@ -132,6 +132,14 @@ pub const UPLINK: u32 = 300;
 /// Every device that packets arrive on.
 pub const DEVICES: [u32; 7] = [100, 200, 102, 103, 104, 202, UPLINK];
 
+/// The MTU of the uplink.
+pub const NARROW: u32 = 1400;
+
+/// The MTU of a device.
+pub fn mtu(ifindex: u32) -> u32 {
+    if ifindex == UPLINK { NARROW } else { 1500 }
+}
+
 /// A MAC as rows hold it.
 pub fn mac_of(at: &str) -> Mac {
     bytemuck::cast(mac(socket(at).ip().octets()))
@@ -179,6 +187,7 @@ pub fn on(bridge: Bridge, way_back: ReachKind) -> Settings {
         host4: Default::default(),
         host6: Default::default(),
         pod_sockets: 0,
+        mtu_floor: 0,
     }
 }
 

@@ -74,12 +74,18 @@ counters! {
     WrongHook = "wrong-hook",
     /// Stack mode: translated later, at the client's port; passed on.
     LeftToStack = "left-to-stack",
-    /// TTL or hop limit would reach zero; passed on, the stack answers.
+    /// TTL or hop limit would reach zero; answered so.
     TtlExceeded = "ttl-exceeded",
+    /// Larger than the device that it would leave by takes; answered so.
+    TooBig = "too-big",
     /// The kernel refused to change the packet; dropped.
     RewriteFailed = "rewrite-failed",
     /// Somebody asked on a bridge who has the address of a service; answered.
     Answered = "neighbour-answered",
+    /// An ICMP error about a packet of a flow went to whom it is for.
+    Error = "icmp-error",
+    /// An ICMP echo request to an address of a service; answered.
+    Echoed = "echo-answered",
     /// A socket of the host was connected to a backend.
     SocketConnected = "socket-connected",
     /// A datagram of a socket of the host that is not connected went to its backend.

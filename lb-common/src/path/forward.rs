@@ -4,6 +4,7 @@ use super::{Common, Hook, Packet, parse::Parsed};
 use crate::{
     abi::{Counter, FlowRow, Mac, ReachKind, ReachRow, flow_bits},
     family::Family,
+    wire::Ethernet,
 };
 
 /// How a rewritten packet leaves the hook.
@@ -109,4 +110,20 @@ pub fn to_client<F: Family, P: Packet>(
         ReachKind::Stack => Ok(onward(Way::Egress(row.ifindex)).to(row.mac)),
         ReachKind::None | ReachKind::Neighbour | ReachKind::Host => Err(Counter::WrongHook),
     }
+}
+
+/// Whether a packet is larger than the device takes that it leaves by: that of its way, or the port (interface
+/// index, 0: none) where it goes on as any packet. A pod takes everything.
+#[inline(always)]
+pub fn is_too_big<P: Packet, T: Common>(packet: &P, tables: &T, way: Way, port: u32) -> bool {
+    let floor = tables.settings().mtu_floor;
+    if floor == 0 || packet.size() <= floor + size_of::<Ethernet>() as u32 {
+        return false;
+    }
+    let device = match way {
+        Way::Egress(device) | Way::Neighbour(device) => device,
+        Way::Continue => port,
+        Way::Peer(_) => 0,
+    };
+    device != 0 && !packet.fits(device)
 }

@@ -9,8 +9,10 @@
 //! remembered as [`Tables`].
 
 mod answer;
+mod error;
 mod flow;
 mod forward;
+mod message;
 mod neighbour;
 mod open;
 mod parse;
@@ -20,7 +22,9 @@ mod select;
 mod socket;
 mod tables;
 
+pub use error::error;
 pub use forward::Way;
+pub use message::message;
 pub use neighbour::{answer_arp, answer_solicitation};
 pub use parse::Parsed;
 pub use reject::reject;
@@ -30,7 +34,7 @@ pub use tables::{Common, Insert, InsertError, Packet, SumKind, Table, Tables, in
 
 use crate::{
     abi::{Counter, FlowRow, ReachKind},
-    family::{Family, V6},
+    family::Family,
 };
 use open::Resumed;
 use parse::readable;
@@ -102,9 +106,12 @@ pub enum Verdict {
     Finish,
     /// Answered by [`reject`], and why.
     Reject(Counter),
-    /// A packet of another protocol, perhaps a neighbour solicitation: [`answer_solicitation`] decides and
-    /// counts.
-    MaySolicit,
+    /// A packet of a protocol that is not balanced, perhaps a message of ICMP: [`message`] decides and counts.
+    Message,
+    /// An error of ICMP, perhaps about a packet of a flow: [`error`] decides and counts.
+    Error,
+    /// A neighbour solicitation: [`answer_solicitation`] decides and counts.
+    Solicitation,
     /// Rewritten; it goes on its way.
     Forward(Way),
 }
@@ -117,8 +124,8 @@ pub enum Verdict {
 #[inline(always)]
 pub fn run<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
     let way = travel(packet, tables, hook);
-    if F::ETHERTYPE == V6::ETHERTYPE && hook == Hook::PortIngress && matches!(way, Err(Counter::Protocol)) {
-        return Verdict::MaySolicit;
+    if matches!(way, Err(Counter::Protocol)) {
+        return Verdict::Message;
     }
     conclude(way, tables)
 }
@@ -166,7 +173,7 @@ pub fn finish<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, ho
 }
 
 /// All these functions, as the kernel programs call them one after the other: for hosts, where stack is no
-/// matter. None of the verdicts that ask for the next.
+/// matter. None of the verdicts that ask for the next, [`Verdict::Solicitation`] aside.
 pub fn decide<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
     let mut verdict = run(packet, tables, hook);
     loop {
@@ -176,6 +183,8 @@ pub fn decide<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, ho
             Verdict::Direct => direct(tables),
             Verdict::Record => record(packet, tables, hook),
             Verdict::Finish => finish(packet, tables, hook),
+            Verdict::Message => message(packet, tables, hook),
+            Verdict::Error => error(packet, tables, hook),
             last => return last,
         }
     }
@@ -265,12 +274,12 @@ fn go<F: Family, P: Packet, T: Tables<F>>(
     found: flow::Found<'_, F>,
 ) -> Result<Verdict, Counter> {
     let (_, known) = found;
-    let onward;
+    let (onward, port);
     if known.is_reply() {
         if hook == Hook::PortIngress && answers_for_another(packet, tables, &known) {
             return Err(Counter::Forged);
         }
-        onward = forward::to_client(packet, hook, parsed, &known)?;
+        (onward, port) = (forward::to_client(packet, hook, parsed, &known)?, known.ifindex);
         flow::reply(tables, parsed, found);
     } else if hook.is_egress() {
         return Err(Counter::WrongHook);
@@ -279,7 +288,11 @@ fn go<F: Family, P: Packet, T: Tables<F>>(
         let (word, backend) = tables.backend(known.backend.low).ok_or(Counter::Unsettled)?;
         let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
         onward = forward::to_backend(packet, tables, hook, parsed, &reach, known.is_hairpin())?;
+        port = reach.ifindex;
         tables.account(backend.service, packet.size());
+    }
+    if !hook.is_egress() && forward::is_too_big(packet, tables, onward.way, port) {
+        return Err(Counter::TooBig);
     }
     rewrite::rewrite(packet, parsed, &flow::translated(&parsed.key, &known), &onward)?;
     tables.count(if known.is_reply() { Counter::Reply } else { Counter::Request });
@@ -304,7 +317,9 @@ fn answers_for_another<F: Family, P: Packet, T: Tables<F>>(
 #[inline(always)]
 fn verdict(stop: Counter) -> Verdict {
     match stop {
-        Counter::NoBackend | Counter::NoPort => Verdict::Reject(stop),
+        Counter::NoBackend | Counter::NoPort | Counter::TtlExceeded | Counter::TooBig => {
+            Verdict::Reject(stop)
+        }
         Counter::NoLocalBackend
         | Counter::SourceRange
         | Counter::Unowned
@@ -323,7 +338,6 @@ fn verdict(stop: Counter) -> Verdict {
         | Counter::NoFrontend
         | Counter::WrongHook
         | Counter::LeftToStack
-        | Counter::TtlExceeded
         | Counter::Request
         | Counter::Reply
         | Counter::NewFlow
@@ -332,6 +346,8 @@ fn verdict(stop: Counter) -> Verdict {
         | Counter::Direct
         | Counter::Rebuilt
         | Counter::Answered
+        | Counter::Error
+        | Counter::Echoed
         | Counter::SocketConnected
         | Counter::SocketSent
         | Counter::SocketMoved => Verdict::Pass,

@@ -39,8 +39,7 @@ pub fn answer_arp<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Verdict {
     finish(packet, tables, outcome)
 }
 
-/// What an IPv6 packet gets of which [`super::run`] says that it may be a neighbour solicitation, and
-/// counts the outcome.
+/// What a neighbour solicitation gets that came back with [`Verdict::Solicitation`], and counts the outcome.
 #[inline(always)]
 pub fn answer_solicitation<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Verdict {
     let outcome = solicitation(packet, tables);

@@ -101,18 +101,24 @@ impl<F: Family> Parsed<F> {
         if length < protocol.header_len() || length > payload {
             return Err(Counter::Malformed);
         }
-        Ok(Parsed {
+        Ok(Parsed { flags, ..Parsed::of(key, &frame.ethernet) })
+    }
+
+    /// A packet of a flow, without flags.
+    #[inline(always)]
+    pub fn of(key: FlowKey<F>, ethernet: &Ethernet) -> Self {
+        Parsed {
             key,
-            destination: frame.ethernet.destination,
-            source: frame.ethernet.source,
+            destination: ethernet.destination,
+            source: ethernet.source,
             transport: Frame::<F>::TRANSPORT as u16,
-            flags,
+            flags: TcpFlags::default(),
             misguided: Cell::new(false),
             keep: Cell::new(false),
             attempts: Cell::new(0),
             port: Cell::new(0),
             backend: Cell::new(BackendRef { low: 0, generation: 0 }),
-        })
+        }
     }
 
     /// Its protocol; nothing else is ever parsed.

@@ -71,16 +71,21 @@ pub struct Choice<'a, F: Family> {
 /// The service that a packet to `key`'s destination is for, or what becomes of it without one.
 #[inline(always)]
 pub fn target<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>) -> Result<Target, Counter> {
-    let mut frontend =
+    let frontend =
         FrontendKey { addr: key.dst, port: key.dst_port, zone: ZONE_UPLINK, protocol: key.protocol as u32 };
     if let Some(row) = tables.frontend(&frontend) {
         return Ok(Target { service: row.service, kind: FrontendKind::from_bits(row.kind) });
     }
-    (frontend.port, frontend.protocol) = (0, 0);
-    if tables.frontend(&frontend).is_some() {
+    if is_owned::<F, T>(tables, key.dst) {
         return Err(Counter::NoPort);
     }
     Err(if is_unowned::<F, T>(tables, key.dst) { Counter::Unowned } else { Counter::NoFrontend })
+}
+
+/// Whether an address is a service's and nobody else's: a [`FrontendKind::Address`].
+#[inline(always)]
+pub fn is_owned<F: Family, T: Tables<F>>(tables: &T, addr: F::Addr) -> bool {
+    tables.frontend(&FrontendKey { addr, port: 0, zone: ZONE_UPLINK, protocol: 0 }).is_some()
 }
 
 /// Whether an address that is no frontend's is one of the ranges of service addresses.

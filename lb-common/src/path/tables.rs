@@ -31,6 +31,11 @@ pub trait Packet {
     /// Makes the packet so long, by zeros at its end or by cutting it off; whether it could. What a device
     /// would have to do to it (segmentation) no longer is. A slow way, for answers.
     fn resize(&mut self, len: u32) -> bool;
+    /// Makes room for `len` bytes, zeros, between the link header and the network header; whether it could.
+    /// What a device still has to finish moves along.
+    fn make_room(&mut self, len: u32) -> bool;
+    /// Whether the device with that interface index takes it, or all the parts that it is to be segmented into.
+    fn fits(&self, ifindex: u32) -> bool;
     /// Writes what the network header's layer and those above consist of from now on: as [`Self::store`],
     /// but nothing that a checksum of the packet makes up for.
     fn replace<T: Pod>(&mut self, offset: usize, value: &T) -> bool;

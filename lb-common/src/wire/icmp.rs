@@ -9,13 +9,13 @@ pub struct Icmp {
     pub kind: [u8; 2],
     /// Checksum; ICMPv6's covers a pseudo header, too.
     pub check: u16,
-    /// Of no meaning for "unreachable"; flags of an advertisement.
-    pub unused: [u16; 2],
+    /// What the type gives it for: nothing, an MTU, flags of an advertisement.
+    pub rest: [u16; 2],
 }
 
 impl Icmp {
     /// A message of a type and code.
     pub const fn new(kind: u8, code: u8) -> Icmp {
-        Icmp { kind: [kind, code], check: 0, unused: [0; 2] }
+        Icmp { kind: [kind, code], check: 0, rest: [0; 2] }
     }
 }

@@ -26,6 +26,27 @@ impl NetworkHeader for Ipv4 {
     type Addr = Addr4;
     const ICMP: u8 = 1;
     const PORT_UNREACHABLE: Icmp = Icmp::new(3, 3);
+    const TIME_EXCEEDED: Icmp = Icmp::new(11, 0);
+    const ECHO_REQUEST: u8 = 8;
+    const ECHO_REPLY: u8 = 0;
+
+    /// "Fragmentation needed" with the MTU (RFC 1191 section 4).
+    #[inline(always)]
+    fn too_big(mtu: u32) -> Icmp {
+        Icmp { rest: [0, (mtu as u16).to_be()], ..Icmp::new(3, 4) }
+    }
+
+    /// Destination unreachable, time exceeded, parameter problem.
+    #[inline(always)]
+    fn is_error(kind: u8) -> bool {
+        matches!(kind, 3 | 11 | 12)
+    }
+
+    #[inline(always)]
+    fn begins_transport(&self) -> bool {
+        const OFFSET: u16 = 0x1fffu16.to_be();
+        self.version_and_length == 0x45 && self.flags_and_offset & OFFSET == 0
+    }
 
     #[inline(always)]
     fn answer(&self, protocol: u8, payload: u16) -> Self {

@@ -54,6 +54,26 @@ impl NetworkHeader for Ipv6 {
     type Addr = Addr6;
     const ICMP: u8 = 58;
     const PORT_UNREACHABLE: Icmp = Icmp::new(1, 4);
+    const TIME_EXCEEDED: Icmp = Icmp::new(3, 0);
+    const ECHO_REQUEST: u8 = 128;
+    const ECHO_REPLY: u8 = 129;
+
+    #[inline(always)]
+    fn too_big(mtu: u32) -> Icmp {
+        Icmp { rest: bytemuck::cast(mtu.to_be()), ..Icmp::new(2, 0) }
+    }
+
+    /// Destination unreachable, packet too big, time exceeded, parameter problem.
+    #[inline(always)]
+    fn is_error(kind: u8) -> bool {
+        matches!(kind, 1..=4)
+    }
+
+    /// What follows is what the header says: an extension header is no transport protocol.
+    #[inline(always)]
+    fn begins_transport(&self) -> bool {
+        self.version_and_class >> 4 == 6
+    }
 
     #[inline(always)]
     fn answer(&self, protocol: u8, payload: u16) -> Self {

@@ -33,6 +33,16 @@ pub trait NetworkHeader: Pod {
     const ICMP: u8;
     /// Its "port unreachable".
     const PORT_UNREACHABLE: Icmp;
+    /// Its "time exceeded" in transit.
+    const TIME_EXCEEDED: Icmp;
+    /// Its type of an echo request.
+    const ECHO_REQUEST: u8;
+    /// Its type of an echo reply.
+    const ECHO_REPLY: u8;
+    /// Its "too big" for a next hop of this MTU, in bytes from the network header on.
+    fn too_big(mtu: u32) -> Icmp;
+    /// Whether its messages of a type are errors, which quote the packet that they are about.
+    fn is_error(kind: u8) -> bool;
     /// The header of an answer to the packet with this header: addresses turned, `payload` bytes of
     /// `protocol` to follow.
     fn answer(&self, protocol: u8, payload: u16) -> Self;
@@ -42,6 +52,9 @@ pub trait NetworkHeader: Pod {
     /// Refuses headers that contradict themselves or the packet's length, fragments, and headers
     /// between this one and the transport header. `len`: bytes from this header to the packet's end.
     fn check(&self, len: u32) -> Result<(), Counter>;
+    /// Whether a header that an error quotes is followed by a transport header: no other header in between,
+    /// and no later fragment. What follows may be cut off.
+    fn begins_transport(&self) -> bool;
     /// Bytes that follow, of a header that passed [`Self::check`] with the same `len`. Not what pads the
     /// frame.
     fn payload(&self, len: u32) -> u32;

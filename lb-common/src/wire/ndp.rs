@@ -28,7 +28,8 @@ pub struct Advertisement {
 const _: () = assert!(size_of::<Solicitation>() == 24 && size_of::<Advertisement>() == 32);
 
 impl Solicitation {
-    const KIND: [u8; 2] = [135, 0];
+    /// Its type and code.
+    pub const KIND: [u8; 2] = [135, 0];
 
     /// The address that is asked for.
     #[inline(always)]
@@ -45,7 +46,7 @@ impl Solicitation {
         // Type 2, one unit of 8 bytes (section 4.6.1).
         const TARGET_LINK_LAYER_ADDRESS: [u8; 2] = [2, 1];
         let mut icmp = Icmp::new(136, 0);
-        icmp.unused[0] = OVERRIDE | if solicited { SOLICITED } else { 0 };
+        icmp.rest[0] = OVERRIDE | if solicited { SOLICITED } else { 0 };
         Advertisement { icmp, target: self.target, option: TARGET_LINK_LAYER_ADDRESS, mac }
     }
 }

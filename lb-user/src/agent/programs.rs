@@ -81,6 +81,7 @@ impl Programs {
             host4: Addr4::ZERO,
             host6: Addr6::ZERO,
             pod_sockets: 0,
+            mtu_floor: 0,
         };
         Programs {
             pins: pins.clone(),

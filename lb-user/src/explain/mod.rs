@@ -224,10 +224,11 @@ fn packet<F: Sided>(tables: &Tried<'_, F>, asked: &Asked, hook: Hook, ifindex: u
         path::Verdict::Forward(_) => Verdict::Forward,
         path::Verdict::Reject(_) => Verdict::Reject,
         path::Verdict::Drop(_) => Verdict::Drop,
-        // Nothing is left open, and a packet of a service is no neighbour solicitation.
+        // Nothing is left open, and a packet of a service is no message of ICMP.
         _ => Verdict::Pass,
     };
-    let answered = verdict == Verdict::Reject && path::reject::<F, _>(&mut packet).is_some();
+    let answered =
+        verdict == Verdict::Reject && path::reject::<F, _, _>(&mut packet, tables, counter).is_some();
     let answer = if answered { packet.headers() } else { None };
     Some(Decision { verdict, counter, after, answer })
 }

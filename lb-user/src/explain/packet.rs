@@ -11,6 +11,9 @@ use lb_common::{
 
 use crate::model::Protocol;
 
+/// Offset of the network header.
+const NETWORK: usize = 14;
+
 /// Hops the packet may still make.
 pub const HOPS: u8 = 64;
 
@@ -139,6 +142,15 @@ impl Packet for Bytes {
 
     fn resize(&mut self, len: u32) -> bool {
         self.bytes.resize(len as usize, 0);
+        true
+    }
+
+    fn make_room(&mut self, len: u32) -> bool {
+        self.bytes.splice(NETWORK..NETWORK, std::iter::repeat_n(0, len as usize));
+        true
+    }
+
+    fn fits(&self, _ifindex: u32) -> bool {
         true
     }
 

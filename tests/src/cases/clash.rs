@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The frontend of service 2.
-const VIP2: &str = "10.96.0.11:80";
+pub const VIP2: &str = "10.96.0.11:80";
 /// Its backend 3, in the pod green; its backend 2 is service 1's, in the pod blue.
 const SPARE: &str = "10.244.1.4:8080";
 
@@ -46,7 +46,7 @@ fn shared<F: Net>(protocol: Protocol) -> State<F> {
     only_blue(&slots)
 }
 
-fn only_blue<F: Net>(slots: &[u32]) -> State<F> {
+pub fn only_blue<F: Net>(slots: &[u32]) -> State<F> {
     web()
         .service(2, &[(Tcp, VIP2), (Udp, VIP2)], slots)
         .backend(2, 2, BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Peer))
@@ -66,7 +66,7 @@ fn another_backend<F: Net>(protocol: Protocol) -> Case<F> {
 }
 
 /// The client's address and its port on the backend's side where its own is another flow's: the third try's.
-fn other_port<F: Net>(protocol: Protocol) -> String {
+pub fn other_port<F: Net>(protocol: Protocol) -> String {
     let settings = on(BRIDGE, ReachKind::Peer);
     let hash = slot_hash(&of(protocol, CLIENT, VIP2).key::<F>(BRIDGE.zone), settings.hash_seed);
     let mask = (1 + hash.wrapping_add(2) % 31) as u16 * 33;

@@ -13,7 +13,7 @@ use super::{BACKEND, CLIENT, VIP, web, web_by};
 use crate::{
     case::{Case, case},
     family::Net,
-    packet::{of, tcp, udp},
+    packet::{Complaint, of, tcp, udp},
     state::{BLUE, BRIDGE, ORANGE, OTHER_BRIDGE, RED, UPLINK, host_process, on, on_uplink, outside},
 };
 
@@ -155,15 +155,15 @@ fn uplink<F: Net>() -> Case<F> {
 }
 
 fn hop_limit<F: Net>() -> Case<F> {
-    case("uplink: a packet at the end of its hops is the stack's", web_by(REMOTE, ZONE_UPLINK, outside()))
+    case("uplink: a packet at the end of its hops is returned", web_by(REMOTE, ZONE_UPLINK, outside()))
         .pod(RED, tcp(CLIENT, VIP))
         .opens(Neighbour(UPLINK), REMOTE)
         .but(|packet| packet.link_to(BRIDGE.at).routed())
         .pod(RED, tcp(CLIENT, VIP).hops(1))
-        .passes(Counter::TtlExceeded)
+        .returns(Counter::TtlExceeded, Complaint::TimeExceeded, VIP)
         .accounted()
         .pod(RED, tcp(CLIENT, VIP).hops(0))
-        .passes(Counter::TtlExceeded)
+        .returns(Counter::TtlExceeded, Complaint::TimeExceeded, VIP)
         .accounted()
 }
 
@@ -178,7 +178,7 @@ fn hop_limit_from_uplink<F: Net>() -> Case<F> {
         .opens(Peer(BLUE.ifindex), BACKEND)
         .but(|packet| packet.routed())
         .send(Hook::UplinkIngress, UPLINK, udp(OUTSIDER, VIP).hops(1))
-        .passes(Counter::TtlExceeded)
+        .returns(Counter::TtlExceeded, Complaint::TimeExceeded, VIP)
         .accounted()
 }
 

@@ -134,7 +134,7 @@ fn replies_go_on<F: Net>() -> Case<F> {
 }
 
 /// The range of service addresses, 10.96.0.0/16.
-fn with_cidr(settings: Settings) -> Settings {
+pub fn with_cidr(settings: Settings) -> Settings {
     let (net, mask) = ("10.96.0.0".parse().expect("an address"), u32::MAX);
     let first = <lb_common::family::V4 as Net>::addr(net);
     let mut cidrs4 = settings.cidrs4;

@@ -45,6 +45,7 @@ fn rule(served: &Served, asked: &Asked, counter: Counter) -> Option<Step> {
         | Counter::WrongHook
         | Counter::LeftToStack
         | Counter::TtlExceeded
+        | Counter::TooBig
         | Counter::RewriteFailed
         | Counter::Request
         | Counter::Reply
@@ -54,6 +55,8 @@ fn rule(served: &Served, asked: &Asked, counter: Counter) -> Option<Step> {
         | Counter::Forged
         | Counter::Rebuilt
         | Counter::Answered
+        | Counter::Error
+        | Counter::Echoed
         | Counter::SocketConnected
         | Counter::SocketSent
         | Counter::SocketMoved => format!("the packet ends as {}", counter.label()),

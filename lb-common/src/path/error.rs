@@ -1,0 +1,184 @@
+//! Errors of ICMP about packets of flows: who hears one knows the packet as it was before it was translated. So
+//! the packet in it is translated back, and the message goes where a packet of the other direction would.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{
+    Hook, Packet, Parsed, Tables, Verdict,
+    answer::{Answer, NETWORK, sum},
+    answers_for_another, conclude, flow, forward, noted,
+    parse::readable,
+};
+use crate::{
+    abi::{Counter, FlowKey},
+    family::{Address, Family, V4, V6},
+    wire::{Icmp, NetworkHeader, Protocol, checksum},
+};
+
+/// An error from its network header on, as far as every one goes.
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct About<F: Family> {
+    ip: F::Header,
+    icmp: Icmp,
+    pub quote: Quote<F>,
+}
+
+/// As much of a packet as every error holds: the network header and 8 bytes (RFC 792).
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct Quote<F: Family> {
+    pub ip: F::Header,
+    /// Ports first.
+    pub transport: [u16; 4],
+}
+
+const _: () = assert!(size_of::<About<V4>>() == 20 + 8 + 28 && size_of::<About<V6>>() == 40 + 8 + 48);
+// SAFETY: repr(C), every field is Pod with alignment 2 at most, and the sizes asserted above are the sums of
+// the fields' sizes, so there is no padding.
+unsafe impl<F: Family> Zeroable for About<F> {}
+// SAFETY: as above.
+unsafe impl<F: Family> Pod for About<F> {}
+// SAFETY: as above.
+unsafe impl<F: Family> Zeroable for Quote<F> {}
+// SAFETY: as above.
+unsafe impl<F: Family> Pod for Quote<F> {}
+
+impl<F: Family> About<F> {
+    /// Bytes behind the network header.
+    pub const PAYLOAD: usize = size_of::<Self>() - size_of::<F::Header>();
+    /// Offset of the quoted transport header.
+    const TRANSPORT: usize = Self::QUOTE + size_of::<F::Header>();
+    /// Offset of the message's checksum.
+    const CHECK: usize = Self::QUOTE - size_of::<Icmp>() + 2;
+    /// Offset of the quoted network header.
+    const QUOTE: usize = NETWORK + size_of::<Self>() - size_of::<Quote<F>>();
+}
+
+/// Translates an error that came back with [`Verdict::Error`], if it is about a flow of ours. The flow stays as
+/// it is: what is said about it proves nothing.
+#[inline(always)]
+pub fn error<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
+    match conclude(noted(tables, |parsed| translate(packet, tables, hook, parsed)), tables) {
+        // No error is ever answered by one (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
+        Verdict::Reject(why) => Verdict::Drop(why),
+        other => other,
+    }
+}
+
+/// `parsed` is the packet's other direction.
+#[inline(always)]
+fn translate<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    hook: Hook,
+    parsed: &Parsed<F>,
+) -> Result<Verdict, Counter> {
+    let key = &parsed.key;
+    let (_, known) = flow::find(tables, key).ok_or(Counter::Protocol)?;
+    let from = packet.load::<F::Header>(NETWORK).ok_or(Counter::Truncated)?.source();
+    // One of the flow's two ends; a router on the way otherwise.
+    let of_end = from == key.src;
+    let at_port = hook == Hook::PortIngress;
+    let onward = if known.is_reply() {
+        if known.is_direct() || known.expired(parsed.protocol(), tables.now(), &tables.settings().lifetimes) {
+            return Err(Counter::Protocol);
+        }
+        if of_end && at_port && answers_for_another(packet, tables, &known) {
+            return Err(Counter::Forged);
+        }
+        forward::to_client(packet, hook, parsed, &known)?
+    } else {
+        if hook.is_egress() {
+            return Err(Counter::WrongHook);
+        }
+        if !flow::usable(tables, parsed, &known) {
+            return Err(Counter::Protocol);
+        }
+        if of_end && flow::is_elsewhere(packet, hook, &known) {
+            return Err(Counter::Forged);
+        }
+        let (word, _) = tables.backend(known.backend.low).ok_or(Counter::Unsettled)?;
+        let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
+        forward::to_backend(packet, tables, hook, parsed, &reach, known.is_hairpin())?
+    };
+    let to = flow::translated(key, &known);
+    let source = if of_end { to.src } else { from };
+    // One after the other: both at once do not fit the stack.
+    outer::<F, P>(packet, (from, key.dst), (source, to.dst), onward.hop)?;
+    quoted(packet, parsed, &to)?;
+    if !packet.store(0, &onward.destination) {
+        return Err(Counter::RewriteFailed);
+    }
+    tables.count(Counter::Error);
+    Ok(Verdict::Forward(onward.way))
+}
+
+/// Gives a message new addresses and, if it is routed, one hop less.
+#[inline(always)]
+fn outer<F: Family, P: Packet>(
+    packet: &mut P,
+    (old_source, old_destination): (F::Addr, F::Addr),
+    (source, destination): (F::Addr, F::Addr),
+    hop: bool,
+) -> Result<(), Counter> {
+    let mut message = packet.load::<Answer<F, Icmp>>(NETWORK).ok_or(Counter::Truncated)?;
+    if hop {
+        message.ip.take_hop().ok_or(Counter::TtlExceeded)?;
+    }
+    let addresses =
+        checksum::difference(old_source.sum() + old_destination.sum(), source.sum() + destination.sum());
+    message.ip.set_addresses(source, destination, addresses);
+    if F::ETHERTYPE == V6::ETHERTYPE {
+        // ICMPv6's checksum covers them, ICMP's does not.
+        message.then.check = checksum::update(message.then.check, addresses);
+    }
+    packet.replace(NETWORK, &message).then_some(()).ok_or(Counter::RewriteFailed)
+}
+
+/// Translates the quoted packet, whose other direction is `parsed` and becomes `to`, and mends the message's
+/// checksum.
+#[inline(always)]
+fn quoted<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>, to: &FlowKey<F>) -> Result<(), Counter> {
+    let from = &parsed.key;
+    let (old, new) = (from.src.sum() + from.dst.sum(), to.src.sum() + to.dst.sum());
+    let all = checksum::difference(old + ports(from), new + ports(to));
+    let (mut before, mut after) = (0u64, 0u64);
+    if parsed.protocol() == Protocol::Tcp {
+        const CHECK: usize = 16;
+        let at = About::<F>::TRANSPORT + CHECK;
+        let ip = packet.load::<F::Header>(NETWORK).ok_or(Counter::Truncated)?;
+        let end = ip.payload(packet.size() - NETWORK as u32) + (NETWORK + size_of::<F::Header>()) as u32;
+        if end >= (at + size_of::<u16>()) as u32 {
+            let check = readable::<u16, P>(packet, at)?;
+            let updated = checksum::update(check, all);
+            (before, after) = (check as u64, updated as u64);
+            if !packet.replace(at, &updated) {
+                return Err(Counter::RewriteFailed);
+            }
+        }
+    }
+    let mut quote = packet.load::<Quote<F>>(About::<F>::QUOTE).ok_or(Counter::Truncated)?;
+    before += sum(&quote);
+    quote.ip.set_addresses(to.dst, to.src, checksum::difference(old, new));
+    [quote.transport[0], quote.transport[1]] = [to.dst_port, to.src_port];
+    if parsed.protocol() == Protocol::Udp {
+        let check = &mut quote.transport[3];
+        if *check != 0 {
+            *check = match checksum::update(*check, all) {
+                0 => 0xffff,
+                check => check,
+            };
+        }
+    }
+    after += sum(&quote);
+    let check = packet.load::<u16>(About::<F>::CHECK).ok_or(Counter::Truncated)?;
+    let check = checksum::update(check, checksum::difference(before, after));
+    let done = packet.replace(About::<F>::QUOTE, &quote) && packet.replace(About::<F>::CHECK, &check);
+    done.then_some(()).ok_or(Counter::RewriteFailed)
+}
+
+#[inline(always)]
+fn ports<F: Family>(key: &FlowKey<F>) -> u64 {
+    key.src_port as u64 + key.dst_port as u64
+}

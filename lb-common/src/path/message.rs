@@ -1,0 +1,102 @@
+//! Messages: what ICMP and ICMPv6 have to say. An echo request to an address of a service is answered here, in
+//! its name; an error about a packet of a flow is translated by [`super::error`]; all others are left alone.
+
+use super::{
+    Hook, Packet, Parsed, Tables, Verdict, Way,
+    answer::{Answer, NETWORK},
+    conclude,
+    error::About,
+    interest_hash,
+    parse::{Frame, readable},
+    select,
+};
+use crate::{
+    abi::{Counter, FlowKey},
+    family::{Family, V6},
+    wire::{Ethernet, Icmp, NetworkHeader, Ports, Protocol, Solicitation, checksum},
+};
+
+/// What a packet gets that came back with [`Verdict::Message`].
+#[inline(always)]
+pub fn message<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
+    conclude(sort(packet, tables, hook), tables)
+}
+
+#[inline(always)]
+fn sort<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    hook: Hook,
+) -> Result<Verdict, Counter> {
+    let frame = readable::<Frame<F>, P>(packet, 0)?;
+    if frame.ip.protocol() != F::Header::ICMP {
+        return Err(Counter::Protocol);
+    }
+    let kind: [u8; 2] = bytemuck::cast(frame.ports.source);
+    if F::Header::is_error(kind[0]) {
+        tables.note(about(packet, &frame, tables.settings().zone as u16)?);
+        return Ok(Verdict::Error);
+    }
+    if kind == [F::Header::ECHO_REQUEST, 0] && !hook.is_egress() {
+        return echo(packet, tables, &frame);
+    }
+    if F::ETHERTYPE == V6::ETHERTYPE && hook == Hook::PortIngress && kind == Solicitation::KIND {
+        return Ok(Verdict::Solicitation);
+    }
+    Err(Counter::Protocol)
+}
+
+/// What an error is about: as a packet of the other direction, whose row says what to make of it.
+#[inline(always)]
+fn about<F: Family, P: Packet>(packet: &mut P, frame: &Frame<F>, zone: u16) -> Result<Parsed<F>, Counter> {
+    if frame.ip.payload(packet.size() - NETWORK as u32) < About::<F>::PAYLOAD as u32 {
+        return Err(Counter::Protocol);
+    }
+    // Told by the size: it is all there.
+    let quote = readable::<About<F>, P>(packet, NETWORK)?.quote;
+    let known = Protocol::from_number(quote.ip.protocol()).is_some() && quote.ip.begins_transport();
+    // Else somebody says something about a packet that is not from whom it tells.
+    if !known || quote.ip.source() != frame.ip.destination() {
+        return Err(Counter::Protocol);
+    }
+    let [source, destination, ..] = quote.transport;
+    let key = FlowKey {
+        src: quote.ip.destination(),
+        dst: quote.ip.source(),
+        src_port: destination,
+        dst_port: source,
+        zone,
+        protocol: quote.ip.protocol() as u16,
+    };
+    Ok(Parsed::of(key, &frame.ethernet))
+}
+
+/// Answers an echo request by turning it round.
+#[inline(always)]
+fn echo<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    frame: &Frame<F>,
+) -> Result<Verdict, Counter> {
+    let addr = frame.ip.destination();
+    if !(tables.interesting(interest_hash(addr, 0)) && select::is_owned::<F, T>(tables, addr)) {
+        let unowned = select::is_unowned::<F, T>(tables, addr);
+        return Err(if unowned { Counter::Unowned } else { Counter::Protocol });
+    }
+    let payload = frame.ip.payload(packet.size() - NETWORK as u32);
+    if payload < size_of::<Icmp>() as u32 {
+        return Err(Counter::Truncated);
+    }
+    let Ports { source: request, destination: check } = frame.ports;
+    let reply: u16 = bytemuck::cast([F::Header::ECHO_REPLY, 0]);
+    // The pseudo header's sum is the same with its addresses exchanged.
+    let check = checksum::update(check, checksum::difference(request as u64, reply as u64));
+    let ip = F::Header::answer(&frame.ip, F::Header::ICMP, payload as u16);
+    let answer = Answer::<F, Ports> { ip, then: Ports { source: reply, destination: check } };
+    let Ethernet { destination, source, .. } = frame.ethernet;
+    if !packet.replace(NETWORK, &answer) || !packet.store(0, &[source, destination]) {
+        return Err(Counter::RewriteFailed);
+    }
+    tables.count(Counter::Echoed);
+    Ok(Verdict::Forward(Way::Egress(packet.ifindex())))
+}
