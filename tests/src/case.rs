@@ -97,6 +97,11 @@ impl<F: Net> Case<F> {
         self.request(way, backend).also(Counter::NewFlow)
     }
 
+    /// The last packet shows that its client hears the backend: its flow moves to the proven ones.
+    pub fn proves(self) -> Self {
+        self.also(Counter::Proven)
+    }
+
     /// It goes back to a client (`address:port`) from a frontend (`address:port`), addressed to the
     /// client's MAC.
     pub fn reply(mut self, way: Way, frontend: &str, client: &str) -> Self {

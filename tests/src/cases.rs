@@ -2,7 +2,9 @@
 
 mod choice;
 mod clash;
+mod direct;
 mod foreign;
+mod forged;
 mod forward;
 mod frontends;
 mod hairpin;
@@ -11,6 +13,7 @@ mod lifecycle;
 mod malformed;
 mod neighbour;
 mod refused;
+mod unproven;
 
 use lb_common::{
     abi::{ReachKind, ReachRow},
@@ -39,6 +42,9 @@ pub fn all<F: Net>() -> Vec<Case<F>> {
         lifecycle::cases(),
         choice::cases(),
         clash::cases(),
+        direct::cases(),
+        unproven::cases(),
+        forged::cases(),
         foreign::cases(),
         malformed::cases(),
         neighbour::cases(),

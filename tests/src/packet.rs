@@ -54,7 +54,7 @@ enum Transport {
 }
 
 /// Sequence number of every segment, and what it acknowledges with ACK: the other side's first.
-const SEQUENCE: u32 = 0x1234_5678;
+pub const SEQUENCE: u32 = 0x1234_5678;
 const ACKNOWLEDGED: u32 = SEQUENCE + 1;
 
 const FIN: u8 = 0x01;
@@ -166,6 +166,10 @@ impl Wire {
             payload: Vec::new(),
             edits: Vec::new(),
         }
+    }
+    /// Acknowledges this byte and those before it.
+    pub fn acknowledges(self, number: u32) -> Self {
+        self.transport_bytes(8, &number.to_be_bytes())
     }
     /// With this payload.
     pub fn says(self, payload: &[u8]) -> Self {

@@ -4,7 +4,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{
-    Hook, Packet, Parsed, Tables, Verdict,
+    Hook, Packet, Parsed, Tables, Verdict, Way,
     answer::{Answer, NETWORK, sum},
     answers_for_another, conclude, flow, forward, noted,
     parse::readable,
@@ -111,7 +111,9 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
         return Err(Counter::RewriteFailed);
     }
     tables.count(Counter::Error);
-    Ok(Verdict::Forward(onward.way))
+    // Said here where it is known: else LLVM copies what a way without a device has in its place (`R5 !read_ok`,
+    // kernel 6.18).
+    Ok(Verdict::Forward(if hook.is_egress() { Way::Continue } else { onward.way }))
 }
 
 /// Gives a message new addresses and, if it is routed, one hop less.

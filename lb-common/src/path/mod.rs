@@ -32,6 +32,7 @@ pub use select::{TRIES, client_hash, scope, slot_hash};
 pub use socket::{Access, Caller, Peer, Socket, Sockets, connect, send, shown};
 pub use tables::{Common, Insert, InsertError, Packet, SumKind, Table, Tables, interest_hash};
 
+use crate::wire::Protocol;
 use crate::{
     abi::{Counter, FlowRow, ReachKind},
     family::Family,
@@ -215,15 +216,16 @@ fn travel<F: Family, P: Packet, T: Tables<F>>(
 ) -> Result<Verdict, Counter> {
     let frame = parse::frame::<F, P>(packet)?;
     let key = frame.key(tables.settings().zone as u16);
-    if !tables.interesting(interest_hash(key.dst, 0))
-        && !tables.interesting(interest_hash(key.src, key.src_port))
-        && !(hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port)))
-    {
+    let ours = tables.interesting(interest_hash(key.dst, 0))
+        || tables.interesting(interest_hash(key.src, key.src_port))
+        || hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port));
+    if !ours {
         let unowned = !hook.is_egress() && select::is_unowned::<F, T>(tables, key.dst);
         return Err(if unowned { Counter::Unowned } else { Counter::NotOurs });
     }
     let parsed = Parsed::new(packet, &frame, key)?;
-    if let Some(row) = tables.flow(Table::Proven, &key) {
+    let row = tables.flow(Table::Proven, &key);
+    if let Some(row) = row {
         let known = row.get();
         let guides = if known.is_reply() {
             !known.expired(parsed.protocol(), tables.now(), &tables.settings().lifetimes)
@@ -236,6 +238,7 @@ fn travel<F: Family, P: Packet, T: Tables<F>>(
             return go(packet, tables, hook, &parsed, (row, known));
         }
     }
+    parsed.proven.set(row.is_some());
     tables.note(parsed);
     Ok(Verdict::Resume)
 }
@@ -258,9 +261,13 @@ fn look<F: Family, P: Packet, T: Tables<F>>(
         Resumed::Unknown
             if hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port)) =>
         {
-            Ok(Verdict::Direct)
+            let begins = parsed.protocol() != Protocol::Tcp || parsed.flags.opens();
+            if begins { Ok(Verdict::Direct) } else { Err(Counter::Direct) }
         }
-        Resumed::Unknown => Err(Counter::NoFrontend),
+        Resumed::Unknown => {
+            let unowned = !hook.is_egress() && select::is_unowned::<F, T>(tables, key.dst);
+            Err(if unowned { Counter::Unowned } else { Counter::NoFrontend })
+        }
     }
 }
 

@@ -20,9 +20,11 @@ pub fn resume<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     parsed: &Parsed<F>,
 ) -> Result<Resumed, Counter> {
-    let Some((row, known)) = find(tables, &parsed.key) else {
+    let table = if parsed.proven.get() { Table::Proven } else { Table::Unproven };
+    let Some(row) = tables.flow(table, &parsed.key) else {
         return if hook.is_egress() { Err(Counter::WrongHook) } else { Ok(Resumed::Unknown) };
     };
+    let known = row.get();
     if known.is_direct() {
         FlowRow::touch(row, tables.now());
         return Err(Counter::Direct);
@@ -62,7 +64,7 @@ pub fn choose<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>) -> Result
     let target = select::target(tables, &parsed.key)?;
     let offer = select::offer(tables, &parsed.key, target, select::Client::Known)?;
     let attempt = parsed.attempts.get() as u32;
-    parsed.attempts.set(attempt as u16 + 1);
+    parsed.attempts.set(attempt as u8 + 1);
     if let Some(choice) = select::backend(tables, &offer, attempt) {
         parsed.backend.set(choice.backend);
         parsed.keep.set(offer.keep);
@@ -322,11 +324,7 @@ fn is_over<F: Family, T: Tables<F>>(tables: &T, protocol: Protocol, row: &FlowRo
 #[inline(always)]
 pub fn direct<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>) -> Result<(), Counter> {
     let protocol = parsed.protocol();
-    let begins = protocol != Protocol::Tcp || parsed.flags.opens();
     let key = &parsed.key;
-    if !begins {
-        return Err(Counter::Direct);
-    }
     let reply_key = twin(key, key.zone);
     if let Some((row, known)) = find(tables, &reply_key) {
         if known.is_direct() {
@@ -336,7 +334,7 @@ pub fn direct<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>) -> Result
         if !is_over(tables, protocol, &known) && protocol != Protocol::Sctp {
             parsed.backend.set(known.backend);
             parsed.port.set(other_port(select::slot_hash(key, tables.settings().hash_seed), 0));
-            parsed.attempts.set(select::TRIES as u16);
+            parsed.attempts.set(select::TRIES as u8);
             return Ok(());
         }
         tables.remove_flow(known.table(), &reply_key);

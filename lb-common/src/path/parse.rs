@@ -62,12 +62,14 @@ pub struct Parsed<F: Family> {
     pub transport: u16,
     /// TCP's flags, none for others.
     pub flags: TcpFlags,
+    /// There is a row of its flow among the proven ones.
+    pub proven: Cell<bool>,
     /// There are rows of its flow which are no guide.
     pub misguided: Cell<bool>,
     /// A new flow's client is to get the same backend again.
     pub keep: Cell<bool>,
     /// How often a backend has been tried for a new flow.
-    pub attempts: Cell<u16>,
+    pub attempts: Cell<u8>,
     /// Which port a new flow is to have on the backend's side, see [`crate::abi::FlowRow::port_mask`].
     pub port: Cell<u32>,
     /// The backend that a new flow is to have.
@@ -113,6 +115,7 @@ impl<F: Family> Parsed<F> {
             source: ethernet.source,
             transport: Frame::<F>::TRANSPORT as u16,
             flags: TcpFlags::default(),
+            proven: Cell::new(false),
             misguided: Cell::new(false),
             keep: Cell::new(false),
             attempts: Cell::new(0),

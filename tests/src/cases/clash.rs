@@ -66,15 +66,15 @@ fn another_backend<F: Net>(protocol: Protocol) -> Case<F> {
 }
 
 /// The client's address and its port on the backend's side where its own is another flow's: the third try's.
-pub fn other_port<F: Net>(protocol: Protocol) -> String {
+pub fn other_port<F: Net>(protocol: Protocol, vip: &str) -> String {
     let settings = on(BRIDGE, ReachKind::Peer);
-    let hash = slot_hash(&of(protocol, CLIENT, VIP2).key::<F>(BRIDGE.zone), settings.hash_seed);
+    let hash = slot_hash(&of(protocol, CLIENT, vip).key::<F>(BRIDGE.zone), settings.hash_seed);
     let mask = (1 + hash.wrapping_add(2) % 31) as u16 * 33;
     format!("10.244.1.2:{}", 40_000 ^ mask)
 }
 
 fn another_port<F: Net>(protocol: Protocol) -> Case<F> {
-    let other = &*other_port::<F>(protocol);
+    let other = &*other_port::<F>(protocol, VIP2);
     case(format!("clash: another port where there is no other backend, {protocol:?}"), only_blue(&[2]))
         .pod(RED, of(protocol, CLIENT, VIP))
         .opens(Peer(BLUE.ifindex), BACKEND)
@@ -87,11 +87,12 @@ fn another_port<F: Net>(protocol: Protocol) -> Case<F> {
         .reply(Peer(RED.ifindex), VIP2, CLIENT)
         .pod(RED, of(protocol, CLIENT, VIP2))
         .request(Peer(BLUE.ifindex), BACKEND)
+        .proves()
         .but(|packet| packet.source(other))
 }
 
 fn another_port_rebuilt<F: Net>(protocol: Protocol) -> Case<F> {
-    let other = &*other_port::<F>(protocol);
+    let other = &*other_port::<F>(protocol, VIP2);
     another_port(protocol)
         .named(format!("clash: another port survives the loss of either row, {protocol:?}"))
         .wait(1)

@@ -25,9 +25,11 @@ fn neighbours<F: Net>() -> Case<F> {
         .passes(Counter::NotOurs)
         // To a backend's own address, and what it answers.
         .pod(RED, tcp(CLIENT, BACKEND).syn())
-        .passes(Counter::NotOurs)
+        .passes(Counter::Direct)
         .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
-        .passes(Counter::NoFrontend)
+        .passes(Counter::Direct)
+        .pod(RED, tcp(CLIENT, BACKEND))
+        .passes(Counter::Direct)
         .no_row(tcp(CLIENT, BACKEND))
 }
 

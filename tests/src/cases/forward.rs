@@ -50,6 +50,7 @@ fn tcp_connection<F: Net>() -> Case<F> {
         .reply(Peer(RED.ifindex), VIP, CLIENT)
         .pod(RED, tcp(CLIENT, VIP))
         .request(Peer(BLUE.ifindex), BACKEND)
+        .proves()
         .pod(RED, tcp(CLIENT, VIP).says(b"an odd number of bytes!"))
         .request(Peer(BLUE.ifindex), BACKEND)
         .pod(BLUE, tcp(BACKEND, CLIENT).says(&[0xff; 1400]))
@@ -64,6 +65,7 @@ fn udp_exchange<F: Net>() -> Case<F> {
         .reply(Peer(RED.ifindex), VIP, CLIENT)
         .pod(RED, udp(CLIENT, VIP).says(b""))
         .request(Peer(BLUE.ifindex), BACKEND)
+        .proves()
 }
 
 fn no_checksum<F: Net>() -> Case<F> {
@@ -100,6 +102,7 @@ fn bridge<F: Net>(protocol: Protocol) -> Case<F> {
     .reply(Continue, VIP, CLIENT)
     .pod(RED, of(protocol, CLIENT, VIP))
     .request(Continue, BACKEND)
+    .proves()
 }
 
 fn neighbour<F: Net>(protocol: Protocol) -> Case<F> {
@@ -124,6 +127,7 @@ fn host<F: Net>() -> Case<F> {
     .reply(Continue, VIP, CLIENT)
     .pod(RED, tcp(CLIENT, VIP))
     .request(Continue, API)
+    .proves()
 }
 
 fn reply_of_a_host_process_without_a_flow<F: Net>() -> Case<F> {
@@ -132,9 +136,9 @@ fn reply_of_a_host_process_without_a_flow<F: Net>() -> Case<F> {
         web_by(API, ZONE_OF_CLIENT, host_process())
     })
     .pod(RED, tcp(CLIENT, API).syn())
-    .passes(Counter::NotOurs)
+    .passes(Counter::Direct)
     .send(Hook::BridgeEgress, BRIDGE.ifindex, tcp(API, CLIENT).syn_ack().link_to(CLIENT))
-    .passes(Counter::WrongHook)
+    .passes(Counter::Direct)
 }
 
 const REMOTE: &str = "172.16.5.9:8080";

@@ -49,5 +49,6 @@ fn hairpin<F: Net>(
     .reply(back, VIP, CLIENT)
     .pod(RED, of(protocol, CLIENT, VIP))
     .request(to, SELF)
+    .proves()
     .but(|packet| packet.source(SEEN).link_to(link))
 }

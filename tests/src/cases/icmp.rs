@@ -121,7 +121,8 @@ fn cut<F: Net>(protocol: Protocol) -> Case<F> {
         let case = case.pod(BLUE, whole.clone().shortened(len)).passes(why);
         case.pod(BLUE, whole.clone().shortened(len).padded(80)).passes(Counter::Protocol)
     });
-    (8..24).fold(shortened, |case, len| {
+    // Half a checksum of TCP is none.
+    (8..24).filter(|len| *len != 17).fold(shortened, |case, len| {
         case.pod(BLUE, error(at, at).quoting(len)).error(
             Peer(RED.ifindex),
             error(VIP, VIP).quoting(len),
@@ -251,7 +252,7 @@ fn hairpin<F: Net>() -> Case<F> {
 
 fn another_port<F: Net>(protocol: Protocol) -> Case<F> {
     const VIP2: &str = clash::VIP2;
-    let other = &*clash::other_port::<F>(protocol);
+    let other = &*clash::other_port::<F>(protocol, VIP2);
     let request = |from: &str, to: &str| of(protocol, from, to).unreachable_from(to);
     let reply = |from: &str, to: &str| of(protocol, from, to).unreachable_from(CLIENT);
     case(format!("errors of a flow with another port at its backend, {protocol:?}"), clash::only_blue(&[2]))
@@ -360,7 +361,6 @@ fn echoes<F: Net>() -> Case<F> {
         .echoes()
         .pod(RED, echo(CLIENT, VIP).says(b"").padded(10))
         .echoes()
-        .but(|packet| packet.padded(10))
         .pod(RED, echo(CLIENT, VIP).says(&[0xa5; 1401]).hops(1))
         .echoes()
         .send(Hook::BridgeIngress, BRIDGE.ifindex, echo(CLIENT, VIP))

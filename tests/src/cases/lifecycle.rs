@@ -3,7 +3,7 @@
 use lb_common::{
     abi::{
         BackendState, BackendWord, Counter, Lifetimes, ReachKind, Scopes,
-        flow_bits::{ANSWERED, FIN_BACKEND, FIN_CLIENT, REPLY, RESET},
+        flow_bits::{ANSWERED, FIN_BACKEND, FIN_CLIENT, PROVEN, REPLY, RESET},
     },
     path::Way::{self, Peer},
     wire::Protocol,
@@ -62,16 +62,17 @@ fn finished<F: Net>() -> Case<F> {
         .row(tcp(BACKEND, CLIENT), REPLY | ANSWERED, 1)
         .pod(RED, tcp(CLIENT, VIP).fin())
         .request(TO, BACKEND)
-        .row(tcp(CLIENT, VIP), ANSWERED | FIN_CLIENT, 1)
-        .row(tcp(BACKEND, CLIENT), REPLY | ANSWERED | FIN_CLIENT, 1)
+        .proves()
+        .row(tcp(CLIENT, VIP), PROVEN | ANSWERED | FIN_CLIENT, 1)
+        .row(tcp(BACKEND, CLIENT), PROVEN | REPLY | ANSWERED | FIN_CLIENT, 1)
         .pod(BLUE, tcp(BACKEND, CLIENT).fin())
         .reply(BACK, VIP, CLIENT)
-        .row(tcp(CLIENT, VIP), ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
-        .row(tcp(BACKEND, CLIENT), REPLY | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
+        .row(tcp(CLIENT, VIP), PROVEN | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
+        .row(tcp(BACKEND, CLIENT), PROVEN | REPLY | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
         // The last ACK still belongs to it.
         .pod(RED, tcp(CLIENT, VIP))
         .request(TO, BACKEND)
-        .row(tcp(CLIENT, VIP), ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
+        .row(tcp(CLIENT, VIP), PROVEN | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
 }
 
 fn reset_by_client<F: Net>() -> Case<F> {
@@ -115,8 +116,14 @@ fn reply_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
         .loses(of(protocol, BACKEND, CLIENT))
         .pod(RED, of(protocol, CLIENT, VIP))
         .request(TO, BACKEND)
+        .proves()
+        .row(of(protocol, BACKEND, CLIENT), PROVEN | REPLY | ANSWERED, 1)
+        .wait(1)
+        .loses(of(protocol, BACKEND, CLIENT))
+        .pod(RED, of(protocol, CLIENT, VIP))
+        .request(TO, BACKEND)
         .also(Counter::Rebuilt)
-        .row(of(protocol, BACKEND, CLIENT), REPLY | ANSWERED, 1)
+        .row(of(protocol, BACKEND, CLIENT), PROVEN | REPLY | ANSWERED, 1)
         .pod(BLUE, of(protocol, BACKEND, CLIENT))
         .reply(BACK, VIP, CLIENT)
 }
@@ -132,6 +139,17 @@ fn request_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
     .reply(BACK, VIP, CLIENT)
     .also(Counter::Rebuilt)
     .row(of(protocol, CLIENT, VIP), ANSWERED, 1)
+    .pod(BLUE, of(protocol, BACKEND, CLIENT))
+    .reply(BACK, VIP, CLIENT)
+    .pod(RED, of(protocol, CLIENT, VIP))
+    .request(TO, BACKEND)
+    .proves()
+    .wait(1)
+    .loses(of(protocol, CLIENT, VIP))
+    .pod(BLUE, of(protocol, BACKEND, CLIENT))
+    .reply(BACK, VIP, CLIENT)
+    .also(Counter::Rebuilt)
+    .row(of(protocol, CLIENT, VIP), PROVEN | ANSWERED, 1)
     .pod(RED, of(protocol, CLIENT, VIP))
     .request(TO, BACKEND)
 }
@@ -164,6 +182,9 @@ fn unanswered<F: Net>(protocol: Protocol) -> Case<F> {
 fn answered<F: Net>(protocol: Protocol) -> Case<F> {
     let life = if protocol == Protocol::Tcp { LIFE.tcp_established } else { LIFE.udp_answered };
     established(format!("an answered flow lives longer, and is kept by either side, {protocol:?}"), protocol)
+        .pod(RED, of(protocol, CLIENT, VIP))
+        .request(TO, BACKEND)
+        .proves()
         .wait(life)
         .pod(BLUE, of(protocol, BACKEND, CLIENT))
         .reply(BACK, VIP, CLIENT)
@@ -217,6 +238,7 @@ fn removed_tcp<F: Net>() -> Case<F> {
         .change(replace)
         .pod(RED, tcp(CLIENT, VIP))
         .request(TO, BACKEND)
+        .proves()
         .pod(BLUE, tcp(BACKEND, CLIENT))
         .reply(BACK, VIP, CLIENT)
 }
@@ -247,6 +269,7 @@ fn draining<F: Net>() -> Case<F> {
         })
         .pod(RED, udp(CLIENT, VIP))
         .request(TO, BACKEND)
+        .proves()
         .pod(RED, tcp(CLIENT, VIP))
         .request(TO, BACKEND)
         .pod(RED, tcp(CLIENT, VIP).syn())

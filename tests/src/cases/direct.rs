@@ -1,0 +1,118 @@
+//! One client port to a service and to the pod behind it: at that pod it is one connection.
+
+use lb_common::{
+    abi::{Counter, Lifetimes, ReachKind},
+    path::{Way::Peer, slot_hash},
+    wire::Protocol::{self, Tcp, Udp},
+};
+
+use super::{BACKEND, CLIENT, VIP, clash::other_port, web};
+use crate::{
+    case::{Case, case},
+    family::Net,
+    packet::{Wire, of, tcp, udp},
+    state::{BLUE, BRIDGE, RED, on},
+};
+
+pub fn cases<F: Net>() -> Vec<Case<F>> {
+    let mut cases = vec![stale()];
+    for protocol in [Tcp, Udp] {
+        cases.extend([service_first(protocol), direct_first(protocol), forgotten(protocol), over(protocol)]);
+    }
+    cases
+}
+
+/// The client's port on the backend's side for its direct call.
+fn called_from<F: Net>(protocol: Protocol) -> String {
+    let seed = on(BRIDGE, ReachKind::Peer).hash_seed;
+    let hash = slot_hash(&of(protocol, CLIENT, BACKEND).key::<F>(BRIDGE.zone), seed);
+    format!("10.244.1.2:{}", 40_000 ^ ((1 + hash % 31) as u16 * 33))
+}
+
+fn begins(protocol: Protocol, from: &str, to: &str) -> Wire {
+    if protocol == Tcp { tcp(from, to).syn() } else { udp(from, to) }
+}
+
+fn service_first<F: Net>(protocol: Protocol) -> Case<F> {
+    let other = &*called_from::<F>(protocol);
+    case(format!("direct: a call beside a live flow has another port there, {protocol:?}"), web())
+        .pod(RED, begins(protocol, CLIENT, VIP))
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .pod(RED, begins(protocol, CLIENT, BACKEND))
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .but(|packet| packet.source(other))
+        .pod(BLUE, of(protocol, BACKEND, other))
+        .reply(Peer(RED.ifindex), BACKEND, CLIENT)
+        .pod(BLUE, of(protocol, BACKEND, CLIENT))
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .pod(RED, of(protocol, CLIENT, BACKEND))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .proves()
+        .but(|packet| packet.source(other))
+}
+
+fn direct_first<F: Net>(protocol: Protocol) -> Case<F> {
+    let other = &*other_port::<F>(protocol, VIP);
+    case(format!("direct: a flow beside a direct call has another port there, {protocol:?}"), web())
+        .pod(RED, begins(protocol, CLIENT, BACKEND))
+        .passes(Counter::Direct)
+        .pod(BLUE, of(protocol, BACKEND, CLIENT))
+        .passes(Counter::Direct)
+        .pod(RED, begins(protocol, CLIENT, VIP))
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .but(|packet| packet.source(other))
+        .pod(BLUE, of(protocol, BACKEND, other))
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .pod(BLUE, of(protocol, BACKEND, CLIENT))
+        .passes(Counter::Direct)
+        .pod(RED, of(protocol, CLIENT, BACKEND))
+        .passes(Counter::Direct)
+}
+
+fn forgotten<F: Net>(protocol: Protocol) -> Case<F> {
+    let life =
+        if protocol == Tcp { Lifetimes::SECONDS.tcp_unanswered } else { Lifetimes::SECONDS.udp_unanswered };
+    case(format!("direct: a call that nobody goes on with is forgotten, {protocol:?}"), web())
+        .pod(RED, begins(protocol, CLIENT, BACKEND))
+        .passes(Counter::Direct)
+        .wait(life + 1)
+        .pod(RED, begins(protocol, CLIENT, VIP))
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .pod(BLUE, of(protocol, BACKEND, CLIENT))
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+}
+
+fn over<F: Net>(protocol: Protocol) -> Case<F> {
+    let life =
+        if protocol == Tcp { Lifetimes::SECONDS.tcp_unanswered } else { Lifetimes::SECONDS.udp_answered };
+    case(format!("direct: answers are no longer those of a flow that has expired, {protocol:?}"), web())
+        .pod(RED, begins(protocol, CLIENT, VIP))
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .pod(BLUE, of(protocol, BACKEND, CLIENT))
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .wait(life + 1)
+        .pod(RED, begins(protocol, CLIENT, BACKEND))
+        .passes(Counter::Direct)
+        .pod(BLUE, of(protocol, BACKEND, CLIENT))
+        .passes(Counter::Direct)
+}
+
+fn stale<F: Net>() -> Case<F> {
+    case("direct: a SYN after a flow that was reset", web())
+        .pod(RED, tcp(CLIENT, VIP).syn())
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .pod(RED, tcp(CLIENT, VIP))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .proves()
+        .pod(RED, tcp(CLIENT, VIP).rst())
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .pod(RED, tcp(CLIENT, BACKEND).syn())
+        .passes(Counter::Direct)
+        .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
+        .passes(Counter::Direct)
+        .pod(RED, tcp(CLIENT, VIP).syn())
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .but(|packet| packet.source(&other_port::<F>(Tcp, VIP)))
+}

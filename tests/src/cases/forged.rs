@@ -1,0 +1,102 @@
+//! A pod in the name of another, and one that has really moved.
+
+use lb_common::{
+    abi::{
+        Counter, ReachKind,
+        flow_bits::{ANSWERED, REPLY},
+    },
+    path::Way::{Continue, Peer},
+};
+
+use super::{BACKEND, CLIENT, VIP, web, web_by};
+use crate::{
+    case::{Case, case},
+    family::Net,
+    packet::{tcp, udp},
+    state::{BLUE, BRIDGE, GREEN, RED, State, on},
+};
+
+pub fn cases<F: Net>() -> Vec<Case<F>> {
+    vec![reply_of_another(), backend_moves(), client_moves(), client_of_a_recreated_pod(), vip_as_source()]
+}
+
+fn reply_of_another<F: Net>() -> Case<F> {
+    case("forged: a pod answers for another", web())
+        .pod(RED, tcp(CLIENT, VIP).syn())
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .pod(GREEN, tcp(BACKEND, CLIENT).rst())
+        .drops(Counter::Forged)
+        .row(tcp(BACKEND, CLIENT), REPLY, 1)
+        .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .pod(RED, tcp(CLIENT, VIP))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .proves()
+        .pod(GREEN, tcp(BACKEND, CLIENT).fin())
+        .drops(Counter::Forged)
+        .pod(BLUE, tcp(BACKEND, CLIENT))
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+}
+
+/// The agent has learnt that blue is where green was.
+fn moved<F: Net>(state: &mut State<F>) {
+    let row = state.reach.get_mut(&1).expect("the case's way");
+    row.ifindex = GREEN.ifindex;
+}
+
+fn backend_moves<F: Net>() -> Case<F> {
+    case("moved: a backend that is at another port now", {
+        web_by(BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Bridge))
+    })
+    .on(on(BRIDGE, ReachKind::Bridge))
+    .pod(RED, udp(CLIENT, VIP))
+    .opens(Continue, BACKEND)
+    .change(moved)
+    .pod(GREEN, udp(BACKEND, CLIENT))
+    .reply(Continue, VIP, CLIENT)
+    .pod(BLUE, udp(BACKEND, CLIENT))
+    .drops(Counter::Forged)
+}
+
+fn client_moves<F: Net>() -> Case<F> {
+    case("moved: a client that is at another port now keeps its backend and its answers", web())
+        .pod(RED, udp(CLIENT, VIP))
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .pod(BLUE, udp(BACKEND, CLIENT))
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .pod(GREEN, udp(CLIENT, VIP))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .also(Counter::Moved)
+        .row(udp(CLIENT, VIP), ANSWERED, 1)
+        .pod(BLUE, udp(BACKEND, CLIENT))
+        .reply(Peer(GREEN.ifindex), VIP, CLIENT)
+        .pod(GREEN, udp(CLIENT, VIP))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .proves()
+}
+
+fn client_of_a_recreated_pod<F: Net>() -> Case<F> {
+    case("moved: a pod made anew with its address begins where the old one stood", web())
+        .pod(RED, tcp(CLIENT, VIP).syn())
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .pod(RED, tcp(CLIENT, VIP))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .proves()
+        .pod(GREEN, tcp(CLIENT, VIP).syn().link_from(GREEN.at))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .also(Counter::Moved)
+        .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
+        .reply(Peer(GREEN.ifindex), VIP, CLIENT)
+        .but(|packet| packet.link_to(GREEN.at))
+}
+
+/// It can only reach itself that way.
+fn vip_as_source<F: Net>() -> Case<F> {
+    case("forged: a VIP as source", web())
+        .pod(RED, udp(VIP, "10.244.1.4:5353"))
+        .passes(Counter::NotOurs)
+        .pod(RED, udp(VIP, VIP))
+        .opens(Peer(BLUE.ifindex), BACKEND)
+}
