@@ -102,6 +102,12 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
         let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
         forward::to_backend(packet, tables, hook, parsed, &reach, known.is_hairpin())?
     };
+    // A number for a way without a device, too: what LLVM keeps on the stack for it is nothing otherwise
+    // (`R5 !read_ok`, kernel 6.18).
+    let device = match onward.way {
+        Way::Peer(device) | Way::Egress(device) | Way::Neighbour(device) => device,
+        Way::Continue => 0,
+    };
     let to = flow::translated(key, &known);
     let source = if of_end { to.src } else { from };
     // One after the other: both at once do not fit the stack.
@@ -111,9 +117,12 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
         return Err(Counter::RewriteFailed);
     }
     tables.count(Counter::Error);
-    // Said here where it is known: else LLVM copies what a way without a device has in its place (`R5 !read_ok`,
-    // kernel 6.18).
-    Ok(Verdict::Forward(if hook.is_egress() { Way::Continue } else { onward.way }))
+    Ok(Verdict::Forward(match onward.way {
+        Way::Continue => Way::Continue,
+        Way::Peer(_) => Way::Peer(device),
+        Way::Egress(_) => Way::Egress(device),
+        Way::Neighbour(_) => Way::Neighbour(device),
+    }))
 }
 
 /// Gives a message new addresses and, if it is routed, one hop less.
