@@ -18,7 +18,7 @@ use proptest::{
 
 use crate::{
     family::Net,
-    packet::{Wire, of},
+    packet::{Complaint, Wire, echo, of},
     state::{
         At, BLUE, BRIDGE, DEVICES, GREEN, ORANGE, OTHER_BRIDGE, RED, State, interest_bit, mac_of, on,
         on_uplink, outside,
@@ -108,6 +108,13 @@ enum Shape {
     Fragment(u16),
     Shortened(usize, usize),
     NoChecksum,
+    /// An error about a packet of the first flow; from an end of it or from a router; it quotes so much.
+    Error {
+        complaint: Complaint,
+        router: bool,
+        quoted: usize,
+    },
+    Echo,
 }
 
 fn address() -> impl Strategy<Value = Ipv4Addr> {
@@ -191,6 +198,13 @@ fn place() -> impl Strategy<Value = (Settings, Hook, u32)> {
     (select(settings), prop_oneof![2 => Just(PortIngress), 1 => select(rare)], select(&DEVICES[..]))
 }
 
+fn error() -> impl Strategy<Value = Shape> {
+    use Complaint::{PortUnreachable, TimeExceeded, TooBig};
+    let complaint = select(&[PortUnreachable, TooBig(1280), TimeExceeded][..]);
+    (complaint, proptest::bool::weighted(0.3), select(&[4, 8, 8, 17, 18, 60][..]))
+        .prop_map(|(complaint, router, quoted)| Shape::Error { complaint, router, quoted })
+}
+
 fn shape() -> impl Strategy<Value = Shape> {
     prop_oneof![
         6 => Just(Shape::Plain),
@@ -203,6 +217,8 @@ fn shape() -> impl Strategy<Value = Shape> {
         1 => (0..3u16).prop_map(Shape::Fragment),
         1 => (0..24usize, 0..24usize).prop_map(|(len, padding)| Shape::Shortened(len, padding)),
         1 => Just(Shape::NoChecksum),
+        6 => error(),
+        1 => Just(Shape::Echo),
     ]
 }
 
@@ -324,14 +340,16 @@ impl Scenario {
             bytes.truncate(cut.index(bytes.len()));
         }
         let no_checksum = bytes.get(F::TRANSPORT + 6..F::TRANSPORT + 8) == Some(&[0, 0]);
+        let message = matches!(self.shape, Shape::Error { .. } | Shape::Echo);
         // SCTP's covers neither addresses nor, by the rules of what is served, a change of ports.
-        (bytes, !no_checksum && self.tuple.0 != Protocol::Sctp)
+        (bytes, message || !no_checksum && self.tuple.0 != Protocol::Sctp)
     }
 
     fn wire(&self) -> Wire {
         let (protocol, source, source_port, destination, destination_port) = self.tuple;
-        let wire =
-            of(protocol, &format!("{source}:{source_port}"), &format!("{destination}:{destination_port}"));
+        let (client, called) =
+            (format!("{source}:{source_port}"), format!("{destination}:{destination_port}"));
+        let wire = of(protocol, &client, &called);
         let tcp = protocol == Protocol::Tcp;
         match self.shape {
             Shape::Syn if tcp => wire.syn(),
@@ -343,6 +361,16 @@ impl Scenario {
             Shape::Options => wire.options(),
             Shape::Fragment(offset) => wire.fragment(offset),
             Shape::Shortened(len, padding) => wire.shortened(len).padded(padding),
+            Shape::Error { complaint, router, quoted } => {
+                let (address, port) = self.backends[0].at;
+                let backend = format!("{address}:{port}");
+                // The other direction of what the flow is known by.
+                let replies = matches!(self.first, First::ItsReplies);
+                let (from, to) = if replies { (&client, &backend) } else { (&called, &client) };
+                let at = if router { "198.51.100.1:0" } else { to };
+                of(protocol, from, to).error_from(complaint, at).quoting(quoted)
+            }
+            Shape::Echo => echo(&client, &called),
             Shape::Plain | Shape::Syn | Shape::SynAck | Shape::Fin | Shape::Rst | Shape::NoChecksum => wire,
         }
     }

@@ -84,7 +84,14 @@ fn at_random<F: Net>(kernel: Option<&mut Kernel>) -> anyhow::Result<()> {
     result.map_err(|error| anyhow!("with LB_SEED={seed}: {error}"))?;
     let seen = seen.into_inner();
     // Else the pools are such that hardly a packet is translated, and nothing is shown.
-    let common = [Counter::Request, Counter::Reply, Counter::NewFlow, Counter::Rebuilt, Counter::Unreachable];
+    let common = [
+        Counter::Request,
+        Counter::Reply,
+        Counter::NewFlow,
+        Counter::Rebuilt,
+        Counter::Unreachable,
+        Counter::Error,
+    ];
     let rare = common.iter().find(|counter| seen.get(&(**counter as u32)).is_none_or(|count| *count < 10));
     ensure!(rare.is_none(), "with LB_SEED={seed}, hardly a packet got {rare:?}: {seen:?}");
     Ok(())

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     abi::{Counter, FlowKey},
     family::{Family, V6},
-    wire::{Ethernet, Icmp, NetworkHeader, Ports, Protocol, Solicitation, checksum},
+    wire::{Ethernet, Icmp, NetworkHeader, Ports, Protocol, Solicitation, TcpFlags, checksum},
 };
 
 /// What a packet gets that came back with [`Verdict::Message`].
@@ -68,7 +68,7 @@ fn about<F: Family, P: Packet>(packet: &mut P, frame: &Frame<F>, zone: u16) -> R
         zone,
         protocol: quote.ip.protocol() as u16,
     };
-    Ok(Parsed::of(key, &frame.ethernet))
+    Ok(Parsed::of(key, &frame.ethernet, TcpFlags(TcpFlags::ACK)))
 }
 
 /// Answers an echo request by turning it round.

@@ -103,18 +103,18 @@ impl<F: Family> Parsed<F> {
         if length < protocol.header_len() || length > payload {
             return Err(Counter::Malformed);
         }
-        Ok(Parsed { flags, ..Parsed::of(key, &frame.ethernet) })
+        Ok(Parsed::of(key, &frame.ethernet, flags))
     }
 
-    /// A packet of a flow, without flags.
+    /// A packet of a flow.
     #[inline(always)]
-    pub fn of(key: FlowKey<F>, ethernet: &Ethernet) -> Self {
+    pub fn of(key: FlowKey<F>, ethernet: &Ethernet, flags: TcpFlags) -> Self {
         Parsed {
             key,
             destination: ethernet.destination,
             source: ethernet.source,
             transport: Frame::<F>::TRANSPORT as u16,
-            flags: TcpFlags::default(),
+            flags,
             proven: Cell::new(false),
             misguided: Cell::new(false),
             keep: Cell::new(false),
