@@ -194,12 +194,12 @@ fn open_ipv6(skb: *mut __sk_buff) -> Answer {
 
 #[inline(never)]
 fn direct_ipv4(skb: *mut __sk_buff) -> Answer {
-    answer(path::direct::<V4, _>(&Maps), skb)
+    answer(path::direct::<V4, _, _>(&Skb::new(skb), &Maps), skb)
 }
 
 #[inline(never)]
 fn direct_ipv6(skb: *mut __sk_buff) -> Answer {
-    answer(path::direct::<V6, _>(&Maps), skb)
+    answer(path::direct::<V6, _, _>(&Skb::new(skb), &Maps), skb)
 }
 
 #[inline(never)]

@@ -14,7 +14,7 @@ use lb_common::{
         SetRow, Settings, SlotRow, SocketKey, SocketRow, Traffic, UnprovenRow,
     },
     family::{Addr4, Addr6, Address as _, Family, V4, V6},
-    path::Parsed,
+    path::Note,
 };
 
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
@@ -106,7 +106,7 @@ static SCRATCH6: PerCpuArray<Scratch<V6>, 1> = PerCpuArray::new();
 /// What does not fit the stack: what is known of a packet, and a flow's key and row on their way into a table.
 #[repr(C)]
 pub struct Scratch<F: Family> {
-    pub parsed: Parsed<F>,
+    pub note: Note<F>,
     pub key: FlowKey<F>,
     pub row: UnprovenRow<F>,
 }

@@ -13,7 +13,7 @@ use lb_common::{
         FrontendRow, INTEREST_BITS, Mac, RangeKey, ReachKind, ReachRow, ServiceRow, SetRow, Settings,
         SlotRow, SocketKey, SocketRow, Word,
     },
-    path::{Common, Insert, InsertError, Parsed, Sockets, Table, Tables},
+    path::{Common, Insert, InsertError, Note, Parsed, Sockets, Table, Tables},
 };
 
 use crate::maps::{
@@ -102,17 +102,17 @@ impl Common for Maps {
 
 impl<F: FamilyMaps> Tables<F> for Maps {
     #[inline(always)]
-    fn note(&self, parsed: Parsed<F>) {
+    fn note(&self, parsed: &Parsed<F>, proven: bool) {
         if let Some(scratch) = F::scratch().get_ptr_mut(0) {
             // SAFETY: this CPU's own row, in a program that is not interrupted by itself.
-            unsafe { (*scratch).parsed = parsed };
+            unsafe { &mut (*scratch).note }.begin(parsed, proven);
         }
     }
 
     #[inline(always)]
-    fn noted(&self) -> Option<&Parsed<F>> {
-        // SAFETY: as in `note`; all bits are a value of it, and nobody writes it while it is held.
-        F::scratch().get_ptr(0).map(|scratch| unsafe { &(*scratch).parsed })
+    fn noted(&self) -> Option<&Note<F>> {
+        // SAFETY: as in `note`, where all of it was written; nobody else writes it.
+        F::scratch().get_ptr(0).map(|scratch| unsafe { &(*scratch).note })
     }
 
     #[inline(always)]
@@ -147,7 +147,7 @@ impl<F: FamilyMaps> Tables<F> for Maps {
         } as u64;
         // Not from the stack, which is too small for the keys and rows of a new IPv6 flow.
         let scratch = F::scratch().get_ptr_mut(0).ok_or(InsertError::Full)?;
-        // SAFETY: this CPU's own row, in a program that is not interrupted by itself; not `parsed` in it.
+        // SAFETY: this CPU's own row, in a program that is not interrupted by itself; not `note` in it.
         let (place, value) = unsafe { (&mut (*scratch).key, &mut (*scratch).row) };
         *place = key;
         value.row = row;

@@ -11,7 +11,7 @@ use lb_common::{
         AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
         FrontendRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow, Traffic, UnprovenRow,
     },
-    path::{self, Common, Hook, Insert, InsertError, Packet, Parsed, SumKind, Table, Tables, Verdict},
+    path::{self, Common, Hook, Insert, InsertError, Note, Packet, Parsed, SumKind, Table, Tables, Verdict},
     wire::{Ethernet, Protocol, checksum::fold16, ethernet},
 };
 
@@ -162,7 +162,7 @@ struct Host<'a, F: Net> {
     state: &'a State<F>,
     settings: Settings,
     free: BackendRow<F>,
-    parsed: OnceCell<Parsed<F>>,
+    note: OnceCell<Note<F>>,
     flows: RefCell<HashMap<FlowKey<F>, &'static Cell<FlowRow<F>>>>,
     unproven: RefCell<HashMap<FlowKey<F>, Unproved<F>>>,
     affinity: RefCell<Affinity<F>>,
@@ -186,7 +186,7 @@ impl<'a, F: Net> Host<'a, F> {
             state,
             settings,
             free: BackendRow::default(),
-            parsed: OnceCell::new(),
+            note: OnceCell::new(),
             flows: RefCell::new(flows),
             unproven,
             affinity: RefCell::new(state.affinity.clone()),
@@ -249,12 +249,14 @@ impl<F: Net> Common for Host<'_, F> {
 }
 
 impl<F: Net> Tables<F> for Host<'_, F> {
-    fn note(&self, parsed: Parsed<F>) {
-        let _ = self.parsed.set(parsed);
+    fn note(&self, parsed: &Parsed<F>, proven: bool) {
+        let mut note = Note::default();
+        note.begin(parsed, proven);
+        let _ = self.note.set(note);
     }
 
-    fn noted(&self) -> Option<&Parsed<F>> {
-        self.parsed.get()
+    fn noted(&self) -> Option<&Note<F>> {
+        self.note.get()
     }
 
     fn flow(&self, table: Table, key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>> {

@@ -59,7 +59,7 @@ impl<F: Family> About<F> {
 /// it is: what is said about it proves nothing.
 #[inline(always)]
 pub fn error<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
-    match conclude(noted(tables, |parsed| translate(packet, tables, hook, parsed)), tables) {
+    match conclude(noted(tables, |note| translate(packet, tables, hook, &note.parsed)), tables) {
         // No error is ever answered by one (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
         Verdict::Reject(why) => Verdict::Drop(why),
         other => other,

@@ -34,7 +34,7 @@ fn sort<F: Family, P: Packet, T: Tables<F>>(
     }
     let kind: [u8; 2] = bytemuck::cast(frame.ports.source);
     if F::Header::is_error(kind[0]) {
-        tables.note(about(packet, &frame, tables.settings().zone as u16)?);
+        tables.note(&about(packet, &frame, tables.settings().zone as u16)?, false);
         return Ok(Verdict::Error);
     }
     if kind == [F::Header::ECHO_REQUEST, 0] && !hook.is_egress() {
@@ -68,6 +68,7 @@ fn about<F: Family, P: Packet>(packet: &mut P, frame: &Frame<F>, zone: u16) -> R
         zone,
         protocol: quote.ip.protocol() as u16,
     };
+    // As of a segment in the midst of a connection. Not zero: what is noted is then set without memset.
     Ok(Parsed::of(key, &frame.ethernet, TcpFlags(TcpFlags::ACK)))
 }
 

@@ -26,7 +26,7 @@ pub use error::error;
 pub use forward::Way;
 pub use message::message;
 pub use neighbour::{answer_arp, answer_solicitation};
-pub use parse::Parsed;
+pub use parse::{Note, Parsed};
 pub use reject::reject;
 pub use select::{TRIES, client_hash, scope, slot_hash};
 pub use socket::{Access, Caller, Peer, Socket, Sockets, connect, send, shown};
@@ -135,14 +135,14 @@ pub fn run<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook:
 /// any, else [`open`].
 #[inline(always)]
 pub fn resume<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
-    conclude(noted(tables, |parsed| look(packet, tables, hook, parsed)), tables)
+    conclude(noted(tables, |note| look(packet, tables, hook, note)), tables)
 }
 
 /// Chooses a backend for a packet that came back with [`Verdict::Open`]; [`record`] takes it then. With
 /// [`Verdict::Open`] again there is another to try, at most [`TRIES`] in all.
 #[inline(always)]
 pub fn open<F: Family, T: Tables<F>>(tables: &T) -> Verdict {
-    let chosen = noted(tables, |parsed| open::choose(tables, parsed));
+    let chosen = noted(tables, |note| open::choose(tables, note));
     conclude(chosen.map(|chosen| if chosen { Verdict::Record } else { Verdict::Open }), tables)
 }
 
@@ -150,22 +150,22 @@ pub fn open<F: Family, T: Tables<F>>(tables: &T) -> Verdict {
 /// [`Verdict::Open`] it needs another backend.
 #[inline(always)]
 pub fn record<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T, hook: Hook) -> Verdict {
-    let recorded = noted(tables, |parsed| open::record(packet, tables, hook, parsed));
+    let recorded = noted(tables, |note| open::record(packet, tables, hook, note));
     conclude(recorded.map(|recorded| if recorded { Verdict::Finish } else { Verdict::Open }), tables)
 }
 
 /// Keeps a packet that came back with [`Verdict::Direct`] apart from flows through services; perhaps it is to
 /// be recorded as one, too.
 #[inline(always)]
-pub fn direct<F: Family, T: Tables<F>>(tables: &T) -> Verdict {
-    let apart = noted(tables, |parsed| open::direct(tables, parsed));
+pub fn direct<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T) -> Verdict {
+    let apart = noted(tables, |note| open::direct(packet, tables, note));
     conclude(apart.map(|()| Verdict::Record), tables)
 }
 
 /// Carries out what the rows of a packet say that came back with [`Verdict::Finish`].
 #[inline(always)]
 pub fn finish<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
-    let way = noted(tables, |parsed| {
+    let way = noted(tables, |Note { parsed, .. }: &Note<F>| {
         // What has just been recorded is gone again: the table is that full.
         let found = flow::find(tables, &parsed.key).ok_or(Counter::TableFull)?;
         go(packet, tables, hook, parsed, found)
@@ -181,7 +181,7 @@ pub fn decide<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, ho
         verdict = match verdict {
             Verdict::Resume => resume(packet, tables, hook),
             Verdict::Open => open(tables),
-            Verdict::Direct => direct(tables),
+            Verdict::Direct => direct(packet, tables),
             Verdict::Record => record(packet, tables, hook),
             Verdict::Finish => finish(packet, tables, hook),
             Verdict::Message => message(packet, tables, hook),
@@ -195,7 +195,7 @@ pub fn decide<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, ho
 #[inline(always)]
 fn noted<F: Family, T: Tables<F>, R>(
     tables: &T,
-    work: impl FnOnce(&Parsed<F>) -> Result<R, Counter>,
+    work: impl FnOnce(&Note<F>) -> Result<R, Counter>,
 ) -> Result<R, Counter> {
     work(tables.noted().ok_or(Counter::Unsettled)?)
 }
@@ -238,8 +238,7 @@ fn travel<F: Family, P: Packet, T: Tables<F>>(
             return go(packet, tables, hook, &parsed, (row, known));
         }
     }
-    parsed.proven.set(row.is_some());
-    tables.note(parsed);
+    tables.note(&parsed, row.is_some());
     Ok(Verdict::Resume)
 }
 
@@ -248,13 +247,14 @@ fn look<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     hook: Hook,
-    parsed: &Parsed<F>,
+    note: &Note<F>,
 ) -> Result<Verdict, Counter> {
+    let parsed = &note.parsed;
     let key = &parsed.key;
-    match open::resume(packet, tables, hook, parsed)? {
+    match open::resume(packet, tables, hook, note)? {
         Resumed::Guided => Ok(Verdict::Finish),
         Resumed::Misguided => {
-            parsed.misguided.set(true);
+            note.misguided.set(true);
             Ok(Verdict::Open)
         }
         Resumed::Unknown if tables.interesting(interest_hash(key.dst, 0)) => Ok(Verdict::Open),

@@ -2,7 +2,7 @@
 //! unproven ones and moves over once its client has shown that it hears the backend.
 
 use super::{
-    Hook, Insert, InsertError, Packet, Parsed, Table, Tables,
+    Hook, Insert, InsertError, Note, Packet, Parsed, Table, Tables,
     flow::{self, Found, find, translated, twin},
     readable, select,
 };
@@ -18,9 +18,10 @@ pub fn resume<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     hook: Hook,
-    parsed: &Parsed<F>,
+    note: &Note<F>,
 ) -> Result<Resumed, Counter> {
-    let table = if parsed.proven.get() { Table::Proven } else { Table::Unproven };
+    let parsed = &note.parsed;
+    let table = if note.proven.get() { Table::Proven } else { Table::Unproven };
     let Some(row) = tables.flow(table, &parsed.key) else {
         return if hook.is_egress() { Err(Counter::WrongHook) } else { Ok(Resumed::Unknown) };
     };
@@ -60,16 +61,17 @@ pub enum Resumed {
 
 /// Notes a backend for a new flow; whether there is one to try now, or why there is none at all.
 #[inline(always)]
-pub fn choose<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>) -> Result<bool, Counter> {
+pub fn choose<F: Family, T: Tables<F>>(tables: &T, note: &Note<F>) -> Result<bool, Counter> {
+    let parsed = &note.parsed;
     let target = select::target(tables, &parsed.key)?;
     let offer = select::offer(tables, &parsed.key, target, select::Client::Known)?;
-    let attempt = parsed.attempts.get() as u32;
-    parsed.attempts.set(attempt as u8 + 1);
+    let attempt = note.attempts.get() as u32;
+    note.attempts.set(attempt as u8 + 1);
     if let Some(choice) = select::backend(tables, &offer, attempt) {
-        parsed.backend.set(choice.backend);
-        parsed.keep.set(offer.keep);
+        note.backend.set(choice.backend);
+        note.keep.set(offer.keep);
         // A tuple that is another flow's at this backend: first another backend, then another port.
-        parsed.port.set(if attempt < 2 { 0 } else { other_port(offer.hash, attempt) });
+        note.port.set(if attempt < 2 { 0 } else { other_port(offer.hash, attempt) });
         return Ok(true);
     }
     if attempt + 1 < select::TRIES { Ok(false) } else { Err(Counter::Unsettled) }
@@ -180,16 +182,16 @@ pub fn record<F: Family, P: Packet, T: Tables<F>>(
     packet: &P,
     tables: &T,
     hook: Hook,
-    parsed: &Parsed<F>,
+    note: &Note<F>,
 ) -> Result<bool, Counter> {
-    let (_, backend) = tables.backend(parsed.backend.get().low).ok_or(Counter::Unsettled)?;
-    match put(packet, tables, hook, parsed, backend) {
+    let (_, backend) = tables.backend(note.backend.get().low).ok_or(Counter::Unsettled)?;
+    match put(packet, tables, hook, note, backend) {
         Ok(()) => {}
-        Err(Counter::Clash) if (parsed.attempts.get() as u32) < select::TRIES => return Ok(false),
+        Err(Counter::Clash) if (note.attempts.get() as u32) < select::TRIES => return Ok(false),
         Err(stop) => return Err(stop),
     }
-    if parsed.keep.get() {
-        select::keep(tables, parsed.key.src, backend.service, parsed.backend.get());
+    if note.keep.get() {
+        select::keep(tables, note.parsed.key.src, backend.service, note.backend.get());
     }
     tables.count(Counter::NewFlow);
     Ok(true)
@@ -200,18 +202,19 @@ fn put<F: Family, P: Packet, T: Tables<F>>(
     packet: &P,
     tables: &T,
     hook: Hook,
-    parsed: &Parsed<F>,
+    note: &Note<F>,
     backend: &BackendRow<F>,
 ) -> Result<(), Counter> {
-    let old = if parsed.misguided.get() { find(tables, &parsed.key) } else { None };
+    let parsed = &note.parsed;
+    let old = if note.misguided.get() { find(tables, &parsed.key) } else { None };
     let ifindex = packet.ifindex();
     let protocol = parsed.protocol();
     // SCTP's checksum covers ports.
-    let port = if protocol == Protocol::Sctp { 0 } else { parsed.port.get() };
+    let port = if protocol == Protocol::Sctp { 0 } else { note.port.get() };
     let zone = if backend.zone == ZONE_OF_CLIENT { parsed.key.zone } else { backend.zone };
     let hairpin = if backend.addr == parsed.key.src { flow_bits::HAIRPIN } else { 0 };
     let request = FlowRow {
-        backend: parsed.backend.get(),
+        backend: note.backend.get(),
         seen: tables.now(),
         bits: hairpin | port << flow_bits::PORT_SHIFT | (zone as u32) << flow_bits::ZONE_SHIFT,
         addr: backend.addr,
@@ -322,7 +325,12 @@ fn is_over<F: Family, T: Tables<F>>(tables: &T, protocol: Protocol, row: &FlowRo
 /// connection there. So the call is marked, and later flows through services keep off its tuple; where a
 /// flow was there first, the call becomes a flow itself, with another port.
 #[inline(always)]
-pub fn direct<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>) -> Result<(), Counter> {
+pub fn direct<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &T,
+    note: &Note<F>,
+) -> Result<(), Counter> {
+    let parsed = &note.parsed;
     let protocol = parsed.protocol();
     let key = &parsed.key;
     let reply_key = twin(key, key.zone);
@@ -332,15 +340,22 @@ pub fn direct<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>) -> Result
             return Err(Counter::Direct);
         }
         if !is_over(tables, protocol, &known) && protocol != Protocol::Sctp {
-            parsed.backend.set(known.backend);
-            parsed.port.set(other_port(select::slot_hash(key, tables.settings().hash_seed), 0));
-            parsed.attempts.set(select::TRIES as u8);
+            note.backend.set(known.backend);
+            note.port.set(other_port(select::slot_hash(key, tables.settings().hash_seed), 0));
+            note.attempts.set(select::TRIES as u8);
             return Ok(());
         }
         tables.remove_flow(known.table(), &reply_key);
     }
-    let mark =
-        FlowRow { seen: tables.now(), bits: flow_bits::REPLY | flow_bits::DIRECT, ..FlowRow::default() };
+    let mark = FlowRow {
+        backend: note.backend.get(),
+        seen: tables.now(),
+        bits: flow_bits::REPLY | flow_bits::DIRECT,
+        addr: key.dst,
+        port: key.dst_port,
+        mac: parsed.source,
+        ifindex: packet.ifindex(),
+    };
     // Without a mark it is as it would be without us.
     let _ = tables.insert_flow(Table::Unproven, reply_key, mark, Insert::Replace);
     Err(Counter::Direct)

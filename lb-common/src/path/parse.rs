@@ -48,9 +48,9 @@ impl<F: Family> Frame<F> {
     }
 }
 
-/// What the path knows of a packet of a protocol we balance.
+/// What the path has read of a packet of a protocol we balance.
 #[repr(C)]
-#[derive(Debug, Default)]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parsed<F: Family> {
     /// Its flow, as it arrived.
     pub key: FlowKey<F>,
@@ -62,8 +62,15 @@ pub struct Parsed<F: Family> {
     pub transport: u16,
     /// TCP's flags, none for others.
     pub flags: TcpFlags,
-    /// There is a row of its flow among the proven ones.
-    pub proven: Cell<bool>,
+    reserved: u8,
+}
+
+/// What one step of the path leaves to the next of a packet.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Note<F: Family> {
+    /// What was read.
+    pub parsed: Parsed<F>,
     /// There are rows of its flow which are no guide.
     pub misguided: Cell<bool>,
     /// A new flow's client is to get the same backend again.
@@ -74,9 +81,36 @@ pub struct Parsed<F: Family> {
     pub port: Cell<u32>,
     /// The backend that a new flow is to have.
     pub backend: Cell<BackendRef>,
+    /// There is a row of its flow among the proven ones.
+    pub proven: Cell<bool>,
 }
 
-const _: () = assert!(size_of::<Parsed<V4>>() == 48 && size_of::<Parsed<V6>>() == 72);
+impl<F: Family> Note<F> {
+    /// Makes it that of a packet that has just been read.
+    #[inline(always)]
+    pub fn begin(&mut self, parsed: &Parsed<F>, proven: bool) {
+        // Field by field, and what lies side by side in the packet, too, by volatile writes: at once it would be
+        // by memmove, which works byte by byte in the kernel.
+        let (to, from) = (&mut self.parsed.key, &parsed.key);
+        (to.src, to.dst) = (from.src, from.dst);
+        (to.src_port, to.dst_port) = (from.src_port, from.dst_port);
+        (to.zone, to.protocol) = (from.zone, from.protocol);
+        let (to, from) = (&mut self.parsed, parsed);
+        for (to, from) in [(&mut to.destination, from.destination), (&mut to.source, from.source)] {
+            for (to, from) in to.iter_mut().zip(from) {
+                // SAFETY: a live field.
+                unsafe { core::ptr::from_mut(to).write_volatile(from) };
+            }
+        }
+        (to.transport, to.flags) = (from.transport, from.flags);
+        self.misguided.set(false);
+        self.keep.set(false);
+        self.attempts.set(0);
+        self.port.set(0);
+        self.backend.set(BackendRef::default());
+        self.proven.set(proven);
+    }
+}
 
 impl<F: Family> Parsed<F> {
     /// Reads on to the transport header of a packet that may be ours.
@@ -115,12 +149,7 @@ impl<F: Family> Parsed<F> {
             source: ethernet.source,
             transport: Frame::<F>::TRANSPORT as u16,
             flags,
-            proven: Cell::new(false),
-            misguided: Cell::new(false),
-            keep: Cell::new(false),
-            attempts: Cell::new(0),
-            port: Cell::new(0),
-            backend: Cell::new(BackendRef { low: 0, generation: 0 }),
+            reserved: 0,
         }
     }
 

@@ -24,7 +24,7 @@ pub fn rewrite<F: Family, P: Packet>(
     let ipv6 = F::ETHERTYPE == V6::ETHERTYPE;
     let addresses = checksum::difference(from.src.sum() + from.dst.sum(), to.src.sum() + to.dst.sum());
     // Read again rather than kept since it was parsed: that would not fit the stack.
-    let mut frame = packet.load::<Frame<F>>(0).ok_or(Counter::Truncated)?;
+    let Some(mut frame) = packet.load::<Frame<F>>(0) else { return Err(Counter::Truncated) };
     if onward.hop {
         let difference = frame.ip.take_hop().ok_or(Counter::TtlExceeded)?;
         if ipv6 {

@@ -4,7 +4,7 @@ use core::cell::Cell;
 
 use bytemuck::Pod;
 
-use super::Parsed;
+use super::{Note, Parsed};
 use crate::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
@@ -85,10 +85,11 @@ pub trait Common {
 
 /// State of one address family. With [`Common`], every read and write the path may do.
 pub trait Tables<F: Family>: Common {
-    /// Keeps what is known of a packet while one function after the other deals with it.
-    fn note(&self, parsed: Parsed<F>);
+    /// Begins the [`Note`] of a packet: one function after the other deals with it. `proven`: there is a row of
+    /// its flow among the proven ones.
+    fn note(&self, parsed: &Parsed<F>, proven: bool);
     /// What was kept of the packet.
-    fn noted(&self) -> Option<&Parsed<F>>;
+    fn noted(&self) -> Option<&Note<F>>;
     /// The row of a flow's direction. It may be recycled while it is held: in place, only times and
     /// bits are written.
     fn flow(&self, table: Table, key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>>;

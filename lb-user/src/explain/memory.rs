@@ -18,7 +18,7 @@ use lb_common::{
         SocketKey, SocketRow, Word, ZONE_UPLINK,
     },
     family::{Family, V4, V6},
-    path::{Common, Insert, InsertError, Parsed, Sockets, Table, Tables, interest_hash},
+    path::{Common, Insert, InsertError, Note, Parsed, Sockets, Table, Tables, interest_hash},
 };
 
 use crate::{
@@ -227,7 +227,7 @@ pub struct Tried<'a, F: Family> {
     memory: &'a Memory,
     settings: Settings,
     stop: Cell<Option<Counter>>,
-    parsed: OnceCell<Parsed<F>>,
+    note: OnceCell<Note<F>>,
     /// Both rows of the packet's flow, once it is recorded.
     flows: [OnceCell<Recorded<F>>; 2],
 }
@@ -235,7 +235,7 @@ pub struct Tried<'a, F: Family> {
 impl<'a, F: Family> Tried<'a, F> {
     /// With what would be fixed at load.
     pub fn new(memory: &'a Memory, settings: Settings) -> Self {
-        Tried { memory, settings, stop: Cell::new(None), parsed: OnceCell::new(), flows: Default::default() }
+        Tried { memory, settings, stop: Cell::new(None), note: OnceCell::new(), flows: Default::default() }
     }
 
     /// The outcome that was counted last: why the packet ended where it did.
@@ -291,12 +291,14 @@ impl<F: Family> Common for Tried<'_, F> {
 }
 
 impl<F: Sided> Tables<F> for Tried<'_, F> {
-    fn note(&self, parsed: Parsed<F>) {
-        let _ = self.parsed.set(parsed);
+    fn note(&self, parsed: &Parsed<F>, proven: bool) {
+        let mut note = Note::default();
+        note.begin(parsed, proven);
+        let _ = self.note.set(note);
     }
 
-    fn noted(&self) -> Option<&Parsed<F>> {
-        self.parsed.get()
+    fn noted(&self) -> Option<&Note<F>> {
+        self.note.get()
     }
 
     /// Both tables are one here: the only flow is the packet's.
