@@ -52,6 +52,7 @@ pub static SETTINGS: Frozen = Frozen(UnsafeCell::new(Settings {
     host4: Addr4::ZERO,
     host6: Addr6::ZERO,
     pod_sockets: 0,
+    mtu_floor: 0,
 }));
 
 #[btf_map]

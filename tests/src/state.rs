@@ -173,6 +173,7 @@ pub fn on(bridge: Bridge, way_back: ReachKind) -> Settings {
         host4: Default::default(),
         host6: Default::default(),
         pod_sockets: 0,
+        mtu_floor: 0,
     }
 }
 
