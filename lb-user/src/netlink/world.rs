@@ -52,6 +52,8 @@ pub struct Link {
     pub name: String,
     /// MAC address.
     pub mac: [u8; 6],
+    /// Bytes of network header and payload that a packet may have.
+    pub mtu: u32,
     /// What it is.
     pub kind: LinkKind,
     /// The device it is enslaved to.
