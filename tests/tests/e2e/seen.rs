@@ -57,12 +57,12 @@ fn netfilter() -> Result<()> {
 }
 
 /// Packets that a capture in a host of the lab sees, one line each.
-struct Capture(Child);
+pub struct Capture(Child);
 
 impl Capture {
-    fn start(lab: &Lab, host: &str, filter: &str) -> Result<Capture> {
+    pub fn start(lab: &Lab, host: &str, filter: &str) -> Result<Capture> {
         let mut command = lab.command(host, "tcpdump")?;
-        command.args(["-n", "-l", "--immediate-mode", "-i", "eth0", filter]);
+        command.args(["-n", "-v", "-l", "--immediate-mode", "-i", "eth0", filter]);
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.context("starting tcpdump")?;
         // It says so when it listens.
@@ -75,7 +75,7 @@ impl Capture {
         Ok(Capture(child))
     }
 
-    fn end(mut self) -> Result<String> {
+    pub fn end(mut self) -> Result<String> {
         // What has arrived is in its buffers.
         sleep(Duration::from_millis(200));
         if let Some(pid) = Pid::from_raw(self.0.id() as i32) {
