@@ -19,11 +19,12 @@ use crate::{
 };
 
 pub const ALL: &[Test] = &[
-    ("a VIP answers echoes", echoes),
-    ("a closed port of a backend is told at once", refused),
-    ("the node is a hop before a VIP", hops),
-    ("path MTU: a router before the client", narrow_path),
-    ("path MTU: a bridge narrower than the LAN", narrow_bridge),
+    ("icmp: a VIP answers echoes", echoes),
+    ("icmp: a closed port of a backend is told at once", refused),
+    ("icmp: the node is a hop before a VIP", hops),
+    ("icmp: path MTU: a router before the client", narrow_path),
+    ("icmp: path MTU: a bridge narrower than the LAN", narrow_bridge),
+    ("icmp: path MTU: a LAN narrower than the bridge", narrow_lan),
 ];
 
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -122,7 +123,7 @@ fn far(lab: &Lab) -> Result<()> {
         lab.add_host(host)?;
     }
     for (host, at, peer, peer_at, net, mtu) in
-        [("mid", "up", "client", "eth1", 20, 1280), ("far", "eth0", "mid", "eth0", 21, 1500)]
+        [("mid", "eth1", "client", "eth1", 20, 1280), ("far", "eth0", "mid", "eth0", 21, 1500)]
     {
         let namespace = lab.namespace(peer);
         lab.on(
@@ -215,6 +216,29 @@ fn narrow_bridge() -> Result<()> {
         let to = vip(ipv6, service::BLUE, 90);
         let told = bed.lab().within("client", move || probe::too_big(to, 1500, TIMEOUT))?;
         told.with_context(|| format!("1,500 bytes to {to}"))?;
+    }
+    Ok(())
+}
+
+/// The LAN takes 1,400 bytes, but the client says that it takes segments of 1,500: the backend's, of which a device
+/// is to finish the checksums, are returned by its port.
+fn narrow_lan() -> Result<()> {
+    let bed = Bed::with(&config(), &[], |lab| {
+        wire(lab)?;
+        for host in ["node", "client"] {
+            lab.on(host, "link set eth0 mtu 1400")?;
+        }
+        lab.on("client", "route change default via 192.168.1.11 advmss 1460")?;
+        lab.on("client", "-6 route change default via fd00:1::11 advmss 1440")
+    })?;
+    bed.lab().within("blue", serve)??;
+    let inside = Capture::start(bed.lab(), "blue", "icmp or icmp6")?;
+    for ipv6 in [false, true] {
+        transfer(&bed, "client", vip(ipv6, service::BLUE, 5201))?;
+    }
+    let inside = inside.end()?;
+    for told in ["mtu 1400", "packet too big"] {
+        ensure!(inside.contains(told), "the backend is not told {told:?}:\n{inside}");
     }
     Ok(())
 }
