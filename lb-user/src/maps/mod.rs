@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use lb_common::{
     abi::{
-        AnswerKey, AnswerRow, BackendRow, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, INTEREST_BITS,
-        RangeKey, ReachRow, SetRow, SlotRow, Traffic, Word,
+        AnswerKey, AnswerRow, BackendRow, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, HomeRow,
+        INTEREST_BITS, RangeKey, ReachRow, SetRow, SlotRow, Traffic, Word,
     },
     family::{Family, V4, V6},
 };
@@ -41,7 +41,7 @@ impl Sizes {
     const FRONTENDS: u32 = 4;
 
     /// Name and rows of each map whose size is not fixed.
-    pub fn entries(&self) -> [(&'static str, u32); 18] {
+    pub fn entries(&self) -> [(&'static str, u32); 19] {
         let backends = self.services.saturating_mul(Self::BACKENDS).min(1 << 24);
         [
             ("SERVICES", self.services),
@@ -50,6 +50,7 @@ impl Sizes {
             ("REACH", backends),
             ("TRAFFIC", self.services),
             ("ANSWERS", self.services),
+            ("HOMES", self.services.saturating_mul(2)),
             ("FRONTENDS4", self.services.saturating_mul(Self::FRONTENDS)),
             ("FRONTENDS6", self.services.saturating_mul(Self::FRONTENDS)),
             ("BACKENDS4", backends),
@@ -67,7 +68,7 @@ impl Sizes {
 }
 
 /// The names of all maps that are pinned.
-pub const PINNED: [&str; 21] = [
+pub const PINNED: [&str; 22] = [
     "INTEREST",
     "SERVICES",
     "SETS",
@@ -76,6 +77,7 @@ pub const PINNED: [&str; 21] = [
     "COUNTERS",
     "TRAFFIC",
     "ANSWERS",
+    "HOMES",
     "FRONTENDS4",
     "BACKENDS4",
     "FLOWS4",
@@ -167,6 +169,8 @@ pub struct Maps {
     pub traffic: PerCpuArray<MapData, Traffic>,
     /// Addresses that bridges answer for.
     pub answers: HashMap<MapData, AnswerKey, AnswerRow>,
+    /// Ports that neighbours are at home at.
+    pub homes: HashMap<MapData, AnswerKey, HomeRow>,
     /// IPv4's.
     pub v4: Side<V4>,
     /// IPv6's.
@@ -185,6 +189,7 @@ impl Maps {
             counters: per_cpu(dir, "COUNTERS")?,
             traffic: per_cpu(dir, "TRAFFIC")?,
             answers: hash(dir, "ANSWERS")?,
+            homes: hash(dir, "HOMES")?,
             v4: side(dir, ["FRONTENDS4", "BACKENDS4", "FLOWS4", "RANGES4"])?,
             v6: side(dir, ["FRONTENDS6", "BACKENDS6", "FLOWS6", "RANGES6"])?,
         };

@@ -57,6 +57,7 @@ impl Maps {
         self.hash(&format!("FLOWS{}", F::MAPS), &state.flows)?;
         self.hash(&format!("AFFINITY{}", F::MAPS), &state.affinity)?;
         self.hash("ANSWERS", &state.answers)?;
+        self.hash("HOMES", &state.homes)?;
         self.ranges(state)
     }
 

@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, BackendWord, Cidr, FlowRow, FrontendKey, FrontendKind,
-        FrontendRow, Mac, ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings, SlotRow, Word,
+        FrontendRow, HomeRow, Mac, ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings, SlotRow, Word,
         set_flags,
     },
     family::{Address as _, V4, V6},
@@ -136,6 +136,10 @@ impl<F: Family> Common for Node<F> {
     }
 
     fn answer(&self, _key: &AnswerKey) -> Option<Mac> {
+        None
+    }
+
+    fn home(&self, _key: &AnswerKey) -> Option<HomeRow> {
         None
     }
 
