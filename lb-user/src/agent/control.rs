@@ -249,6 +249,7 @@ impl Control {
         let failed = self.failed.iter().map(|(name, why)| format!("service {name}: {why}"));
         self.view.problems =
             self.problems.iter().cloned().chain(failed).chain(self.answers.problems()).collect();
+        self.view.lifetimes = self.model.lifetimes;
         self.view.services =
             self.model.services.values().flat_map(|service| self.service_views(service)).collect();
         if let Err(error) = self.view.write(&self.pins.view()) {

@@ -33,18 +33,18 @@ pub struct Flow {
     pub idle: u64,
 }
 
-/// Every flow whose lifetime is not over.
-pub fn flows(maps: &Maps) -> Result<Vec<Flow>> {
+/// Every flow whose lifetime, of these in seconds, is not over.
+pub fn flows(maps: &Maps, lifetimes: &Lifetimes) -> Result<Vec<Flow>> {
     let mut all = Vec::new();
-    add(&mut all, &maps.v4)?;
-    add(&mut all, &maps.v6)?;
+    add(&mut all, &maps.v4, lifetimes)?;
+    add(&mut all, &maps.v6, lifetimes)?;
     all.sort_by(|a, b| (&a.frontend, &a.client).cmp(&(&b.frontend, &b.client)));
     Ok(all)
 }
 
-fn add<F: Addresses>(all: &mut Vec<Flow>, side: &Side<F>) -> Result<()> {
+fn add<F: Addresses>(all: &mut Vec<Flow>, side: &Side<F>, lifetimes: &Lifetimes) -> Result<()> {
     let hz = hz();
-    let (now, lifetimes) = (now_ticks(hz), Lifetimes::default_ticks(hz, tick_shift(hz)));
+    let (now, lifetimes) = (now_ticks(hz), lifetimes.in_ticks(hz, tick_shift(hz)));
     for entry in side.flows.iter() {
         let (key, row): (FlowKey<F>, FlowRow<F>) = match entry {
             Ok(entry) => entry,
