@@ -1,6 +1,7 @@
 //! The pinned maps of one instance, typed.
 
 mod cookies;
+mod count;
 mod mapped;
 mod pins;
 mod ranges;
@@ -8,7 +9,7 @@ mod sockets;
 
 use std::path::{Path, PathBuf};
 
-use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, MapInfo, PerCpuArray};
 use lb_common::{
     abi::{
         AnswerKey, AnswerRow, BackendRow, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, HomeRow,
@@ -19,6 +20,7 @@ use lb_common::{
 
 use crate::system::io_kind;
 pub use cookies::Cookies;
+pub use count::count;
 pub use mapped::Mapped;
 pub use pins::Pins;
 pub use sockets::Sockets;
@@ -123,6 +125,14 @@ pub enum OpenError {
         /// What was said.
         source: MapError,
     },
+    /// Counting its rows failed.
+    #[error("counting the rows of the map {path}: {source}")]
+    Count {
+        /// The map.
+        path: PathBuf,
+        /// What was said.
+        source: std::io::Error,
+    },
     /// Mapping an array failed.
     #[error("mapping {path} into memory: {source}")]
     Mmap {
@@ -143,8 +153,6 @@ pub struct Side<F: Family> {
     pub flows: HashMap<MapData, FlowKey<F>, FlowRow<F>>,
     /// Rows of the frontends' table.
     pub max_frontends: u32,
-    /// Rows of the flow table.
-    pub max_flows: u32,
     /// Source ranges.
     pub ranges: LpmTrie<MapData, RangeKey<F>, u32>,
     /// Rows of their trie.
@@ -202,7 +210,7 @@ impl Maps {
     }
 }
 
-fn data(dir: &Path, name: &str, row: usize) -> Result<(MapData, u32), OpenError> {
+fn open(dir: &Path, name: &str) -> Result<(MapData, MapInfo), OpenError> {
     let path = dir.join(name);
     let error = |source: MapError| match io_kind(&source) {
         Some(std::io::ErrorKind::NotFound) => OpenError::Missing(dir.to_owned()),
@@ -210,8 +218,14 @@ fn data(dir: &Path, name: &str, row: usize) -> Result<(MapData, u32), OpenError>
         _ => OpenError::Map { path: path.clone(), source },
     };
     let data = MapData::from_pin(&path).map_err(error)?;
-    let info = data.info().map_err(|source| OpenError::Map { path: path.clone(), source })?;
+    let info = data.info().map_err(|source| OpenError::Map { path, source })?;
+    Ok((data, info))
+}
+
+fn data(dir: &Path, name: &str, row: usize) -> Result<(MapData, u32), OpenError> {
+    let (data, info) = open(dir, name)?;
     if info.value_size() != row as u32 {
+        let path = dir.join(name);
         return Err(OpenError::OtherVersion { path, found: info.value_size(), expected: row as u32 });
     }
     Ok((data, info.max_entries()))
@@ -236,7 +250,7 @@ fn hash<K: aya::Pod, V: aya::Pod>(dir: &Path, name: &str) -> Result<HashMap<MapD
 fn side<F: Family>(dir: &Path, names: [&str; 4]) -> Result<Side<F>, OpenError> {
     let [frontends, backends, flows, ranges] = names;
     let (frontend_data, max_frontends) = data(dir, frontends, size_of::<FrontendRow>())?;
-    let (flow_data, max_flows) = data(dir, flows, size_of::<FlowRow<F>>())?;
+    let (flow_data, _) = data(dir, flows, size_of::<FlowRow<F>>())?;
     let (range_data, max_ranges) = data(dir, ranges, size_of::<u32>())?;
     let error = |name: &str| {
         let path = dir.join(name);
@@ -247,7 +261,6 @@ fn side<F: Family>(dir: &Path, names: [&str; 4]) -> Result<Side<F>, OpenError> {
         backends: mapped(dir, backends)?,
         flows: HashMap::try_from(Map::LruHashMap(flow_data)).map_err(error(flows))?,
         max_frontends,
-        max_flows,
         ranges: LpmTrie::try_from(Map::LpmTrie(range_data)).map_err(error(ranges))?,
         max_ranges,
     })

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, Result};
 use lb_common::{
     abi::{FlowKey, FlowRow, FlowState, Lifetimes},
-    family::{V4, V6},
     wire::Protocol,
 };
 use serde::Serialize;
@@ -75,15 +74,4 @@ fn add<F: Addresses>(all: &mut Vec<Flow>, side: &Side<F>, lifetimes: &Lifetimes)
         });
     }
     Ok(())
-}
-
-/// Used and all rows of the flow tables.
-pub fn pressure(maps: &Maps) -> [(&'static str, u32, u32); 2] {
-    fn used<F: Addresses>(side: &Side<F>) -> u32 {
-        side.flows.keys().filter(Result::is_ok).count() as u32
-    }
-    [
-        ("flows, IPv4", used::<V4>(&maps.v4), maps.v4.max_flows),
-        ("flows, IPv6", used::<V6>(&maps.v6), maps.v6.max_flows),
-    ]
 }
