@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::{
     Test,
-    bed::{Bed, NAME, service},
+    bed::{Bed, NAME, only, service},
 };
 
 pub const ALL: &[Test] = &[("homes of neighbours", homes), ("another MTU", another_mtu)];
@@ -53,7 +53,7 @@ fn homes() -> Result<()> {
     bed.lab().on("node", "neigh del 10.244.1.2 dev v-net-0")?;
     wait_home(&bed, RED[0], None)?;
     ensure!(home(RED[1])? == Some(red), "the other family's is there still");
-    bed.lab().command("red", "ping")?.args(["-c1", "-W2", "10.244.1.1"]).output()?;
+    only(&bed.pages("red", "10.244.1.1:6443".parse()?, 1)?, &["node"])?;
     wait_home(&bed, RED[0], Some(red))?;
 
     // What changes while no agent runs is put right by the next one.
