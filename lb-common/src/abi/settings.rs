@@ -33,13 +33,16 @@ pub struct Settings {
     pub cidrs6: Cidrs<V6>,
     /// Cookie of the host's network namespace, low half first: whose sockets are translated.
     pub netns_cookie: [u32; 2],
-    /// The node's address: who a socket of the host is to source ranges and affinity, before it has an
-    /// address of its own.
+    /// The node's address, zero where it has none: who a socket of the host is to source ranges and
+    /// affinity before it has an address of its own, and who reports errors as a router.
     pub host4: Addr4,
     /// And of IPv6.
     pub host6: Addr6,
     /// 1: sockets of the network namespaces in `COOKIES` are translated, too.
     pub pod_sockets: u32,
+    /// The smallest MTU, in bytes of network header and payload, of the devices that packets may leave by;
+    /// 0 where all of them have the same: then nothing that came in is too big.
+    pub mtu_floor: u32,
 }
 
 /// How many ranges of service addresses of one family the programs know.

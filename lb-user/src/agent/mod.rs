@@ -2,6 +2,8 @@
 
 mod answers;
 mod control;
+mod facts;
+mod homes;
 mod kept;
 mod listening;
 pub(crate) mod node;
@@ -11,6 +13,7 @@ mod ports;
 pub(crate) mod programs;
 mod resolver;
 mod sockets;
+mod table;
 mod uninstall;
 mod ways;
 
@@ -36,6 +39,7 @@ use crate::{
     system::{has_tcx, missing_capabilities},
 };
 use control::{Control, Served};
+use facts::Facts;
 use kept::Kept;
 pub use options::{Options, SocketLb};
 use ports::Ports;
@@ -106,11 +110,11 @@ pub async fn run(options: Options) -> Result<()> {
 
     let mut resolver = Resolver::default();
 
-    let host = node::primary(&loaded.model, &ports.view(watcher.world()));
     load(&mut control, &ports, &watcher, loaded);
-    ports.set_cidrs(&control.model.service_cidrs);
+    let facts = Facts::of(&control.model, &ports.view(watcher.world()));
+    ports.set(facts);
     let cookie = netns_cookie().context("asking for the network namespace's cookie")?;
-    ports.programs().serve_sockets(cookie, host, options.socket_lb == SocketLb::All);
+    ports.programs().serve_sockets(cookie, options.socket_lb == SocketLb::All);
     let mut sockets = Sockets::open(&pins)?;
     control.view.socket_lb = sockets.attach(options.socket_lb, ports.programs())?;
     sockets.follow(&ports.view(watcher.world()));
@@ -132,7 +136,7 @@ pub async fn run(options: Options) -> Result<()> {
             change = watcher.changed() => {
                 change.context("following netlink")?;
                 control.follow(&ports.view(watcher.world()));
-                update_ports(&mut ports, &watcher, &mut control);
+                update_ports(&mut ports, &mut sockets, options.socket_lb, &watcher, &mut control);
                 sockets.follow(&ports.view(watcher.world()));
                 unresolved = control.unresolved(&ports.view(watcher.world()));
                 resolve(&unresolved, &watcher, &mut resolver).await;
@@ -157,13 +161,7 @@ pub async fn run(options: Options) -> Result<()> {
                 Ok(loaded) => {
                     let read = start.elapsed();
                     let served = load(&mut control, &ports, &watcher, loaded);
-                    if ports.set_cidrs(&control.model.service_cidrs) {
-                        match sockets.attach(options.socket_lb, ports.programs()) {
-                            Ok(mode) => control.view.socket_lb = mode,
-                            Err(error) => error!("{error:#}"),
-                        }
-                    }
-                    update_ports(&mut ports, &watcher, &mut control);
+                    update_ports(&mut ports, &mut sockets, options.socket_lb, &watcher, &mut control);
                     if let Some(Served { compared, published }) = served {
                         info!(
                             "config taken over: {} services; read in {read:.1?}, compared in {compared:.1?}, \
@@ -192,13 +190,26 @@ pub async fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
-/// Keeps every device's programs as they should be.
-fn update_ports(ports: &mut Ports, watcher: &Watcher, control: &mut Control) {
-    let before = control.view.ports.clone();
+/// Keeps every device's programs, and those of sockets, as they should be.
+fn update_ports(
+    ports: &mut Ports,
+    sockets: &mut Sockets,
+    socket_lb: SocketLb,
+    watcher: &Watcher,
+    control: &mut Control,
+) {
+    let before = (control.view.ports.clone(), control.view.socket_lb.clone());
+    let facts = Facts::of(&control.model, &ports.view(watcher.world()));
+    if ports.set(facts) {
+        match sockets.attach(socket_lb, ports.programs()) {
+            Ok(mode) => control.view.socket_lb = mode,
+            Err(error) => error!("{error:#}"),
+        }
+    }
     if let Err(error) = ports.update(watcher.world(), &mut control.view) {
         error!("{error:#}");
     }
-    if control.view.ports != before {
+    if before != (control.view.ports.clone(), control.view.socket_lb.clone()) {
         control.view_changed();
     }
 }

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result};
-use ipnet::IpNet;
 use lb_common::{abi::ReachKind, path::Hook};
 use tracing::info;
 
 use super::{
     Options,
+    facts::Facts,
     options::Forward,
     programs::{Programs, Variant},
     ways::{self, role_name},
@@ -30,6 +30,7 @@ pub struct Ports {
     options: Options,
     attacher: Attacher,
     programs: Programs,
+    facts: Facts,
     attached: HashMap<u32, Wanted>,
 }
 
@@ -51,7 +52,8 @@ impl Ports {
         bridges: Vec<u32>,
         uplinks: Vec<u32>,
     ) -> Ports {
-        Ports { bridges, uplinks, options, attacher, programs, attached: HashMap::new() }
+        let facts = Facts::default();
+        Ports { bridges, uplinks, options, attacher, programs, facts, attached: HashMap::new() }
     }
 
     /// The world through our options.
@@ -76,15 +78,20 @@ impl Ports {
         view.attach = if self.attacher.uses_tcx() { "tcx" } else { "clsact" }.to_owned();
     }
 
-    /// The ranges of service addresses, for what is attached from now on: everything with the next
-    /// [`Self::update`], where they have changed; whether they have.
-    pub fn set_cidrs(&mut self, ranges: &[IpNet]) -> bool {
-        let changed = self.programs.set_cidrs(ranges);
-        if changed && !self.attached.is_empty() {
-            info!("serviceCIDRs have changed: programs are loaded anew");
+    /// What every program knows, for what is attached from now on: everything with the next
+    /// [`Self::update`], where it has changed; whether it has.
+    pub fn set(&mut self, facts: Facts) -> bool {
+        if facts == self.facts {
+            return false;
+        }
+        if !self.attached.is_empty() {
+            let changes = facts.changes(&self.facts).join(", ");
+            info!("programs are loaded anew, as this has changed: {changes}");
             self.attached.clear();
         }
-        changed
+        self.programs.set(&facts);
+        self.facts = facts;
+        true
     }
 
     /// Attaches and detaches until every device has what it should have.

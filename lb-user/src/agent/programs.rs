@@ -1,11 +1,7 @@
 //! Loading the kernel programs: one object per bridge and way back to its clients, all on one set of
 //! pinned maps.
 
-use std::{
-    collections::HashMap,
-    io,
-    net::{Ipv4Addr, Ipv6Addr},
-};
+use std::{collections::HashMap, io};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
@@ -22,6 +18,7 @@ use lb_common::{
 
 use tokio::io::{Interest, unix::AsyncFd};
 
+use super::facts::Facts;
 use crate::{
     maps::{PINNED, Pins, Sizes},
     observe::clock,
@@ -74,13 +71,14 @@ impl Programs {
             has_csum_ipv6: (kernel >= (6, 16)) as u32,
             peer_scrubs: (kernel >= (6, 15)) as u32,
             outside: 0,
-            lifetimes: Lifetimes::default_ticks(hz, tick_shift),
+            lifetimes: Lifetimes::default().in_ticks(hz, tick_shift),
             cidrs4: [Cidr::NONE; MAX_CIDRS],
             cidrs6: [Cidr::NONE; MAX_CIDRS],
             netns_cookie: [0; 2],
             host4: Addr4::ZERO,
             host6: Addr6::ZERO,
             pod_sockets: 0,
+            mtu_floor: 0,
         };
         Programs {
             pins: pins.clone(),
@@ -96,16 +94,14 @@ impl Programs {
         self.object(Variant { zone: 0, bridge: 0, way_back: ReachKind::Uplink, outside: true }).map(drop)
     }
 
-    /// The ranges of service addresses that programs loaded from now on know; whether they are others than
-    /// before. Ranges past [`MAX_CIDRS`] of a family are not known: the sources refuse them.
-    pub fn set_cidrs(&mut self, ranges: &[IpNet]) -> bool {
-        let before = self.base;
-        (self.base.cidrs4, self.base.cidrs6) = cidrs(ranges);
-        let changed = self.base != before;
-        if changed {
-            self.loaded.clear();
-        }
-        changed
+    /// What programs know: all are loaded anew when they are next asked for.
+    pub fn set(&mut self, facts: &Facts) {
+        (self.base.cidrs4, self.base.cidrs6) = cidrs(&facts.service_cidrs);
+        self.base.host4 = facts.host.0.map_or(Addr4::ZERO, Addr4::from);
+        self.base.host6 = facts.host.1.map_or(Addr6::ZERO, Addr6::from);
+        self.base.mtu_floor = facts.mtu_floor;
+        self.base.lifetimes = facts.lifetimes.in_ticks(clock::hz(), self.base.tick_shift);
+        self.loaded.clear();
     }
 
     /// The program of a hook in a variant, loaded when it is first asked for.
@@ -121,19 +117,11 @@ impl Programs {
         Ok(program)
     }
 
-    /// Says whose sockets are served, by their network namespace's cookie, and the addresses by which the
-    /// node is known; with `pods`, also those of the namespaces in `COOKIES`. Before the first program of
-    /// sockets is asked for.
-    pub fn serve_sockets(
-        &mut self,
-        netns_cookie: u64,
-        host: (Option<Ipv4Addr>, Option<Ipv6Addr>),
-        pods: bool,
-    ) {
+    /// Says whose sockets are served, by their network namespace's cookie; with `pods`, also those of the
+    /// namespaces in `COOKIES`. Before the first program of sockets is asked for.
+    pub fn serve_sockets(&mut self, netns_cookie: u64, pods: bool) {
         self.base.pod_sockets = pods as u32;
         self.base.netns_cookie = [netns_cookie as u32, (netns_cookie >> 32) as u32];
-        self.base.host4 = host.0.map_or(Addr4::ZERO, Addr4::from);
-        self.base.host6 = host.1.map_or(Addr6::ZERO, Addr6::from);
     }
 
     /// A program of sockets by name, loaded when it is first asked for.
@@ -198,7 +186,7 @@ impl Programs {
     }
 }
 
-/// Ranges as programs have them.
+/// Ranges as programs have them. Those past [`MAX_CIDRS`] of a family are not known: the sources refuse them.
 pub fn cidrs(ranges: &[IpNet]) -> (Cidrs<V4>, Cidrs<V6>) {
     let (mut v4, mut v6) = ([Cidr::NONE; MAX_CIDRS], [Cidr::NONE; MAX_CIDRS]);
     let (mut next4, mut next6) = (v4.iter_mut(), v6.iter_mut());

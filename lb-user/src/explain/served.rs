@@ -166,6 +166,7 @@ impl Served {
             host4: V4::addr(self.host_address(from)).unwrap_or_default(),
             host6: V6::addr(self.host_address(from)).unwrap_or_default(),
             pod_sockets: 0,
+            mtu_floor: 0,
         }
     }
 }

@@ -57,6 +57,7 @@ fn link(message: &LinkMessage) -> Link {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name.clone(),
             LinkAttribute::Address(address) => link.mac = address.as_slice().try_into().unwrap_or_default(),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Controller(master) => link.master = Some(*master),
             LinkAttribute::Qdisc(qdisc) => link.qdisc = qdisc.clone(),
             LinkAttribute::LinkNetNsId(id) => other_netns = Some(*id),
