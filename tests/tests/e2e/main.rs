@@ -4,6 +4,7 @@ mod answers;
 mod bed;
 mod forward;
 mod neighbours;
+mod nodes;
 mod ports;
 mod reload;
 mod restart;
@@ -26,6 +27,7 @@ fn main() {
         answers::ALL,
         forward::ALL,
         neighbours::ALL,
+        nodes::ALL,
         ports::ALL,
         reload::ALL,
         restart::ALL,
