@@ -70,14 +70,14 @@ impl Cluster {
 
     /// Pages answered by exactly these.
     fn pages(&self, from: &str, to: &str, by: &[&str]) -> Result<()> {
-        only(&pages(&self.up.0, from, to.parse()?, ENOUGH)?, by)
-            .with_context(|| format!("{from} to {to}, TCP"))
+        let answers = pages(&self.up.0, from, to.parse()?, ENOUGH);
+        answers.and_then(|answers| only(&answers, by)).with_context(|| format!("pages from {from} to {to}"))
     }
 
     /// Echoes answered by exactly these.
     fn echoes(&self, from: &str, to: &str, by: &[&str]) -> Result<()> {
-        only(&echoes(&self.up.0, from, to.parse()?, ENOUGH)?, by)
-            .with_context(|| format!("{from} to {to}, UDP"))
+        let answers = echoes(&self.up.0, from, to.parse()?, ENOUGH);
+        answers.and_then(|answers| only(&answers, by)).with_context(|| format!("echoes from {from} to {to}"))
     }
 }
 
