@@ -5,6 +5,7 @@ mod bed;
 mod forward;
 mod homes;
 mod neighbours;
+mod nodes;
 mod ports;
 mod reload;
 mod restart;
@@ -28,6 +29,7 @@ fn main() {
         forward::ALL,
         homes::ALL,
         neighbours::ALL,
+        nodes::ALL,
         ports::ALL,
         reload::ALL,
         restart::ALL,
