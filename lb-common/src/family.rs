@@ -5,7 +5,7 @@ use core::{fmt::Debug, hash::Hash};
 use bytemuck::Pod;
 
 use crate::{
-    abi::{Cidrs, Settings},
+    abi::{AnswerKey, Cidrs, Settings},
     wire::{Ipv4, Ipv6, NetworkHeader, ethernet},
 };
 
@@ -21,6 +21,8 @@ pub trait Family: Copy + Clone + Debug + Default + PartialEq + Eq + Hash + 'stat
     fn cidrs(settings: &Settings) -> &Cidrs<Self>;
     /// The node's address of this family.
     fn host(settings: &Settings) -> Self::Addr;
+    /// The key of an address in a zone, in maps that hold both families.
+    fn answer_key(addr: Self::Addr, zone: u32) -> AnswerKey;
 }
 
 /// An address of one family, in network byte order, compared and hashed in whole words.
@@ -61,6 +63,11 @@ impl Family for V4 {
     fn host(settings: &Settings) -> Addr4 {
         settings.host4
     }
+
+    #[inline(always)]
+    fn answer_key(addr: Addr4, zone: u32) -> AnswerKey {
+        AnswerKey::v4(addr, zone)
+    }
 }
 
 impl Family for V6 {
@@ -76,6 +83,11 @@ impl Family for V6 {
     #[inline(always)]
     fn host(settings: &Settings) -> Addr6 {
         settings.host6
+    }
+
+    #[inline(always)]
+    fn answer_key(addr: Addr6, zone: u32) -> AnswerKey {
+        AnswerKey::v6(addr, zone)
     }
 }
 

@@ -10,8 +10,8 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, AnswerRow, BackendRow, Cidr, Counter, FlowKey, FlowRow,
-        FrontendKey, FrontendRow, INTEREST_BITS, Lifetimes, MAX_CIDRS, RangeKey, ReachRow, ServiceRow,
-        SetRow, Settings, SlotRow, SocketKey, SocketRow, Traffic, UnprovenRow,
+        FrontendKey, FrontendRow, HomeRow, INTEREST_BITS, Lifetimes, MAX_CIDRS, RangeKey, ReachRow,
+        ServiceRow, SetRow, Settings, SlotRow, SocketKey, SocketRow, Traffic, UnprovenRow,
     },
     family::{Addr4, Addr6, Address as _, Family, V4, V6},
     path::Note,
@@ -72,6 +72,8 @@ pub static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray
 pub static TRAFFIC: PerCpuArray<Traffic, 1024> = PerCpuArray::new();
 #[btf_map]
 pub static ANSWERS: HashMap<AnswerKey, AnswerRow, 1024, SPARSE> = HashMap::new();
+#[btf_map]
+pub static HOMES: HashMap<AnswerKey, HomeRow, 1024, SPARSE> = HashMap::new();
 
 #[btf_map]
 pub static FRONTENDS4: HashMap<FrontendKey<V4>, FrontendRow, 1024> = HashMap::new();

@@ -10,14 +10,15 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
-        FrontendRow, INTEREST_BITS, Mac, RangeKey, ReachKind, ReachRow, ServiceRow, SetRow, Settings,
-        SlotRow, SocketKey, SocketRow, Word,
+        FrontendRow, HomeRow, INTEREST_BITS, Mac, RangeKey, ReachKind, ReachRow, ServiceRow, SetRow,
+        Settings, SlotRow, SocketKey, SocketRow, Word,
     },
     path::{Common, Insert, InsertError, Note, Parsed, Sockets, Table, Tables},
 };
 
 use crate::maps::{
-    ANSWERS, COUNTERS, FamilyMaps, INTEREST, REACH, SERVICES, SETS, SETTINGS, SLOTS, SocketMaps, TRAFFIC,
+    ANSWERS, COUNTERS, FamilyMaps, HOMES, INTEREST, REACH, SERVICES, SETS, SETTINGS, SLOTS, SocketMaps,
+    TRAFFIC,
 };
 
 /// All of them.
@@ -75,6 +76,12 @@ impl Common for Maps {
         // SAFETY: copied at once; a row that is recycled meanwhile holds another bridge's MAC at worst, and
         // who got a wrong answer asks again.
         unsafe { ANSWERS.get(key) }.map(|row| row.mac)
+    }
+
+    #[inline(always)]
+    fn home(&self, key: &AnswerKey) -> Option<HomeRow> {
+        // SAFETY: copied at once; what a row that is recycled meanwhile costs is said at `HomeRow`.
+        unsafe { HOMES.get(key) }.copied()
     }
 
     #[inline(always)]

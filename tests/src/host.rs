@@ -9,7 +9,7 @@ use bytemuck::Pod;
 use lb_common::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
-        FrontendRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow, Traffic, UnprovenRow,
+        FrontendRow, HomeRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow, Traffic, UnprovenRow,
     },
     path::{self, Common, Hook, Insert, InsertError, Note, Packet, Parsed, SumKind, Table, Tables, Verdict},
     wire::{Ethernet, Protocol, checksum::fold16, ethernet},
@@ -232,6 +232,10 @@ impl<F: Net> Common for Host<'_, F> {
 
     fn answer(&self, key: &AnswerKey) -> Option<Mac> {
         self.state.answers.get(key).map(|row| row.mac)
+    }
+
+    fn home(&self, key: &AnswerKey) -> Option<HomeRow> {
+        self.state.homes.get(key).copied()
     }
 
     fn count(&self, counter: Counter) {

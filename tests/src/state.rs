@@ -8,8 +8,8 @@ use std::{
 use lb_common::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, AnswerRow, BackendRow, BackendState, BackendWord, Cidr, FlowKey,
-        FlowRow, FrontendKey, FrontendKind, FrontendRow, INTEREST_BITS, Lifetimes, MAX_CIDRS, Mac, RangeKey,
-        ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings, SlotRow, UnprovenRow,
+        FlowRow, FrontendKey, FrontendKind, FrontendRow, HomeRow, INTEREST_BITS, Lifetimes, MAX_CIDRS, Mac,
+        RangeKey, ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings, SlotRow, UnprovenRow,
     },
     path::{Hook, interest_hash},
     wire::Protocol,
@@ -54,6 +54,8 @@ pub struct State<F: Net> {
     pub affinity: Affinity<F>,
     /// Addresses that bridges answer for.
     pub answers: HashMap<AnswerKey, AnswerRow>,
+    /// Where neighbours' addresses are at home.
+    pub homes: HashMap<AnswerKey, HomeRow>,
     /// Source ranges, with their prefix lengths without the set's bits.
     pub ranges: HashSet<(u32, RangeKey<F>)>,
 }
@@ -72,6 +74,7 @@ impl<F: Net> Default for State<F> {
             unproven: HashMap::new(),
             affinity: HashMap::new(),
             answers: HashMap::new(),
+            homes: HashMap::new(),
             ranges: HashSet::new(),
         }
     }
@@ -282,12 +285,14 @@ impl<F: Net> State<F> {
 
     /// With an address that a bridge answers for.
     pub fn answer(mut self, at: &str, bridge: Bridge) -> Self {
-        let zone = bridge.zone as u32;
-        let key = match F::ip(*socket(at).ip()) {
-            IpAddr::V4(address) => AnswerKey::v4(address.into(), zone),
-            IpAddr::V6(address) => AnswerKey::v6(address.into(), zone),
-        };
-        self.answers.insert(key, AnswerRow::new(mac_of(bridge.at)));
+        self.answers.insert(address_key::<F>(at, bridge), AnswerRow::new(mac_of(bridge.at)));
+        self
+    }
+
+    /// With a pod that is known to be at home at its port.
+    pub fn home(mut self, pod: Port) -> Self {
+        let row = HomeRow { ifindex: pod.ifindex, mac: mac_of(pod.at), reserved: 0 };
+        self.homes.insert(address_key::<F>(pod.at, pod.bridge), row);
         self
     }
 
@@ -302,6 +307,14 @@ impl<F: Net> State<F> {
         for row in self.affinity.values_mut() {
             row.seen = row.seen.wrapping_sub(ticks);
         }
+    }
+}
+
+fn address_key<F: Net>(at: &str, bridge: Bridge) -> AnswerKey {
+    let zone = bridge.zone as u32;
+    match F::ip(*socket(at).ip()) {
+        IpAddr::V4(address) => AnswerKey::v4(address.into(), zone),
+        IpAddr::V6(address) => AnswerKey::v6(address.into(), zone),
     }
 }
 

@@ -233,17 +233,24 @@ impl Lifetimes {
         sctp: 600,
     };
 
-    /// The defaults in ticks, see [`ticks`].
-    pub fn default_ticks(hz: u32, shift: u32) -> Lifetimes {
+    /// Those that are in seconds in ticks, see [`ticks`].
+    pub fn in_ticks(&self, hz: u32, shift: u32) -> Lifetimes {
         let ticks = |seconds| ticks(seconds, hz, shift);
         Lifetimes {
-            tcp_established: ticks(Self::SECONDS.tcp_established),
-            tcp_closing: ticks(Self::SECONDS.tcp_closing),
-            tcp_unanswered: ticks(Self::SECONDS.tcp_unanswered),
-            udp_answered: ticks(Self::SECONDS.udp_answered),
-            udp_unanswered: ticks(Self::SECONDS.udp_unanswered),
-            sctp: ticks(Self::SECONDS.sctp),
+            tcp_established: ticks(self.tcp_established),
+            tcp_closing: ticks(self.tcp_closing),
+            tcp_unanswered: ticks(self.tcp_unanswered),
+            udp_answered: ticks(self.udp_answered),
+            udp_unanswered: ticks(self.udp_unanswered),
+            sctp: ticks(self.sctp),
         }
+    }
+}
+
+impl Default for Lifetimes {
+    /// In seconds.
+    fn default() -> Self {
+        Self::SECONDS
     }
 }
 

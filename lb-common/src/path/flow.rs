@@ -60,6 +60,20 @@ pub fn is_elsewhere<F: Family, P: Packet>(packet: &P, hook: Hook, row: &FlowRow<
     hook == Hook::PortIngress && row.ifindex != packet.ifindex()
 }
 
+/// Whether a packet is sent in the name of an address that is at home at another port.
+#[inline(always)]
+pub fn is_forged<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &T,
+    hook: Hook,
+    source: F::Addr,
+) -> bool {
+    hook == Hook::PortIngress
+        && tables
+            .home(&F::answer_key(source, tables.settings().zone))
+            .is_some_and(|home| home.ifindex != packet.ifindex())
+}
+
 /// Notes a client's packet of a known flow.
 #[inline(always)]
 pub fn request<F: Family, P: Packet, T: Tables<F>>(

@@ -2,7 +2,7 @@
 //! its name; an error about a packet of a flow is translated by [`super::error`]; all others are left alone.
 
 use super::{
-    Hook, Packet, Parsed, Tables, Verdict, Way,
+    Hook, Packet, Parsed, Table, Tables, Verdict, Way,
     answer::{Answer, NETWORK},
     conclude,
     error::About,
@@ -34,7 +34,8 @@ fn sort<F: Family, P: Packet, T: Tables<F>>(
     }
     let kind: [u8; 2] = bytemuck::cast(frame.ports.source);
     if F::Header::is_error(kind[0]) {
-        tables.note(&about(packet, &frame, tables.settings().zone as u16)?, false);
+        let parsed = about(packet, &frame, tables.settings().zone as u16)?;
+        tables.note(&parsed, tables.flow(Table::Proven, &parsed.key).is_some());
         return Ok(Verdict::Error);
     }
     if kind == [F::Header::ECHO_REQUEST, 0] && !hook.is_egress() {
@@ -68,8 +69,7 @@ fn about<F: Family, P: Packet>(packet: &mut P, frame: &Frame<F>, zone: u16) -> R
         zone,
         protocol: quote.ip.protocol() as u16,
     };
-    // As of a segment in the midst of a connection. Not zero: what is noted is then set without memset.
-    Ok(Parsed::of(key, &frame.ethernet, TcpFlags(TcpFlags::ACK)))
+    Ok(Parsed::of(key, &frame.ethernet, TcpFlags::default()))
 }
 
 /// Answers an echo request by turning it round.

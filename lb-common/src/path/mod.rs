@@ -253,18 +253,18 @@ fn look<F: Family, P: Packet, T: Tables<F>>(
     let key = &parsed.key;
     match open::resume(packet, tables, hook, note)? {
         Resumed::Guided => Ok(Verdict::Finish),
-        Resumed::Misguided => {
-            note.misguided.set(true);
+        known if known == Resumed::Misguided || tables.interesting(interest_hash(key.dst, 0)) => {
+            if flow::is_forged(packet, tables, hook, key.src) {
+                return Err(Counter::Forged);
+            }
+            note.misguided.set(known == Resumed::Misguided);
             Ok(Verdict::Open)
         }
-        Resumed::Unknown if tables.interesting(interest_hash(key.dst, 0)) => Ok(Verdict::Open),
-        Resumed::Unknown
-            if hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port)) =>
-        {
+        _ if hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port)) => {
             let begins = parsed.protocol() != Protocol::Tcp || parsed.flags.opens();
             if begins { Ok(Verdict::Direct) } else { Err(Counter::Direct) }
         }
-        Resumed::Unknown => {
+        _ => {
             let unowned = !hook.is_egress() && select::is_unowned::<F, T>(tables, key.dst);
             Err(if unowned { Counter::Unowned } else { Counter::NoFrontend })
         }

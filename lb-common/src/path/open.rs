@@ -41,6 +41,9 @@ pub fn resume<F: Family, P: Packet, T: Tables<F>>(
         return Ok(Resumed::Misguided);
     }
     if flow::is_elsewhere(packet, hook, &known) {
+        if flow::is_forged(packet, tables, hook, parsed.key.src) {
+            return Err(Counter::Forged);
+        }
         move_over(packet, tables, hook, parsed, known)?;
     } else if !known.is_proven() && proves(packet, tables, parsed, &known) {
         promote(packet, tables, hook, parsed, &known);

@@ -8,7 +8,7 @@ use super::{Note, Parsed};
 use crate::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
-        FrontendRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow,
+        FrontendRow, HomeRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow,
     },
     family::{Address, Family, scramble},
     wire::Protocol,
@@ -77,6 +77,8 @@ pub trait Common {
     fn reach(&self, index: u32) -> Option<ReachRow>;
     /// The MAC that a bridge answers with for an address.
     fn answer(&self, key: &AnswerKey) -> Option<Mac>;
+    /// Where an address is at home, if that is known.
+    fn home(&self, key: &AnswerKey) -> Option<HomeRow>;
     /// Counts an outcome.
     fn count(&self, counter: Counter);
     /// Accounts a client's packet to its service.

@@ -6,11 +6,13 @@ use std::{
     net::IpAddr,
 };
 
-use aya::maps::MapError;
 use lb_common::abi::{AnswerKey, AnswerRow};
 use tracing::{error, info, warn};
 
-use super::ways::{self, View};
+use super::{
+    table::Table,
+    ways::{self, View},
+};
 use crate::{
     maps::Maps,
     netlink::{Link, Location},
@@ -18,8 +20,7 @@ use crate::{
 
 /// See the module.
 pub struct Answers {
-    /// What the map holds.
-    written: HashMap<AnswerKey, AnswerRow>,
+    table: Table<AnswerKey, AnswerRow>,
     /// Addresses that somebody else on the bridge has, by bridge: what is said about each.
     taken: BTreeMap<(u32, IpAddr), String>,
     /// The last write failed.
@@ -38,8 +39,7 @@ struct Found {
 impl Answers {
     /// What an agent before us has written.
     pub fn adopt(maps: &Maps) -> Answers {
-        let written = maps.answers.iter().flatten().collect();
-        Answers { written, taken: BTreeMap::new(), failed: false }
+        Answers { table: Table::adopt(&maps.answers), taken: BTreeMap::new(), failed: false }
     }
 
     /// Answers for those of the `addresses` that lie in a bridge's subnet, and for no others. `owner`: whose
@@ -62,9 +62,7 @@ impl Answers {
             });
             self.taken.insert((bridge, address), line);
         }
-        if answered != self.written {
-            self.write(maps, answered);
-        }
+        self.write(maps, &answered);
         self.taken != before
     }
 
@@ -78,38 +76,19 @@ impl Answers {
         self.failed
     }
 
-    fn write(&mut self, maps: &mut Maps, wanted: HashMap<AnswerKey, AnswerRow>) {
-        let unwanted: Vec<AnswerKey> =
-            self.written.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
-        let mut problem = None;
-        for key in unwanted {
-            match maps.answers.remove(&key) {
-                Ok(()) | Err(MapError::KeyNotFound) => {
-                    self.written.remove(&key);
-                }
-                Err(error) => problem = Some(error),
-            }
-        }
-        for (key, row) in wanted {
-            if self.written.get(&key) == Some(&row) {
-                continue;
-            }
-            match maps.answers.insert(key, row, 0) {
-                Ok(()) => {
-                    self.written.insert(key, row);
-                }
-                Err(error) => problem = Some(error),
-            }
-        }
+    fn write(&mut self, maps: &mut Maps, wanted: &HashMap<AnswerKey, AnswerRow>) {
+        let written = self.table.update(&mut maps.answers, wanted);
         // Said once, not with every try.
-        if let (Some(problem), false) = (&problem, self.failed) {
+        if let (Err(problem), false) = (&written, self.failed) {
             error!(
                 "writing which addresses are answered for on the bridges: {problem}; trying again (the map \
                  has as many rows as --max-services)"
             );
         }
-        self.failed = problem.is_some();
-        info!("addresses of services answered for in the bridges' own subnets: {}", self.written.len());
+        self.failed = written.is_err();
+        if written.is_ok_and(|changed| changed) {
+            info!("addresses of services answered for in the bridges' own subnets: {}", self.table.len());
+        }
     }
 }
 
@@ -125,12 +104,8 @@ fn find(addresses: impl Iterator<Item = IpAddr>, view: &View) -> Found {
                     found.taken.insert((bridge.ifindex, address), mac);
                 }
                 Location::BridgeUnknown { .. } => {
-                    let zone = u32::from(ways::zone(bridge.ifindex));
-                    let key = match address {
-                        IpAddr::V4(address) => AnswerKey::v4(address.into(), zone),
-                        IpAddr::V6(address) => AnswerKey::v6(address.into(), zone),
-                    };
-                    found.answered.insert(key, AnswerRow::new(ways::mac(bridge.mac)));
+                    let row = AnswerRow::new(ways::mac(bridge.mac));
+                    found.answered.insert(ways::key(address, bridge.ifindex), row);
                 }
                 // The host answers for its own.
                 Location::Host | Location::Remote => {}

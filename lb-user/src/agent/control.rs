@@ -11,7 +11,7 @@ use std::{
 use anyhow::Result;
 use tracing::{debug, error, info, warn};
 
-use super::{answers::Answers, kept::Kept, listening::Listening, node, sockets::Sockets, ways};
+use super::{answers::Answers, homes::Homes, kept::Kept, listening::Listening, node, sockets::Sockets, ways};
 use crate::{
     apply,
     compile::{Frontend, NodeFacts, Wanted, WantedFrontend, compile},
@@ -49,6 +49,7 @@ pub struct Control {
     maps: Maps,
     mirror: Mirror,
     answers: Answers,
+    homes: Homes,
     kept: Kept,
     pins: Pins,
     tuning: Tuning,
@@ -83,6 +84,7 @@ impl Control {
             view,
             problems: Vec::new(),
             answers: Answers::adopt(&maps),
+            homes: Homes::adopt(&maps),
             maps,
             mirror,
             kept,
@@ -125,6 +127,7 @@ impl Control {
         let moved = self.started && node != self.node;
         if !std::mem::replace(&mut self.started, true) {
             self.remove_unwanted();
+            self.homes.update(&mut self.maps, ways);
         }
         // What goes, goes first: a frontend may move from one service to another.
         for name in &changed {
@@ -158,6 +161,9 @@ impl Control {
         if self.answers.failed() {
             self.answer(ways);
         }
+        if self.homes.failed() {
+            self.homes.update(&mut self.maps, ways);
+        }
         if self.failed.is_empty() {
             return;
         }
@@ -178,8 +184,9 @@ impl Control {
         self.view_changed |= failed != self.failed;
     }
 
-    /// Follows a change of the host: its addresses, the ways to backends.
+    /// Follows a change of the host: its addresses, its neighbours, the ways to backends.
     pub fn follow(&mut self, ways: &ways::View) {
+        self.homes.update(&mut self.maps, ways);
         let node = node::facts(&self.model, ways);
         if node != self.node {
             let changed: Vec<IpAddr> = node.own.iter().chain(&self.node.own).copied().collect();
@@ -242,6 +249,7 @@ impl Control {
         let failed = self.failed.iter().map(|(name, why)| format!("service {name}: {why}"));
         self.view.problems =
             self.problems.iter().cloned().chain(failed).chain(self.answers.problems()).collect();
+        self.view.lifetimes = self.model.lifetimes;
         self.view.services =
             self.model.services.values().flat_map(|service| self.service_views(service)).collect();
         if let Err(error) = self.view.write(&self.pins.view()) {

@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+use lb_common::abi::Lifetimes;
 
 use super::{node, ways::View};
 use crate::{model::Model, netlink::Link};
@@ -17,6 +18,8 @@ pub struct Facts {
     pub host: (Option<Ipv4Addr>, Option<Ipv6Addr>),
     /// See [`mtu_floor`].
     pub mtu_floor: u32,
+    /// Lifetimes of flows, in seconds.
+    pub lifetimes: Lifetimes,
 }
 
 impl Facts {
@@ -26,6 +29,7 @@ impl Facts {
             service_cidrs: model.service_cidrs.clone(),
             host: node::primary(model, view),
             mtu_floor: mtu_floor(view),
+            lifetimes: model.lifetimes,
         }
     }
 
@@ -35,6 +39,7 @@ impl Facts {
             (self.service_cidrs != old.service_cidrs, "serviceCIDRs"),
             (self.host != old.host, "the node's addresses"),
             (self.mtu_floor != old.mtu_floor, "the smallest MTU"),
+            (self.lifetimes != old.lifetimes, "lifetimes"),
         ];
         changes.into_iter().filter(|(differs, _)| *differs).map(|(_, what)| what).collect()
     }

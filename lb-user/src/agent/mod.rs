@@ -3,6 +3,7 @@
 mod answers;
 mod control;
 mod facts;
+mod homes;
 mod kept;
 mod listening;
 pub(crate) mod node;
@@ -12,6 +13,7 @@ mod ports;
 pub(crate) mod programs;
 mod resolver;
 mod sockets;
+mod table;
 mod uninstall;
 mod ways;
 

@@ -105,10 +105,17 @@ impl Ports {
                 info!("port {} ({}): left", old.name, old.role);
             }
         }
-        for (ifindex, device) in &wanted {
-            if self.attached.get(ifindex) == Some(device) {
-                continue;
+        let mut changed: Vec<(&u32, &Wanted)> =
+            wanted.iter().filter(|(ifindex, device)| self.attached.get(ifindex) != Some(*device)).collect();
+        // Requests from outside come last: what they are answered with must find its program.
+        changed.sort_by_key(|(ifindex, device)| (device.variant.outside, **ifindex));
+        // Loading takes long and attaching does not: all is loaded before the first request is translated.
+        for (_, device) in &changed {
+            for hook in device.hooks {
+                self.programs.program(device.variant, *hook)?;
             }
+        }
+        for (ifindex, device) in changed {
             for hook in device.hooks {
                 let program = self.programs.program(device.variant, *hook)?;
                 self.attacher

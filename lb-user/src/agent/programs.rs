@@ -71,7 +71,7 @@ impl Programs {
             has_csum_ipv6: (kernel >= (6, 16)) as u32,
             peer_scrubs: (kernel >= (6, 15)) as u32,
             outside: 0,
-            lifetimes: Lifetimes::default_ticks(hz, tick_shift),
+            lifetimes: Lifetimes::default().in_ticks(hz, tick_shift),
             cidrs4: [Cidr::NONE; MAX_CIDRS],
             cidrs6: [Cidr::NONE; MAX_CIDRS],
             netns_cookie: [0; 2],
@@ -100,6 +100,7 @@ impl Programs {
         self.base.host4 = facts.host.0.map_or(Addr4::ZERO, Addr4::from);
         self.base.host6 = facts.host.1.map_or(Addr6::ZERO, Addr6::from);
         self.base.mtu_floor = facts.mtu_floor;
+        self.base.lifetimes = facts.lifetimes.in_ticks(clock::hz(), self.base.tick_shift);
         self.loaded.clear();
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use lb_common::abi::{Mac, ReachKind, ReachRow, ZONE_OF_CLIENT, ZONE_UPLINK};
+use lb_common::abi::{AnswerKey, Mac, ReachKind, ReachRow, ZONE_OF_CLIENT, ZONE_UPLINK};
 
 use super::options::Forward;
 use crate::{
@@ -14,6 +14,15 @@ use crate::{
 pub fn zone(bridge: u32) -> u16 {
     // 0 is the uplinks' zone, the largest number says "the client's".
     (bridge % (u16::MAX as u32 - 1)) as u16 + 1
+}
+
+/// The key of an address on a bridge, in the maps that hold both families.
+pub fn key(address: IpAddr, bridge: u32) -> AnswerKey {
+    let zone = u32::from(zone(bridge));
+    match address {
+        IpAddr::V4(address) => AnswerKey::v4(address.into(), zone),
+        IpAddr::V6(address) => AnswerKey::v6(address.into(), zone),
+    }
 }
 
 /// The world seen through the options of the agent.

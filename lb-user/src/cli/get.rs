@@ -51,7 +51,7 @@ impl Get {
         match self.kind {
             Kind::Services => self.services(&maps, &view),
             Kind::Backends => self.backends(&maps, &view),
-            Kind::Flows => self.flows(&maps),
+            Kind::Flows => self.flows(&maps, &view),
             Kind::Ports => self.ports(&view),
         }
     }
@@ -114,8 +114,8 @@ impl Get {
         })
     }
 
-    fn flows(&self, maps: &Maps) -> Result<()> {
-        let all = self.keep("flows", flows::flows(maps)?, |flow| &flow.client)?;
+    fn flows(&self, maps: &Maps, view: &View) -> Result<()> {
+        let all = self.keep("flows", flows::flows(maps, &view.lifetimes)?, |flow| &flow.client)?;
         print(self.output, &all, || {
             let rows = all.iter().map(|flow| {
                 [

@@ -26,7 +26,12 @@ fn text(status: &Status) -> String {
         "Instance:  {}\nAgent:     {agent}\nConfig:    {}\nForward:   {}, attached by {}\nSockets:   {}\nHash seed: {}\n",
         status.instance, status.config, status.forward, status.attach, status.socket_lb, status.hash_seed
     );
-    for (title, lines) in [("Problems", &status.problems), ("Passed by", &status.bypassed)] {
+    for (title, lines) in [
+        ("Problems", &status.problems),
+        ("Nearly full", &status.nearly_full),
+        ("Full", &status.evicting),
+        ("Passed by", &status.bypassed),
+    ] {
         if !lines.is_empty() {
             text += &format!("\n{title}:\n");
             text.extend(lines.iter().map(|line| format!("  {line}\n")));

@@ -14,8 +14,8 @@ use ipnet::IpNet;
 use lb_common::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
-        FrontendKind, FrontendRow, INTEREST_BITS, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow,
-        SocketKey, SocketRow, Word, ZONE_UPLINK,
+        FrontendKind, FrontendRow, HomeRow, INTEREST_BITS, Mac, ReachRow, ServiceRow, SetRow, Settings,
+        SlotRow, SocketKey, SocketRow, Word, ZONE_UPLINK,
     },
     family::{Family, V4, V6},
     path::{Common, Insert, InsertError, Note, Parsed, Sockets, Table, Tables, interest_hash},
@@ -260,6 +260,11 @@ impl<F: Family> Common for Tried<'_, F> {
 
     /// Nobody is asked for addresses here.
     fn answer(&self, _: &AnswerKey) -> Option<Mac> {
+        None
+    }
+
+    /// Whoever is asked about calls in their own name.
+    fn home(&self, _: &AnswerKey) -> Option<HomeRow> {
         None
     }
 

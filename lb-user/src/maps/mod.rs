@@ -1,6 +1,7 @@
 //! The pinned maps of one instance, typed.
 
 mod cookies;
+mod count;
 mod mapped;
 mod pins;
 mod ranges;
@@ -8,17 +9,18 @@ mod sockets;
 
 use std::path::{Path, PathBuf};
 
-use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, MapInfo, PerCpuArray};
 use lb_common::{
     abi::{
-        AnswerKey, AnswerRow, BackendRow, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, INTEREST_BITS,
-        RangeKey, ReachRow, SetRow, SlotRow, Traffic, UnprovenRow, Word,
+        AnswerKey, AnswerRow, BackendRow, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, HomeRow,
+        INTEREST_BITS, RangeKey, ReachRow, SetRow, SlotRow, Traffic, UnprovenRow, Word,
     },
     family::{Family, V4, V6},
 };
 
 use crate::system::io_kind;
 pub use cookies::Cookies;
+pub use count::count;
 pub use mapped::Mapped;
 pub use pins::Pins;
 pub use sockets::Sockets;
@@ -41,7 +43,7 @@ impl Sizes {
     const FRONTENDS: u32 = 4;
 
     /// Name and rows of each map whose size is not fixed.
-    pub fn entries(&self) -> [(&'static str, u32); 20] {
+    pub fn entries(&self) -> [(&'static str, u32); 21] {
         let backends = self.services.saturating_mul(Self::BACKENDS).min(1 << 24);
         [
             ("SERVICES", self.services),
@@ -50,6 +52,7 @@ impl Sizes {
             ("REACH", backends),
             ("TRAFFIC", self.services),
             ("ANSWERS", self.services),
+            ("HOMES", self.services.saturating_mul(2)),
             ("FRONTENDS4", self.services.saturating_mul(Self::FRONTENDS)),
             ("FRONTENDS6", self.services.saturating_mul(Self::FRONTENDS)),
             ("BACKENDS4", backends),
@@ -69,7 +72,7 @@ impl Sizes {
 }
 
 /// The names of all maps that are pinned.
-pub const PINNED: [&str; 23] = [
+pub const PINNED: [&str; 24] = [
     "INTEREST",
     "SERVICES",
     "SETS",
@@ -78,6 +81,7 @@ pub const PINNED: [&str; 23] = [
     "COUNTERS",
     "TRAFFIC",
     "ANSWERS",
+    "HOMES",
     "FRONTENDS4",
     "BACKENDS4",
     "FLOWS4",
@@ -125,6 +129,14 @@ pub enum OpenError {
         /// What was said.
         source: MapError,
     },
+    /// Counting its rows failed.
+    #[error("counting the rows of the map {path}: {source}")]
+    Count {
+        /// The map.
+        path: PathBuf,
+        /// What was said.
+        source: std::io::Error,
+    },
     /// Mapping an array failed.
     #[error("mapping {path} into memory: {source}")]
     Mmap {
@@ -147,10 +159,6 @@ pub struct Side<F: Family> {
     pub unproven: HashMap<MapData, FlowKey<F>, UnprovenRow<F>>,
     /// Rows of the frontends' table.
     pub max_frontends: u32,
-    /// Rows of the flow table.
-    pub max_flows: u32,
-    /// Rows of the table of unproven flows.
-    pub max_unproven: u32,
     /// Source ranges.
     pub ranges: LpmTrie<MapData, RangeKey<F>, u32>,
     /// Rows of their trie.
@@ -175,6 +183,8 @@ pub struct Maps {
     pub traffic: PerCpuArray<MapData, Traffic>,
     /// Addresses that bridges answer for.
     pub answers: HashMap<MapData, AnswerKey, AnswerRow>,
+    /// Ports that neighbours are at home at.
+    pub homes: HashMap<MapData, AnswerKey, HomeRow>,
     /// IPv4's.
     pub v4: Side<V4>,
     /// IPv6's.
@@ -193,6 +203,7 @@ impl Maps {
             counters: per_cpu(dir, "COUNTERS")?,
             traffic: per_cpu(dir, "TRAFFIC")?,
             answers: hash(dir, "ANSWERS")?,
+            homes: hash(dir, "HOMES")?,
             v4: side(dir, ["FRONTENDS4", "BACKENDS4", "FLOWS4", "RANGES4", "UNPROVEN4"])?,
             v6: side(dir, ["FRONTENDS6", "BACKENDS6", "FLOWS6", "RANGES6", "UNPROVEN6"])?,
         };
@@ -205,7 +216,7 @@ impl Maps {
     }
 }
 
-fn data(dir: &Path, name: &str, row: usize) -> Result<(MapData, u32), OpenError> {
+fn open(dir: &Path, name: &str) -> Result<(MapData, MapInfo), OpenError> {
     let path = dir.join(name);
     let error = |source: MapError| match io_kind(&source) {
         Some(std::io::ErrorKind::NotFound) => OpenError::Missing(dir.to_owned()),
@@ -213,8 +224,14 @@ fn data(dir: &Path, name: &str, row: usize) -> Result<(MapData, u32), OpenError>
         _ => OpenError::Map { path: path.clone(), source },
     };
     let data = MapData::from_pin(&path).map_err(error)?;
-    let info = data.info().map_err(|source| OpenError::Map { path: path.clone(), source })?;
+    let info = data.info().map_err(|source| OpenError::Map { path, source })?;
+    Ok((data, info))
+}
+
+fn data(dir: &Path, name: &str, row: usize) -> Result<(MapData, u32), OpenError> {
+    let (data, info) = open(dir, name)?;
     if info.value_size() != row as u32 {
+        let path = dir.join(name);
         return Err(OpenError::OtherVersion { path, found: info.value_size(), expected: row as u32 });
     }
     Ok((data, info.max_entries()))
@@ -239,8 +256,8 @@ fn hash<K: aya::Pod, V: aya::Pod>(dir: &Path, name: &str) -> Result<HashMap<MapD
 fn side<F: Family>(dir: &Path, names: [&str; 5]) -> Result<Side<F>, OpenError> {
     let [frontends, backends, flows, ranges, unproven] = names;
     let (frontend_data, max_frontends) = data(dir, frontends, size_of::<FrontendRow>())?;
-    let (flow_data, max_flows) = data(dir, flows, size_of::<FlowRow<F>>())?;
-    let (unproven_data, max_unproven) = data(dir, unproven, size_of::<UnprovenRow<F>>())?;
+    let (flow_data, _) = data(dir, flows, size_of::<FlowRow<F>>())?;
+    let (unproven_data, _) = data(dir, unproven, size_of::<UnprovenRow<F>>())?;
     let (range_data, max_ranges) = data(dir, ranges, size_of::<u32>())?;
     let error = |name: &str| {
         let path = dir.join(name);
@@ -252,8 +269,6 @@ fn side<F: Family>(dir: &Path, names: [&str; 5]) -> Result<Side<F>, OpenError> {
         flows: HashMap::try_from(Map::LruHashMap(flow_data)).map_err(error(flows))?,
         unproven: HashMap::try_from(Map::LruHashMap(unproven_data)).map_err(error(unproven))?,
         max_frontends,
-        max_flows,
-        max_unproven,
         ranges: LpmTrie::try_from(Map::LpmTrie(range_data)).map_err(error(ranges))?,
         max_ranges,
     })

@@ -7,6 +7,7 @@ pub mod refused;
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
+use lb_common::abi::Lifetimes;
 
 /// Everything the agent is asked to serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct Model {
     pub nodes: BTreeMap<String, Node>,
     /// Addresses of this node that node ports are reached at.
     pub node_port_addresses: Vec<NodePortAddress>,
+    /// How long flows are kept without a packet, in seconds.
+    pub lifetimes: Lifetimes,
 }
 
 impl Model {

@@ -11,4 +11,4 @@ mod world;
 pub use bypass::bypassed;
 pub use diag::{Diag, UdpSocket};
 pub use watch::Watcher;
-pub use world::{Address, Fdb, Link, LinkKind, Location, Neighbour, Neighbours, Role, World};
+pub use world::{Address, Fdb, Forgotten, Link, LinkKind, Location, Neighbour, Neighbours, Role, World};

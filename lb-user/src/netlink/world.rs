@@ -1,7 +1,7 @@
 //! The namespace as plain data.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -18,6 +18,17 @@ pub struct World {
     pub fdb: Fdb,
     /// Neighbours whose MAC is known.
     pub neighbours: Neighbours,
+    /// What of these two the kernel has forgotten.
+    pub forgotten: Forgotten,
+}
+
+/// What is only remembered, by its keys.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Forgotten {
+    /// Of [`World::fdb`].
+    pub fdb: HashSet<(u32, [u8; 6])>,
+    /// Of [`World::neighbours`].
+    pub neighbours: HashSet<(u32, IpAddr)>,
 }
 
 /// (bridge, MAC) to the port's interface index.
@@ -158,15 +169,18 @@ impl World {
 
     /// Keeps what an older view knew and this one has forgotten. Redirected pods talk past the bridge,
     /// so their entries age out; ageing alone never makes us forget a port as long as it is one.
-    pub(super) fn remember(&mut self, old: &World) {
-        for ((bridge, mac), port) in &old.fdb {
-            if self.links.get(port).is_some_and(|link| link.master == Some(*bridge)) {
-                self.fdb.entry((*bridge, *mac)).or_insert(*port);
+    pub(crate) fn remember(&mut self, old: &World) {
+        for (at, port) in &old.fdb {
+            let is_port = self.links.get(port).is_some_and(|link| link.master == Some(at.0));
+            if is_port && !self.fdb.contains_key(at) {
+                self.fdb.insert(*at, *port);
+                self.forgotten.fdb.insert(*at);
             }
         }
-        for ((ifindex, address), neighbour) in &old.neighbours {
-            if self.fdb.contains_key(&(*ifindex, neighbour.mac)) {
-                self.neighbours.entry((*ifindex, *address)).or_insert(*neighbour);
+        for (at, neighbour) in &old.neighbours {
+            if self.fdb.contains_key(&(at.0, neighbour.mac)) && !self.neighbours.contains_key(at) {
+                self.neighbours.insert(*at, *neighbour);
+                self.forgotten.neighbours.insert(*at);
             }
         }
     }
@@ -194,6 +208,7 @@ mod tests {
                 (1, [10, 244, 1, 2].into()),
                 Neighbour { mac: MAC, permanent: false },
             )]),
+            forgotten: Forgotten::default(),
         }
     }
 
@@ -213,7 +228,14 @@ mod tests {
         let old = world();
         let mut aged = World { fdb: Fdb::new(), neighbours: Neighbours::new(), ..old.clone() };
         aged.remember(&old);
-        assert_eq!(aged, old);
+        let forgotten = Forgotten {
+            fdb: old.fdb.keys().copied().collect(),
+            neighbours: old.neighbours.keys().copied().collect(),
+        };
+        assert_eq!(aged, World { forgotten, ..old.clone() });
+        let mut seen = old.clone();
+        seen.remember(&aged);
+        assert_eq!(seen, old, "seen again");
 
         let mut moved = World { fdb: Fdb::from([((1, MAC), 3)]), ..old.clone() };
         moved.remember(&old);

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, Result};
 use lb_common::{
     abi::{FlowKey, FlowRow, FlowState, Lifetimes},
-    family::{V4, V6},
     wire::Protocol,
 };
 use serde::Serialize;
@@ -33,18 +32,18 @@ pub struct Flow {
     pub idle: u64,
 }
 
-/// Every flow whose lifetime is not over.
-pub fn flows(maps: &Maps) -> Result<Vec<Flow>> {
+/// Every flow whose lifetime, of these in seconds, is not over.
+pub fn flows(maps: &Maps, lifetimes: &Lifetimes) -> Result<Vec<Flow>> {
     let mut all = Vec::new();
-    add(&mut all, &maps.v4)?;
-    add(&mut all, &maps.v6)?;
+    add(&mut all, &maps.v4, lifetimes)?;
+    add(&mut all, &maps.v6, lifetimes)?;
     all.sort_by(|a, b| (&a.frontend, &a.client).cmp(&(&b.frontend, &b.client)));
     Ok(all)
 }
 
-fn add<F: Addresses>(all: &mut Vec<Flow>, side: &Side<F>) -> Result<()> {
+fn add<F: Addresses>(all: &mut Vec<Flow>, side: &Side<F>, lifetimes: &Lifetimes) -> Result<()> {
     let hz = hz();
-    let (now, lifetimes) = (now_ticks(hz), Lifetimes::default_ticks(hz, tick_shift(hz)));
+    let (now, lifetimes) = (now_ticks(hz), lifetimes.in_ticks(hz, tick_shift(hz)));
     let unproven = side.unproven.iter().map(|entry| entry.map(|(key, row)| (key, row.row)));
     for entry in side.flows.iter().chain(unproven) {
         let (key, row): (FlowKey<F>, FlowRow<F>) = match entry {
@@ -76,15 +75,4 @@ fn add<F: Addresses>(all: &mut Vec<Flow>, side: &Side<F>) -> Result<()> {
         });
     }
     Ok(())
-}
-
-/// Used and all rows of the flow tables.
-pub fn pressure(maps: &Maps) -> [(&'static str, u32, u32); 2] {
-    fn used<F: Addresses>(side: &Side<F>) -> u32 {
-        side.flows.keys().filter(Result::is_ok).count() as u32
-    }
-    [
-        ("flows, IPv4", used::<V4>(&maps.v4), maps.v4.max_flows),
-        ("flows, IPv6", used::<V6>(&maps.v6), maps.v6.max_flows),
-    ]
 }

@@ -4,6 +4,7 @@
 pub mod backends;
 pub mod clock;
 pub mod flows;
+pub mod pressure;
 pub mod services;
 pub mod status;
 pub mod view;

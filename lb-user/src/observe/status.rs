@@ -6,7 +6,10 @@ use anyhow::Result;
 use lb_common::abi::Counter;
 use serde::Serialize;
 
-use super::{flows, view::View};
+use super::{
+    pressure::{Pressure, pressure},
+    view::View,
+};
 use crate::{
     maps::{Maps, Pins},
     plan::adopt,
@@ -38,25 +41,13 @@ pub struct Status {
     pub bypassed: Vec<String>,
     /// Packets by outcome.
     pub outcomes: BTreeMap<&'static str, u64>,
+    /// Maps that refuse soon, and what that means.
+    pub nearly_full: Vec<String>,
+    /// Maps that are full and go on by evicting rows.
+    pub evicting: Vec<String>,
     /// How full the maps are.
     pub maps: Vec<Pressure>,
 }
-
-/// How full a map is.
-#[derive(Clone, Debug, Serialize)]
-pub struct Pressure {
-    /// What is in it.
-    pub name: &'static str,
-    /// Rows in use.
-    pub used: u32,
-    /// Rows.
-    pub max: u32,
-    /// One by the other.
-    pub pressure: f64,
-}
-
-/// Above this a map of services is nearly full. Flow tables may be full: they drop the oldest.
-const NEARLY_FULL: f64 = 0.9;
 
 /// Reads it all.
 pub fn read(pins: &Pins) -> Result<Status> {
@@ -68,25 +59,11 @@ pub fn read(pins: &Pins) -> Result<Status> {
         let cpus = maps.counters.get(&(*counter as u32), 0)?;
         outcomes.insert(counter.label(), cpus.iter().sum());
     }
-    let mirror = adopt(&maps);
-    let used = mirror.used();
-    let rows = [
-        ("services", used.services, maps.services.len()),
-        ("frontends, IPv4", used.frontends[0], maps.v4.max_frontends),
-        ("frontends, IPv6", used.frontends[1], maps.v6.max_frontends),
-        ("backends, IPv4", used.backends[0], maps.v4.backends.len()),
-        ("backends, IPv6", used.backends[1], maps.v6.backends.len()),
-        ("slots", used.slots, maps.slots.len()),
-    ];
-    let full = rows.iter().any(|(_, used, max)| *used as f64 > *max as f64 * NEARLY_FULL);
-    let maps = rows
-        .into_iter()
-        .chain(flows::pressure(&maps))
-        .map(|(name, used, max)| Pressure { name, used, max, pressure: used as f64 / max.max(1) as f64 })
-        .collect();
+    let maps = pressure(pins, &maps, &adopt(&maps))?;
+    let nearly_full: Vec<String> = maps.iter().filter_map(Pressure::warning).collect();
     Ok(Status {
         instance: pins.instance.clone(),
-        healthy: agent.is_some() && view.problems.is_empty() && !full,
+        healthy: agent.is_some() && view.problems.is_empty() && nearly_full.is_empty(),
         agent,
         config: view.config,
         forward: view.forward,
@@ -96,6 +73,8 @@ pub fn read(pins: &Pins) -> Result<Status> {
         problems: view.problems,
         bypassed: view.bypassed,
         outcomes,
+        nearly_full,
+        evicting: maps.iter().filter_map(Pressure::note).collect(),
         maps,
     })
 }

@@ -2,6 +2,7 @@
 
 use std::{fs, io, net::IpAddr, path::Path};
 
+use lb_common::abi::Lifetimes;
 use serde::{Deserialize, Serialize};
 
 /// The agent's view of its instance, as a JSON file that is replaced whole.
@@ -27,6 +28,9 @@ pub struct View {
     pub socket_lb: String,
     /// Length of a tick of flow times, in milliseconds.
     pub tick_ms: u32,
+    /// How long flows are kept without a packet, in seconds.
+    #[serde(default, with = "LifetimesView")]
+    pub lifetimes: Lifetimes,
     /// Devices with programs.
     pub ports: Vec<PortView>,
     /// Services, one row per port and address.
@@ -35,6 +39,18 @@ pub struct View {
     pub bypassed: Vec<String>,
     /// What is wrong now: skipped objects, changes that could not be applied.
     pub problems: Vec<String>,
+}
+
+/// How lifetimes are written down.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Lifetimes", rename_all = "camelCase")]
+struct LifetimesView {
+    tcp_established: u32,
+    tcp_closing: u32,
+    tcp_unanswered: u32,
+    udp_answered: u32,
+    udp_unanswered: u32,
+    sctp: u32,
 }
 
 /// A device with programs.
@@ -109,5 +125,23 @@ impl View {
         let new = path.with_extension("new");
         fs::write(&new, serde_json::to_vec(self)?)?;
         fs::rename(new, path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes_written_down() {
+        let lifetimes = Lifetimes { sctp: 7, ..Lifetimes::SECONDS };
+        let mut json = serde_json::to_value(View { lifetimes, ..View::default() }).expect("JSON");
+        assert_eq!(json["lifetimes"]["tcpEstablished"], 432_000);
+        let read: View = serde_json::from_value(json.clone()).expect("a view");
+        assert_eq!(read.lifetimes, lifetimes);
+        // Of an agent that could not set them.
+        json.as_object_mut().expect("a mapping").remove("lifetimes");
+        let read: View = serde_json::from_value(json).expect("a view");
+        assert_eq!(read.lifetimes, Lifetimes::SECONDS);
     }
 }

@@ -48,12 +48,14 @@ pub struct Published {
 pub struct Used {
     /// Service rows.
     pub services: u32,
-    /// Frontends.
-    pub frontends: [u32; 2],
     /// Backends, removed ones too.
     pub backends: [u32; 2],
+    /// Sets.
+    pub sets: u32,
     /// Slots.
     pub slots: u32,
+    /// Ways, of both families.
+    pub ways: u32,
 }
 
 /// A backend's row.
@@ -180,18 +182,13 @@ impl Mirror {
 
     /// How many rows are in use.
     pub fn used(&self) -> Used {
-        let family =
-            |ipv6: bool| self.frontends.keys().filter(|key| key.address.is_ipv6() == ipv6).count() as u32;
+        let published = || self.services.values().filter_map(|found| found.published.as_ref());
         Used {
             services: self.services.len() as u32,
-            frontends: [family(false), family(true)],
             backends: [self.backends[0].len() as u32, self.backends[1].len() as u32],
-            slots: self
-                .services
-                .values()
-                .filter_map(|found| found.published.as_ref())
-                .map(|set| set.len)
-                .sum(),
+            sets: published().count() as u32,
+            slots: published().map(|set| set.len).sum(),
+            ways: self.reach.len() as u32,
         }
     }
 

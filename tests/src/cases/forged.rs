@@ -3,7 +3,7 @@
 use lb_common::{
     abi::{
         Counter, ReachKind,
-        flow_bits::{ANSWERED, REPLY},
+        flow_bits::{ANSWERED, PROVEN, REPLY},
     },
     path::Way::{Continue, Peer},
 };
@@ -13,11 +13,68 @@ use crate::{
     case::{Case, case},
     family::Net,
     packet::{tcp, udp},
-    state::{BLUE, BRIDGE, GREEN, RED, State, on},
+    state::{BLUE, BRIDGE, GREEN, Port, RED, State, on},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
-    vec![reply_of_another(), backend_moves(), client_moves(), client_of_a_recreated_pod(), vip_as_source()]
+    vec![
+        new_flow(),
+        live_flow(),
+        at_home(),
+        reply_of_another(),
+        backend_moves(),
+        client_moves(),
+        client_of_a_recreated_pod(),
+        vip_as_source(),
+    ]
+}
+
+fn new_flow<F: Net>() -> Case<F> {
+    case("forged: a call in another's name", web().home(RED))
+        .pod(GREEN, tcp(CLIENT, VIP).syn())
+        .drops(Counter::Forged)
+        .no_row(tcp(CLIENT, VIP))
+        // Nobody knows whose address that is.
+        .pod(GREEN, tcp("10.244.1.9:40000", VIP).syn())
+        .opens(Peer(BLUE.ifindex), BACKEND)
+}
+
+fn live_flow<F: Net>() -> Case<F> {
+    let case = case("forged: packets of another's flow", web().home(RED))
+        .pod(RED, tcp(CLIENT, VIP).syn())
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .pod(RED, tcp(CLIENT, VIP))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .proves();
+    let packets = [tcp(CLIENT, VIP), tcp(CLIENT, VIP).syn(), tcp(CLIENT, VIP).rst(), tcp(CLIENT, VIP).fin()];
+    let case = packets.into_iter().fold(case, |case, packet| {
+        // With red's MAC, or its own.
+        case.pod(GREEN, packet.clone())
+            .drops(Counter::Forged)
+            .pod(GREEN, packet.link_from(GREEN.at))
+            .drops(Counter::Forged)
+    });
+    case.row(tcp(CLIENT, VIP), PROVEN | ANSWERED, 1).pod(BLUE, tcp(BACKEND, CLIENT)).reply(
+        Peer(RED.ifindex),
+        VIP,
+        CLIENT,
+    )
+}
+
+fn at_home<F: Net>() -> Case<F> {
+    case("moved: the agent knows where to", web().home(RED))
+        .pod(RED, udp(CLIENT, VIP))
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .pod(GREEN, udp(CLIENT, VIP))
+        .drops(Counter::Forged)
+        .change(|state| *state = std::mem::take(state).home(Port { ifindex: GREEN.ifindex, ..RED }))
+        .pod(GREEN, udp(CLIENT, VIP))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .also(Counter::Moved)
+        .pod(RED, udp(CLIENT, VIP))
+        .drops(Counter::Forged)
 }
 
 fn reply_of_another<F: Net>() -> Case<F> {

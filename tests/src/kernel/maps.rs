@@ -60,6 +60,7 @@ impl Maps {
         self.hash(&format!("UNPROVEN{}", F::MAPS), &state.unproven)?;
         self.hash(&format!("AFFINITY{}", F::MAPS), &state.affinity)?;
         self.hash("ANSWERS", &state.answers)?;
+        self.hash("HOMES", &state.homes)?;
         self.ranges(state)
     }
 

@@ -59,6 +59,12 @@ pub mod service {
     pub const NODE: u16 = 0x1;
 }
 
+/// The agent's program.
+pub fn agent() -> Result<PathBuf> {
+    let lb = env::var_os("LB_BINARY").context("LB_BINARY names the agent: run `cargo xtask test e2e`")?;
+    Ok(lb.into())
+}
+
 /// A service's address in a family, from its last part as it is written in both.
 pub fn vip(ipv6: bool, last: u16, port: u16) -> SocketAddr {
     let text = if ipv6 { format!("[fd00:96::{last:x}]:{port}") } else { format!("10.96.0.{last:x}:{port}") };
@@ -66,7 +72,7 @@ pub fn vip(ipv6: bool, last: u16, port: u16) -> SocketAddr {
 }
 
 /// A lab, taken down at the end.
-struct Up(Lab);
+pub struct Up(pub Lab);
 
 impl Drop for Up {
     fn drop(&mut self) {
@@ -89,7 +95,7 @@ impl Bed {
 
     /// The lab, changed by `prepare` before the agent starts with `config`.
     pub fn with(config: &str, options: &[&str], prepare: impl FnOnce(&Lab) -> Result<()>) -> Result<Bed> {
-        let lb = env::var_os("LB_BINARY").context("LB_BINARY names the agent: run `cargo xtask test e2e`")?;
+        let lb = agent()?;
         let lab = Lab::new(NAME);
         lab.up_anew()?;
         let up = Up(lab.clone());
@@ -97,7 +103,7 @@ impl Bed {
         prepare(&lab)?;
         let path = env::temp_dir().join(format!("{NAME}-{}.yaml", std::process::id()));
         fs::write(&path, config)?;
-        let mut agent = Agent::start(&lab, lb.as_ref(), &path, NAME, options)?;
+        let mut agent = Agent::start(&lab, &lb, &path, NAME, options)?;
         agent.wait_ready()?;
         Ok(Bed { agent, up, config: path })
     }

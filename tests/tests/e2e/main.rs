@@ -3,8 +3,10 @@
 mod answers;
 mod bed;
 mod forward;
+mod homes;
 mod icmp;
 mod neighbours;
+mod nodes;
 mod ports;
 mod reload;
 mod restart;
@@ -27,7 +29,9 @@ fn main() {
         answers::ALL,
         forward::ALL,
         icmp::ALL,
+        homes::ALL,
         neighbours::ALL,
+        nodes::ALL,
         ports::ALL,
         reload::ALL,
         restart::ALL,

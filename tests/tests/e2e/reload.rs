@@ -19,6 +19,7 @@ pub const ALL: &[Test] = &[
     ("services come and go", come_and_go),
     ("a backend goes: TCP stays, UDP moves", backend_goes),
     ("a broken config changes nothing", broken),
+    ("lifetimes of flows", lifetimes),
     ("a directory with Kubernetes' objects", kubernetes),
 ];
 
@@ -34,6 +35,22 @@ fn come_and_go() -> Result<()> {
     bed.configure(CONFIG, "TCP 10.96.0.20:80: removed")?;
     ensure!(bed.pages("red", to, 1).is_err(), "a removed service is served");
     bed.answered("red", service::WEB, &["red", "blue", "green"], 30)
+}
+
+/// They hold for the flows that there are, and `lb get flows` goes by them.
+fn lifetimes() -> Result<()> {
+    let bed = Bed::new(&[])?;
+    let listed = || -> Result<usize> {
+        let flows = bed.json(&["get", "flows"])?;
+        Ok(flows.as_array().into_iter().flatten().filter(|flow| flow["protocol"] == "UDP").count())
+    };
+    only(&bed.echoes("red", vip(false, service::BLUE, 90), 1)?, &["blue"])?;
+    ensure!(listed()? == 1, "not one flow of UDP");
+    let short = CONFIG.to_owned() + "lifetimes: {udpAnswered: 1s}\n";
+    bed.configure(&short, "loaded anew, as this has changed: lifetimes")?;
+    // With the default it would be there for three minutes.
+    bed.wait_for("the flow is over", || Ok(listed()? == 0))?;
+    bed.answered("red", service::BLUE, &["blue"], 3)
 }
 
 /// A TCP flow stays with a backend that was removed; a UDP flow goes on with another one.

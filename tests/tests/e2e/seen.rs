@@ -2,23 +2,26 @@
 
 use std::{
     io::Read as _,
+    net::UdpSocket,
     process::{Child, Stdio},
-    thread::sleep,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread::{self, sleep},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use xtask::lab::Lab;
 
 use crate::{
     Test,
-    bed::{Bed, service},
+    bed::{Bed, CONFIG, service, vip},
 };
 
 pub const ALL: &[Test] = &[
     ("netfilter knows no flow between pods", netfilter),
     ("no untranslated packet on a wrong side", captures),
+    ("no untranslated reply while an agent starts", starts),
 ];
 
 /// The lab's MASQUERADE rule makes the node track connections; ours are not among them.
@@ -113,5 +116,33 @@ fn captures() -> Result<()> {
             ensure!(packets.is_empty(), "{options:?}: {what}:\n{packets}");
         }
     }
+    Ok(())
+}
+
+/// Somebody outside asks all the time while the agent loads and attaches its programs.
+fn starts() -> Result<()> {
+    let (end, ended) = mpsc::channel::<()>();
+    let mut outside = None;
+    let bed = Bed::with(CONFIG, &[], |lab| {
+        // The pods' echo under an address that is not the service's.
+        let wrong = Capture::start(lab, "client", "ip and udp and not host 10.96.0.10")?;
+        let lab = lab.clone();
+        let asking = thread::spawn(move || {
+            lab.within("client", move || -> Result<()> {
+                while ended.recv_timeout(Duration::from_millis(5)) == Err(RecvTimeoutError::Timeout) {
+                    UdpSocket::bind("0.0.0.0:0")?.send_to(b"hello", vip(false, service::WEB, 90))?;
+                }
+                Ok(())
+            })
+        });
+        outside = Some((wrong, asking));
+        Ok(())
+    })?;
+    bed.answered("client", service::WEB, &["red", "blue", "green"], 60)?;
+    drop(end);
+    let (wrong, asking) = outside.context("nobody asked")?;
+    asking.join().map_err(|_| anyhow!("asking ended badly"))???;
+    let packets = wrong.end()?;
+    ensure!(packets.is_empty(), "replies that were not translated:\n{packets}");
     Ok(())
 }

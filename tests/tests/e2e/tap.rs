@@ -16,11 +16,12 @@ pub fn add_machine(lab: &Lab, pod: Pod) -> Result<()> {
     lab.add_host(pod.name)?;
     let port = format!("tap-{}", pod.name);
     let name = port.clone();
-    let outside = lab.within("node", move || open(&name))??;
+    let (node, bridge) = lab.nodes().home(pod.network);
+    let outside = lab.within(node, move || open(&name))??;
     let inside = lab.within(pod.name, || open("eth0"))??;
     carry(outside.try_clone()?, inside.try_clone()?);
     carry(inside, outside);
-    lab.on("node", &format!("link set {port} master {} up", pod.bridge()))?;
+    lab.on(node, &format!("link set {port} master {bridge} up"))?;
     lab.give_addresses(pod)
 }
 

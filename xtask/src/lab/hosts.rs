@@ -1,63 +1,32 @@
 //! The hosts of the lab and their wires.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    process::{Command, Stdio},
-};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::netns;
-
-/// A pod by its place on a bridge.
-#[derive(Clone, Copy, Debug)]
-pub struct Pod {
-    /// Its name.
-    pub name: &'static str,
-    /// The bridge's network: 10.244.N.0/24 and fd00:244:N::/64 are on `v-net-(N-1)`.
-    pub network: u8,
-    /// Last part of its addresses.
-    pub host: u8,
-}
-
-impl Pod {
-    /// The pods every lab has.
-    pub const ALL: [Pod; 3] = [
-        Pod { name: "red", network: 1, host: 2 },
-        Pod { name: "blue", network: 1, host: 3 },
-        Pod { name: "green", network: 1, host: 4 },
-    ];
-
-    /// 10.244.1.2 and so on.
-    pub fn ipv4(&self) -> IpAddr {
-        Ipv4Addr::new(10, 244, self.network, self.host).into()
-    }
-
-    /// fd00:244:1::2 and so on.
-    pub fn ipv6(&self) -> IpAddr {
-        Ipv6Addr::new(0xfd00, 0x244, self.network as u16, 0, 0, 0, 0, self.host as u16).into()
-    }
-
-    /// The bridge it hangs off.
-    pub fn bridge(&self) -> String {
-        bridge(self.network)
-    }
-}
-
-fn bridge(network: u8) -> String {
-    format!("v-net-{}", network - 1)
-}
+use super::{Nodes, Pod, netns, topology::CLIENT};
 
 /// A lab by the prefix of its namespaces, so that several can be up.
 #[derive(Clone, Debug)]
 pub struct Lab {
     prefix: String,
+    nodes: Nodes,
 }
 
 impl Lab {
-    /// The lab with that prefix, up or not.
+    /// The lab of one node with that prefix, up or not.
     pub fn new(prefix: &str) -> Lab {
-        Lab { prefix: prefix.to_owned() }
+        Lab::of(prefix, Nodes::One)
+    }
+
+    /// The lab of so many nodes with that prefix, up or not.
+    pub fn of(prefix: &str, nodes: Nodes) -> Lab {
+        Lab { prefix: prefix.to_owned(), nodes }
+    }
+
+    /// Which hosts it has.
+    pub fn nodes(&self) -> Nodes {
+        self.nodes
     }
 
     /// The namespace of a host.
@@ -65,9 +34,11 @@ impl Lab {
         format!("{}-{host}", self.prefix)
     }
 
-    /// A command that will run in a host's network.
+    /// A command that will run in a host's network, under its name.
     pub fn command(&self, host: &str, program: &str) -> Result<Command> {
-        netns::enter(&self.namespace(host), program)
+        let mut command = netns::enter(&self.namespace(host), program)?;
+        netns::set_host_name(&mut command, host);
+        Ok(command)
     }
 
     /// Runs `work` in a host's network.
@@ -81,7 +52,7 @@ impl Lab {
 
     /// Brings everything up; if that fails, takes down what there is.
     pub fn up(&self) -> Result<()> {
-        if std::path::Path::new("/run/netns").join(self.namespace("node")).exists() {
+        if !self.namespaces().is_empty() {
             bail!("the lab {} is up already: `cargo xtask lab down` takes it down", self.prefix);
         }
         self.build().inspect_err(|_| self.down())
@@ -95,66 +66,52 @@ impl Lab {
 
     /// Takes everything down; what is not there is fine.
     pub fn down(&self) {
-        let Ok(namespaces) = std::fs::read_dir("/run/netns") else { return };
-        for name in namespaces.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
-            if name.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with('-')) {
-                let _ = ip(&format!("netns del {name}"));
-            }
+        for name in self.namespaces() {
+            let _ = ip(&format!("netns del {name}"));
         }
+    }
+
+    /// The namespaces of a lab with this prefix, of however many nodes.
+    fn namespaces(&self) -> Vec<String> {
+        let Ok(names) = std::fs::read_dir("/run/netns") else { return Vec::new() };
+        let ours = |name: &String| name.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with('-'));
+        names.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).filter(ours).collect()
     }
 
     fn build(&self) -> Result<()> {
-        self.add_host("node")?;
-        self.add_bridge(1)?;
-        for pod in Pod::ALL {
-            self.add_pod(pod)?;
+        for (network, node) in (1..).zip(self.nodes.names()) {
+            self.add_host(node)?;
+            self.add_bridge(network)?;
         }
-        self.add_host("client")?;
-        let (node, client) = (self.namespace("node"), self.namespace("client"));
-        ip(&format!("link add eth0 netns {node} type veth peer name eth0 netns {client}"))?;
-        for (host, last) in [("node", "11"), ("client", "100")] {
-            self.on(host, &format!("addr add 192.168.1.{last}/24 dev eth0"))?;
-            self.on(host, &format!("addr add fd00:1::{last}/64 dev eth0 nodad"))?;
-            self.on(host, "link set eth0 up")?;
+        for pod in self.nodes.pods() {
+            self.add_pod(*pod)?;
         }
-        self.on("node", "route add default via 192.168.1.100")?;
-        self.on("node", "-6 route add default via fd00:1::100")?;
-        self.on("client", "route add default via 192.168.1.11")?;
-        self.on("client", "-6 route add default via fd00:1::11")?;
-        self.sysctl("node", "net/ipv4/ip_forward", "1")?;
-        self.sysctl("node", "net/ipv6/conf/all/forwarding", "1")?;
-        // What every such host has: pods that go out get the node's address.
-        for (tool, pods, cluster) in [
-            ("iptables", "10.244.1.0/24", "10.244.0.0/16"),
-            ("ip6tables", "fd00:244:1::/64", "fd00:244::/32"),
-        ] {
-            let rule = format!("-t nat -A POSTROUTING -s {pods} ! -d {cluster} -o eth0 -j MASQUERADE");
-            check(self.command("node", tool)?.args(rule.split(' ')))?;
-        }
-        Ok(())
+        self.add_host(CLIENT)?;
+        self.wire()
     }
 
-    /// Adds the bridge of a network to the node.
+    /// Adds the bridge of a network to its node.
     pub fn add_bridge(&self, network: u8) -> Result<()> {
-        let bridge = bridge(network);
-        self.on("node", &format!("link add {bridge} type bridge"))?;
-        self.on("node", &format!("addr add 10.244.{network}.1/24 dev {bridge}"))?;
-        self.on("node", &format!("addr add fd00:244:{network}::1/64 dev {bridge} nodad"))?;
-        self.on("node", &format!("link set {bridge} up"))
+        let (node, bridge) = self.nodes.home(network);
+        self.on(node, &format!("link add {bridge} type bridge"))?;
+        self.on(node, &format!("addr add 10.244.{network}.1/24 dev {bridge}"))?;
+        self.on(node, &format!("addr add fd00:244:{network}::1/64 dev {bridge} nodad"))?;
+        self.on(node, &format!("link set {bridge} up"))
     }
 
     /// Takes a pod away, its port with it.
     pub fn remove_pod(&self, pod: Pod) -> Result<()> {
-        self.on("node", &format!("link del veth-{}", pod.name))?;
+        self.on(self.nodes.home(pod.network).0, &format!("link del veth-{}", pod.name))?;
         ip(&format!("netns del {}", self.namespace(pod.name)))
     }
 
     /// Makes a pod and plugs it into its bridge.
     pub fn add_pod(&self, pod: Pod) -> Result<()> {
         self.add_host(pod.name)?;
-        let (node, namespace, name) = (self.namespace("node"), self.namespace(pod.name), pod.name);
-        ip(&format!("link add veth-{name} netns {node} type veth peer name eth0 netns {namespace}"))?;
-        self.on("node", &format!("link set veth-{name} master {} up", pod.bridge()))?;
+        let (node, bridge) = self.nodes.home(pod.network);
+        let port = format!("veth-{}", pod.name);
+        self.add_wire((node, &port), (pod.name, "eth0"))?;
+        self.on(node, &format!("link set {port} master {bridge} up"))?;
         self.give_addresses(pod)
     }
 
@@ -174,6 +131,13 @@ impl Lab {
         self.on(host, "link set lo up")
     }
 
+    /// Joins two hosts, each by a new device.
+    pub(super) fn add_wire(&self, one: (&str, &str), other: (&str, &str)) -> Result<()> {
+        let [(first, device), (second, peer)] =
+            [one, other].map(|(host, device)| (self.namespace(host), device));
+        ip(&format!("link add {device} netns {first} type veth peer name {peer} netns {second}"))
+    }
+
     /// `ip` in a host's network.
     pub fn on(&self, host: &str, arguments: &str) -> Result<()> {
         ip(&format!("-n {} {arguments}", self.namespace(host)))
@@ -191,7 +155,7 @@ fn ip(arguments: &str) -> Result<()> {
 }
 
 /// Runs a command to its end; its words if it fails.
-fn check(command: &mut Command) -> Result<()> {
+pub(super) fn check(command: &mut Command) -> Result<()> {
     let shown = format!("{command:?}").replace('"', "");
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("running `{shown}`"))?;
     if !output.status.success() {

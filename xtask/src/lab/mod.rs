@@ -8,11 +8,26 @@
 //!                                 red  blue green
 //!                                  .2   .3   .4
 //! ```
+//!
+//! Or three of them on a LAN, with routes between the networks of their pods:
+//!
+//! ```text
+//!  client ---------.   .-------------- node1 --------------.
+//!  192.168.1.100   |---| eth0        v-net-0 10.244.1.1/24  |
+//!                  |   | 192.168.1.11   |    |              |
+//!                 lan  '----------------+----+--------------'
+//!                  |                  red1  blue1
+//!                  |                   .2    .3
+//!                  |--- node2: 192.168.1.12, 10.244.2.0/24, red2, blue2
+//!                  '--- node3: 192.168.1.13, 10.244.3.0/24, red3, blue3
+//! ```
 
 mod hosts;
 mod netns;
+mod outside;
 pub mod request;
 mod server;
+mod topology;
 
 use std::{
     fs,
@@ -21,11 +36,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
-pub use hosts::{Lab, Pod};
+pub use hosts::Lab;
 pub use netns::{enter, within};
 pub use server::{serve, serve_pod};
+pub use topology::{Nodes, Pod};
 
 use crate::setup;
 
@@ -33,10 +49,11 @@ use crate::setup;
 #[derive(Subcommand)]
 pub enum Command {
     /// Brings it up, with its servers
-    Up,
+    Up(Size),
     /// Takes it down and ends its servers
     Down,
-    /// Runs a command in the network of one of its hosts (node, red, blue, green, client)
+    /// Runs a command in the network of one of its hosts (node, red, blue, green, client; of three
+    /// nodes node1, red1, blue1, node2, ..., client, lan)
     Exec {
         /// The host
         host: String,
@@ -46,7 +63,15 @@ pub enum Command {
     },
     /// The servers of a lab that is up, until they are ended
     #[command(hide = true)]
-    Serve,
+    Serve(Size),
+}
+
+/// The nodes that are asked for.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Size {
+    /// How many nodes
+    #[arg(long, value_enum, default_value_t)]
+    pub nodes: Nodes,
 }
 
 /// Prefix of the namespaces of the lab that people use.
@@ -61,31 +86,29 @@ pub fn command(command: &Command) -> Result<()> {
     if !setup::is_root() {
         bail!("network namespaces need root: run `sudo {} lab ...`", std::env::current_exe()?.display());
     }
-    let lab = Lab::new(PREFIX);
     match command {
-        Command::Up => {
+        Command::Up(Size { nodes }) => {
             setup::tools()?;
-            lab.up()?;
-            start_servers()?;
-            println!(
-                "up: node, red, blue, green, client (`cargo xtask lab exec red -- curl -s 10.244.1.3:8080`)"
-            );
+            Lab::of(PREFIX, *nodes).up()?;
+            start_servers(*nodes)?;
+            let from = nodes.pods()[0].name;
+            println!("up: {} (`cargo xtask lab exec {from} -- curl -s 10.244.1.3:8080`)", nodes.hosts());
             Ok(())
         }
         Command::Down => {
             end_servers();
-            lab.down();
+            Lab::new(PREFIX).down();
             println!("down");
             Ok(())
         }
         Command::Exec { host, command } => {
             let (program, arguments) = command.split_first().context("no command")?;
-            let status = lab.command(host, program)?.args(arguments).status();
+            let status = Lab::new(PREFIX).command(host, program)?.args(arguments).status();
             let status = status.with_context(|| format!("running {program}"))?;
             std::process::exit(status.code().unwrap_or(1));
         }
-        Command::Serve => {
-            serve(&lab)?;
+        Command::Serve(Size { nodes }) => {
+            serve(&Lab::of(PREFIX, *nodes))?;
             loop {
                 std::thread::park();
             }
@@ -94,10 +117,11 @@ pub fn command(command: &Command) -> Result<()> {
 }
 
 /// Servers that outlive this command: a process of their own, found again by its id.
-fn start_servers() -> Result<()> {
+fn start_servers(nodes: Nodes) -> Result<()> {
     let program = std::env::current_exe()?;
     let mut servers = Process::new(program);
-    servers.args(["lab", "serve"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    servers.args(["lab", "serve", "--nodes", nodes.count()]);
+    servers.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let servers = servers.spawn().context("starting the servers")?;
     fs::create_dir_all("/run/lb")?;
     fs::write(pid_file(), servers.id().to_string()).context("noting the servers' process")

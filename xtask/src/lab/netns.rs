@@ -4,7 +4,10 @@
 use std::{fs::File, io, os::unix::process::CommandExt as _, path::Path, process::Command, thread};
 
 use anyhow::{Context as _, Result, anyhow};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::{
+    system::sethostname,
+    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe},
+};
 
 fn open(namespace: &str) -> Result<File> {
     let path = Path::new("/run/netns").join(namespace);
@@ -29,6 +32,18 @@ pub fn enter(namespace: &str, program: &str) -> Result<Command> {
         });
     }
     Ok(command)
+}
+
+/// Gives a command a host name that only it and what it starts see.
+pub fn set_host_name(command: &mut Command, name: &str) {
+    let name = name.to_owned();
+    // SAFETY: between fork and exec, only system calls; the only thread leaves only a namespace of names.
+    unsafe {
+        command.pre_exec(move || {
+            unshare_unsafe(UnshareFlags::NEWUTS)?;
+            Ok(sethostname(name.as_bytes())?)
+        });
+    }
 }
 
 /// Runs `work` on a thread of its own in a namespace's network. What it opens stays in that network.

@@ -15,15 +15,18 @@ use super::{Lab, Pod};
 const PAGE: u16 = 8080;
 /// Port of the pods' echo.
 const ECHO: u16 = 9090;
-/// Port of the node's own page, as an API server has it.
+/// Port of a node's own page, as an API server has it.
 const NODE_PAGE: u16 = 6443;
 
 /// Starts the servers of all hosts, on threads that end with this process.
 pub fn serve(lab: &Lab) -> Result<()> {
-    for pod in Pod::ALL {
-        serve_pod(lab, pod)?;
+    for pod in lab.nodes().pods() {
+        serve_pod(lab, *pod)?;
     }
-    lab.within("node", || page("node", NODE_PAGE))?.context("serving on the node")
+    for node in lab.nodes().names() {
+        lab.within(node, || page(node, NODE_PAGE))?.with_context(|| format!("serving on {node}"))?;
+    }
+    Ok(())
 }
 
 /// Starts the servers of one pod.

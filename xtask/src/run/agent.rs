@@ -1,4 +1,4 @@
-//! An agent in the node of a lab.
+//! An agent in a node of a lab.
 
 use std::{
     ffi::OsString,
@@ -18,6 +18,7 @@ use crate::{build::workspace, lab::Lab};
 /// A running agent and its instance. Dropped, it is ended and uninstalled.
 pub struct Agent {
     lab: Lab,
+    node: String,
     lb: PathBuf,
     instance: String,
     log: PathBuf,
@@ -28,8 +29,20 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts `lb run` in the node, with more options if given.
+    /// Starts `lb run` in the node of a lab that has one, with more options if given.
     pub fn start(lab: &Lab, lb: &Path, config: &Path, instance: &str, more: &[&str]) -> Result<Agent> {
+        Agent::start_on(lab, "node", lb, config, instance, more)
+    }
+
+    /// Starts `lb run` in one of a lab's nodes.
+    pub fn start_on(
+        lab: &Lab,
+        node: &str,
+        lb: &Path,
+        config: &Path,
+        instance: &str,
+        more: &[&str],
+    ) -> Result<Agent> {
         let dir = workspace().join("target/lab");
         fs::create_dir_all(&dir)?;
         let log =
@@ -41,14 +54,14 @@ impl Agent {
         arguments.push(config.into());
         let common = arguments.len();
         arguments.extend(more.iter().map(OsString::from));
-        let process = spawn(lab, lb, &log, &arguments)?;
-        let instance = instance.to_owned();
-        Ok(Agent { lab: lab.clone(), lb: lb.to_owned(), instance, log, arguments, common, process })
+        let process = spawn(lab, node, lb, &log, &arguments)?;
+        let (node, instance) = (node.to_owned(), instance.to_owned());
+        Ok(Agent { lab: lab.clone(), node, lb: lb.to_owned(), instance, log, arguments, common, process })
     }
 
     /// Starts it again, with the same options, after it was ended.
     pub fn start_again(&mut self) -> Result<()> {
-        self.process = spawn(&self.lab, &self.lb, &self.log, &self.arguments)?;
+        self.process = spawn(&self.lab, &self.node, &self.lb, &self.log, &self.arguments)?;
         Ok(())
     }
 
@@ -61,7 +74,7 @@ impl Agent {
 
     /// Tries to start a second one of the instance; how that ended and what it said.
     pub fn start_second(&self) -> Result<(ExitStatus, String)> {
-        let mut command = self.lab.command("node", &self.lb.to_string_lossy())?;
+        let mut command = self.lab.command(&self.node, &self.lb.to_string_lossy())?;
         let output =
             command.args(&self.arguments).stdin(Stdio::null()).output().context("starting an agent")?;
         Ok((output.status, String::from_utf8_lossy(&output.stderr).into_owned()))
@@ -82,6 +95,16 @@ impl Agent {
         Ok(())
     }
 
+    /// The node it runs in.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The name of its instance.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
     /// What it has said so far.
     pub fn log(&self) -> Result<String> {
         fs::read_to_string(&self.log).with_context(|| format!("reading {}", self.log.display()))
@@ -94,14 +117,14 @@ impl Agent {
 
     /// An `lb` command about this instance.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = self.lab.command("node", &self.lb.to_string_lossy())?;
+        let mut command = self.lab.command(&self.node, &self.lb.to_string_lossy())?;
         command.args(arguments).args(["--instance", &self.instance]).stdin(Stdio::null());
         Ok(command)
     }
 
     /// Runs an `lb` command, shown to the user.
     pub fn lb(&self, arguments: &[&str]) -> Result<()> {
-        println!("\n\x1b[1m$ lb {}\x1b[0m", arguments.join(" "));
+        println!("\n\x1b[1m{}$ lb {}\x1b[0m", self.node, arguments.join(" "));
         print!("{}", self.output(arguments)?);
         Ok(())
     }
@@ -133,9 +156,9 @@ impl Agent {
     }
 }
 
-fn spawn(lab: &Lab, lb: &Path, log: &Path, arguments: &[OsString]) -> Result<Child> {
+fn spawn(lab: &Lab, node: &str, lb: &Path, log: &Path, arguments: &[OsString]) -> Result<Child> {
     let file = File::create(log).with_context(|| format!("making {}", log.display()))?;
-    let mut command = lab.command("node", &lb.to_string_lossy())?;
+    let mut command = lab.command(node, &lb.to_string_lossy())?;
     command.args(arguments).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
     command.spawn().context("starting the agent")
 }

@@ -12,81 +12,117 @@ use comfy_table::{Table, presets::NOTHING};
 
 use super::{ended, quiet};
 use crate::lab::{
-    Lab,
+    Lab, Nodes,
     request::{Answers, echoes, pages},
 };
 
+/// Who must answer, with which share.
+pub type Shares = &'static [(&'static str, u32)];
+
 /// One row of the demonstration.
-struct Check {
-    from: &'static str,
+#[derive(Clone, Copy)]
+pub struct Check {
+    /// Who asks, `count` times each.
+    from: &'static [&'static str],
     what: &'static str,
     to: &'static str,
     udp: bool,
     count: u32,
-    /// Who must answer, with which share.
-    shares: &'static [(&'static str, u32)],
+    shares: Shares,
+    needs: Option<Needs>,
 }
 
-const fn page(
-    from: &'static str,
+/// What a check may need that is not there yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Requests from outside reach a backend on another node with this node's address, so that the reply comes
+    /// back this way.
+    Snat,
+}
+
+/// What is there: an entry here makes the checks that need it.
+const BUILT: &[Needs] = &[];
+
+/// Pages asked for over TCP.
+pub const fn page(
+    from: &'static [&'static str],
     what: &'static str,
     to: &'static str,
     count: u32,
-    shares: &'static [(&'static str, u32)],
+    shares: Shares,
 ) -> Check {
-    Check { from, what, to, udp: false, count, shares }
+    Check { from, what, to, udp: false, count, shares, needs: None }
 }
 
-const ALL: &[(&str, u32)] = &[("red", 1), ("blue", 1), ("green", 1)];
+/// Echoes asked for over UDP.
+pub const fn echo(
+    from: &'static [&'static str],
+    what: &'static str,
+    to: &'static str,
+    count: u32,
+    shares: Shares,
+) -> Check {
+    Check { udp: true, ..page(from, what, to, count, shares) }
+}
 
-const CHECKS: [Check; 12] = [
-    page("red", "web", "10.96.0.10:80", 600, ALL),
-    page("red", "web", "[fd00:96::10]:80", 600, ALL),
-    Check { from: "red", what: "echo", to: "10.96.0.11:9090", udp: true, count: 600, shares: ALL },
-    Check { from: "red", what: "echo", to: "[fd00:96::11]:9090", udp: true, count: 600, shares: ALL },
-    page("red", "weighted", "10.96.0.12:80", 900, &[("red", 1), ("blue", 2)]),
-    page("red", "itself (hairpin)", "10.96.0.13:80", 20, &[("red", 1)]),
-    page("red", "kubernetes (the node)", "10.96.0.1:443", 20, &[("node", 1)]),
-    page("blue", "kubernetes (the node)", "[fd00:96::1]:443", 20, &[("node", 1)]),
-    page("green", "web", "10.96.0.10:80", 300, ALL),
-    page("client", "web", "10.96.0.10:80", 300, ALL),
-    page("client", "web", "[fd00:96::10]:80", 300, ALL),
-    page("client", "kubernetes (the node)", "10.96.0.1:443", 20, &[("node", 1)]),
-];
+impl Check {
+    /// Left out where this is not there.
+    pub const fn needs(self, needs: Needs) -> Check {
+        Check { needs: Some(needs), ..self }
+    }
+
+    /// Makes its requests; the answers of all who ask.
+    fn answers(&self, lab: &Lab) -> Result<Answers> {
+        let to: SocketAddr = self.to.parse().context("an address of the demonstration")?;
+        let mut all = Answers::new();
+        for from in self.from {
+            let answers = if self.udp { echoes } else { pages }(lab, from, to, self.count);
+            let answers = answers.with_context(|| format!("from {from}"))?;
+            if let Some((missing, _)) = self.shares.iter().find(|(name, _)| !answers.contains_key(*name)) {
+                bail!("from {from}: no answer by {missing}, but {}", show(&answers));
+            }
+            for (name, count) in answers {
+                *all.entry(name).or_default() += count;
+            }
+        }
+        Ok(all)
+    }
+}
 
 /// Shares may be off by this many standard deviations: less than one run in 500 fails for nothing.
-const TOLERANCE: f64 = 4.0;
+const TOLERANCE: f64 = 4.5;
 
 /// Makes the requests, where many are made only one in `divisor`, and prints the table; whether all were
 /// answered as they should be.
-pub fn requests(lab: &Lab, divisor: u32) -> Result<bool> {
+pub fn requests(lab: &Lab, checks: &[Check], divisor: u32) -> Result<bool> {
     println!();
     let mut table = Table::new();
     table.load_preset(NOTHING).set_header(["FROM", "TO", "SERVICE", "PROTOCOL", "ANSWERED BY", "CHECK"]);
     let mut passed = true;
-    for mut check in CHECKS {
+    for mut check in checks.iter().copied() {
         if ended() {
             return Ok(false);
         }
         if check.shares.len() > 1 {
             check.count /= divisor;
         }
-        let to: SocketAddr = check.to.parse().context("an address of the demonstration")?;
-        let answers = if check.udp { echoes } else { pages }(lab, check.from, to, check.count);
-        let (shown, good) = match answers {
-            Ok(answers) => (show(&answers), as_expected(&check, &answers)),
-            Err(error) => (format!("{error:#}"), false),
+        let (shown, verdict) = match check.needs.filter(|needs| !BUILT.contains(needs)) {
+            Some(Needs::Snat) => (String::new(), "not made: needs SNAT".to_owned()),
+            None => {
+                let (shown, good) = match check.answers(lab) {
+                    Ok(answers) => (show(&answers), as_expected(&check, &answers)),
+                    Err(error) => (format!("{error:#}"), false),
+                };
+                passed &= good;
+                (shown, if good { "ok" } else { "FAILED" }.to_owned())
+            }
         };
-        passed &= good;
+        let from = match check.from {
+            [from] => (*from).to_owned(),
+            many => many.join(" "),
+        };
         let protocol = if check.udp { "UDP" } else { "TCP" };
-        table.add_row([
-            check.from,
-            check.to,
-            check.what,
-            protocol,
-            &shown,
-            if good { "ok" } else { "FAILED" },
-        ]);
+        table.add_row([&from, check.to, check.what, protocol, &shown, &verdict]);
     }
     println!("{table}");
     Ok(passed)
@@ -101,21 +137,22 @@ fn as_expected(check: &Check, answers: &Answers) -> bool {
     let known = answers.keys().all(|name| check.shares.iter().any(|(expected, _)| expected == name));
     known
         && check.shares.iter().all(|(name, share)| {
-            let (count, share) = (check.count as f64, *share as f64 / sum as f64);
+            let count = check.count as f64 * check.from.len() as f64;
+            let share = *share as f64 / sum as f64;
             let deviation = (count * share * (1.0 - share)).sqrt();
             let found = answers.get(*name).copied().unwrap_or(0) as f64;
             (found - count * share).abs() <= TOLERANCE * deviation
         })
 }
 
-/// That an instance which was uninstalled has left nothing on the node.
-pub fn nothing_left(lab: &Lab, instance: &str) -> Result<()> {
+/// That an instance which was uninstalled has left nothing on its node.
+pub fn nothing_left(lab: &Lab, node: &str, instance: &str) -> Result<()> {
     for path in ["/sys/fs/bpf/lb", "/run/lb", "/var/lib/lb"].map(|dir| Path::new(dir).join(instance)) {
         if path.exists() {
             bail!("`lb uninstall` has left {}", path.display());
         }
     }
-    let qdiscs = lab.command("node", "tc")?.args(["qdisc", "show"]).output().context("running tc")?;
+    let qdiscs = lab.command(node, "tc")?.args(["qdisc", "show"]).output().context("running tc")?;
     let qdiscs = String::from_utf8_lossy(&qdiscs.stdout);
     match qdiscs.lines().find(|line| line.contains("clsact")) {
         Some(left) => bail!("`lb uninstall` has left {left}"),
@@ -123,17 +160,29 @@ pub fn nothing_left(lab: &Lab, instance: &str) -> Result<()> {
     }
 }
 
+/// From whom to whom much data goes, by which addresses.
+struct Stream {
+    from: &'static str,
+    to: &'static str,
+    direct: &'static str,
+    vip: &'static str,
+}
+
 /// A short iperf3, directly to the pod and through its VIP, in turn. A demonstration, not the bench:
 /// it checks that data flows, not how fast.
 pub fn throughput(lab: &Lab) -> Result<bool> {
-    let mut server = quiet(lab.command("blue", "iperf3")?.arg("-s")).spawn().context("starting iperf3")?;
+    let Stream { from, to, direct, vip } = match lab.nodes() {
+        Nodes::One => Stream { from: "red", to: "blue", direct: "10.244.1.3", vip: "10.96.0.14" },
+        Nodes::Three => Stream { from: "red1", to: "blue2", direct: "10.244.2.3", vip: "10.96.0.14" },
+    };
+    let mut server = quiet(lab.command(to, "iperf3")?.arg("-s")).spawn().context("starting iperf3")?;
     std::thread::sleep(std::time::Duration::from_millis(300));
     let mut best = [0f64; 2];
     println!();
     for _ in 0..2 {
-        for (index, to) in ["10.244.1.3", "10.96.0.14"].into_iter().enumerate() {
+        for (index, address) in [direct, vip].into_iter().enumerate() {
             if !ended() {
-                best[index] = best[index].max(iperf3(lab, "red", to, 2, 1).unwrap_or(0.0));
+                best[index] = best[index].max(iperf3(lab, from, address, 2, 1).unwrap_or(0.0));
             }
         }
     }
@@ -141,7 +190,7 @@ pub fn throughput(lab: &Lab) -> Result<bool> {
     let _ = server.wait();
     let [direct, vip] = best;
     println!(
-        "iperf3 red -> blue, best of 2 x 2 s: direct {direct:.1} Gbit/s, through the VIP {vip:.1} Gbit/s ({:.2} x)",
+        "iperf3 {from} -> {to}, best of 2 x 2 s: direct {direct:.1} Gbit/s, through the VIP {vip:.1} Gbit/s ({:.2} x)",
         vip / direct.max(0.001)
     );
     Ok(direct > 0.0 && vip > 0.0)

@@ -2,6 +2,7 @@
 
 mod agent;
 pub mod checks;
+mod expected;
 
 use std::{
     os::unix::process::CommandExt as _,
@@ -18,7 +19,7 @@ pub use agent::Agent;
 
 use crate::{
     build::{self, workspace},
-    lab::{self, Lab},
+    lab::{self, Lab, Nodes, Size},
     setup::{self, say},
 };
 
@@ -28,6 +29,8 @@ pub struct Options {
     /// End after the demonstration, with the exit code of its checks
     #[arg(long)]
     once: bool,
+    #[command(flatten)]
+    size: Size,
     /// Options of `lb run`: the agent on this host's own bridge, without the lab
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     agent: Vec<String>,
@@ -60,15 +63,16 @@ pub fn run(options: &Options) -> Result<()> {
     if !setup::is_root() {
         // The rest as root, by the program that is already built: cargo itself never runs as root.
         let mut again = Command::new("sudo");
-        again.arg(std::env::current_exe()?).arg("run").env("LB_BUILT", "1");
+        again.arg(std::env::current_exe()?).env("LB_BUILT", "1");
+        again.args(["run", "--nodes", options.size.nodes.count()]);
         if options.once {
             again.arg("--once");
         }
         return Err(again.exec()).context("network namespaces need root, and sudo does not start");
     }
     catch_signals()?;
-    say("bringing up the lab: node, red, blue, green, client");
-    let lab = Lab::new(lab::PREFIX);
+    say(&format!("bringing up the lab: {}", options.size.nodes.hosts()));
+    let lab = Lab::of(lab::PREFIX, options.size.nodes);
     lab.up()?;
     let extent = if options.once { Extent::Once } else { Extent::Live };
     let result = demonstrate(&lab, &lb, extent);
@@ -88,33 +92,59 @@ pub enum Extent {
     Short,
 }
 
-/// The agent on a lab that is up, requests through its services, and that nothing is left after it.
+/// An agent on every node of a lab that is up, requests through its services, and that nothing is left after it.
 pub fn demonstrate(lab: &Lab, lb: &Path, extent: Extent) -> Result<()> {
     lab::serve(lab)?;
-    say("starting the agent on v-net-0 with examples/lab.yaml (its log: target/lab/agent.log)");
-    let mut agent = Agent::start(lab, lb, &workspace().join("examples/lab.yaml"), "lab", &[])?;
-    agent.wait_ready()?;
-    agent.lb(&["get", "services"])?;
-    agent.lb(&["get", "ports"])?;
-    let passed = match extent {
-        Extent::Live | Extent::Once => checks::requests(lab, 1)? & checks::throughput(lab)?,
-        Extent::Short => checks::requests(lab, 10)?,
-    };
-    agent.lb(&["get", "services"])?;
-    if extent == Extent::Live && !ended() {
-        live(&agent)?;
+    let mut agents = start(lab, lb)?;
+    agents[0].lb(&["get", "services"])?;
+    for agent in &agents {
+        agent.lb(&["get", "ports"])?;
     }
-    agent.end()?;
-    checks::nothing_left(lab, "lab")?;
+    let checks = expected::of(lab.nodes());
+    let passed = match extent {
+        Extent::Live | Extent::Once => checks::requests(lab, checks, 1)? & checks::throughput(lab)?,
+        Extent::Short => checks::requests(lab, checks, 10)?,
+    };
+    for agent in &agents {
+        agent.lb(&["get", "services"])?;
+    }
+    if extent == Extent::Live && !ended() {
+        live(&agents[0], lab.nodes().pods()[0].name)?;
+    }
+    for agent in &mut agents {
+        agent.end()?;
+        checks::nothing_left(lab, agent.node(), agent.instance())?;
+    }
     if !passed {
         bail!("some checks failed");
     }
     Ok(())
 }
 
+/// Starts an agent on every node and waits until all serve.
+fn start(lab: &Lab, lb: &Path) -> Result<Vec<Agent>> {
+    let (config, logs) = match lab.nodes() {
+        Nodes::One => ("examples/lab.yaml", "agent.log"),
+        Nodes::Three => ("examples/three-nodes.yaml", "lab-NODE.log"),
+    };
+    say(&format!("starting the agent on v-net-0 with {config} (its log: target/lab/{logs})"));
+    let start = |node: &&str| {
+        let instance = match lab.nodes() {
+            Nodes::One => "lab".to_owned(),
+            Nodes::Three => format!("lab-{node}"),
+        };
+        Agent::start_on(lab, node, lb, &workspace().join(config), &instance, &[])
+    };
+    let mut agents = lab.nodes().names().iter().map(start).collect::<Result<Vec<Agent>>>()?;
+    for agent in &mut agents {
+        agent.wait_ready()?;
+    }
+    Ok(agents)
+}
+
 /// Shows what happens until the user has seen enough.
-fn live(agent: &Agent) -> Result<()> {
-    println!("\nTry it from another terminal:  cargo xtask lab exec red -- curl -s 10.96.0.10");
+fn live(agent: &Agent, pod: &str) -> Result<()> {
+    println!("\nTry it from another terminal:  cargo xtask lab exec {pod} -- curl -s 10.96.0.10");
     while !ended() {
         let show = |arguments: &[&str]| agent.output(arguments);
         let (services, flows) = (show(&["get", "services"])?, show(&["get", "flows"])?);

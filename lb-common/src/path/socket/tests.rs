@@ -11,11 +11,11 @@ use super::*;
 use crate::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, BackendWord, Cidr, FlowRow, FrontendKey, FrontendKind,
-        FrontendRow, Mac, ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings, SlotRow, Word,
+        FrontendRow, HomeRow, Mac, ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings, SlotRow, Word,
         set_flags,
     },
     family::{Address as _, V4, V6},
-    path::{Common, Insert, InsertError},
+    path::{Common, Insert, InsertError, Note, Parsed, Table},
 };
 
 /// Last parts of addresses.
@@ -139,6 +139,10 @@ impl<F: Family> Common for Node<F> {
         None
     }
 
+    fn home(&self, _key: &AnswerKey) -> Option<HomeRow> {
+        None
+    }
+
     fn count(&self, counter: Counter) {
         self.counted.borrow_mut().push(counter);
     }
@@ -147,15 +151,25 @@ impl<F: Family> Common for Node<F> {
 }
 
 impl<F: Family> Tables<F> for Node<F> {
-    fn flow(&self, _key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>> {
+    fn note(&self, _: &Parsed<F>, _: bool) {}
+
+    fn noted(&self) -> Option<&Note<F>> {
         None
     }
 
-    fn insert_flow(&self, _: FlowKey<F>, _: FlowRow<F>, _: Insert) -> Result<(), InsertError> {
+    fn proof(&self, _: &FlowKey<F>) -> Option<&Cell<u32>> {
+        None
+    }
+
+    fn flow(&self, _: Table, _: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>> {
+        None
+    }
+
+    fn insert_flow(&self, _: Table, _: FlowKey<F>, _: FlowRow<F>, _: Insert) -> Result<(), InsertError> {
         Err(InsertError::Full)
     }
 
-    fn remove_flow(&self, _key: &FlowKey<F>) {}
+    fn remove_flow(&self, _: Table, _: &FlowKey<F>) {}
 
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow> {
         self.frontends.get(key).copied()

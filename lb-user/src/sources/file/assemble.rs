@@ -7,7 +7,7 @@ mod wants;
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
-use lb_common::abi::MAX_CIDRS;
+use lb_common::abi::{Lifetimes, MAX_CIDRS};
 
 use self::{fit::fit, taken::Taken, wants::wants};
 use super::super::problem::{Place, Problem};
@@ -22,6 +22,7 @@ pub(super) struct Drafts {
     pub nodes: BTreeMap<String, Node>,
     /// Empty: the primary ones.
     pub node_port_addresses: Vec<NodePortAddress>,
+    pub lifetimes: Option<(Lifetimes, Place)>,
     pub services: Vec<Draft>,
 }
 
@@ -97,6 +98,7 @@ pub(super) fn model(drafts: Drafts, errors: &mut Vec<Problem>, warnings: &mut Ve
         node: drafts.node.map(|(node, _)| node).unwrap_or_default(),
         nodes: drafts.nodes,
         node_port_addresses: drafts.node_port_addresses,
+        lifetimes: drafts.lifetimes.map(|(lifetimes, _)| lifetimes).unwrap_or_default(),
         ..Model::default()
     };
     if model.node_port_addresses.is_empty() {

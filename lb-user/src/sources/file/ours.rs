@@ -5,6 +5,7 @@
 //! serviceCIDRs: [10.96.0.0/12]
 //! nodePortAddresses: [primary]       # or addresses and ranges
 //! hashSeed: 7f3a                     # the same on every node; else random
+//! lifetimes: {tcpEstablished: 5d, udpAnswered: 180s}  # and tcpClosing, tcpUnanswered, udpUnanswered, sctp
 //! services:
 //!   - name: web                      # namespace: default
 //!     type: LoadBalancer             # or ClusterIP, NodePort
@@ -24,6 +25,7 @@
 //! ```
 
 mod backends;
+mod lifetimes;
 mod node;
 mod ports;
 mod service;
@@ -43,8 +45,9 @@ use crate::model::refused::Refusal;
 
 /// Reads one document into `drafts`.
 pub(super) fn document(node: &Node<'_>, drafts: &mut Drafts, places: &mut Places, report: &mut Report<'_>) {
-    let known = ["node", "serviceCIDRs", "nodePortAddresses", "hashSeed", "services"];
-    let Some([own, cidrs, node_ports, seed, services]) = fields(node, "the config", known, report) else {
+    let known = ["node", "serviceCIDRs", "nodePortAddresses", "hashSeed", "lifetimes", "services"];
+    let Some([own, cidrs, node_ports, seed, lifetimes, services]) = fields(node, "the config", known, report)
+    else {
         return;
     };
     if let Some(own) = own {
@@ -64,6 +67,10 @@ pub(super) fn document(node: &Node<'_>, drafts: &mut Drafts, places: &mut Places
     if let Some(node) = seed {
         let read = report.take(hash_seed(node));
         once(&mut drafts.hash_seed, read, node, "hashSeed", report);
+    }
+    if let Some(node) = lifetimes {
+        let read = self::lifetimes::lifetimes(node, report);
+        once(&mut drafts.lifetimes, read, node, "lifetimes", report);
     }
     for node in items(services, "services", report) {
         drafts.services.extend(service::service(node, places, report));

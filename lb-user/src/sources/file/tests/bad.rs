@@ -26,14 +26,14 @@ fn fields_and_shapes() {
         (
             "web",
             &[
-                "c.yaml:1:1: the config is a mapping; write it with the fields node, serviceCIDRs, nodePortAddresses, hashSeed, services",
+                "c.yaml:1:1: the config is a mapping; write it with the fields node, serviceCIDRs, nodePortAddresses, hashSeed, lifetimes, services",
             ],
         ),
         ("service: []", &["c.yaml:1:1: unknown field \"service\" in the config; did you mean \"services\"?"]),
         (
             "proxy: []",
             &[
-                "c.yaml:1:1: unknown field \"proxy\" in the config; the fields are node, serviceCIDRs, nodePortAddresses, hashSeed, services",
+                "c.yaml:1:1: unknown field \"proxy\" in the config; the fields are node, serviceCIDRs, nodePortAddresses, hashSeed, lifetimes, services",
             ],
         ),
         (
@@ -95,6 +95,26 @@ fn fields_and_shapes() {
         (
             "hashSeed: seed",
             &["c.yaml:1:11: \"seed\" is not a hashSeed; write 1 to 16 hexadecimal digits, like 5eed0001"],
+        ),
+        (
+            "lifetimes: {tcpEstablished: 5, tcpClosed: 1s, udpAnswered: 0s, udpUnanswered: 1500ms, sctp: 366d}",
+            &[
+                "c.yaml:1:32: unknown field \"tcpClosed\" in lifetimes; did you mean \"tcpClosing\"?",
+                "c.yaml:1:29: \"5\" is not a lifetime; write whole seconds or more, up to 365d, with the unit, like 90s, 3min or 5d",
+                "c.yaml:1:60: \"0s\" is not a lifetime; write whole seconds or more, up to 365d, with the unit, like 90s, 3min or 5d",
+                "c.yaml:1:79: \"1500ms\" is not a lifetime; write whole seconds or more, up to 365d, with the unit, like 90s, 3min or 5d",
+                "c.yaml:1:93: \"366d\" is not a lifetime; write whole seconds or more, up to 365d, with the unit, like 90s, 3min or 5d",
+            ],
+        ),
+        (
+            "lifetimes: 5d",
+            &[
+                "c.yaml:1:12: lifetimes is a mapping; write it with the fields tcpEstablished, tcpClosing, tcpUnanswered, udpAnswered, udpUnanswered, sctp",
+            ],
+        ),
+        (
+            "lifetimes: {sctp: 5min}\n---\nlifetimes: {sctp: 6min}",
+            &["c.yaml:3:12: lifetimes differs from the one at c.yaml:1:12; keep one"],
         ),
         (
             "hashSeed: 1\n---\nhashSeed: 2",

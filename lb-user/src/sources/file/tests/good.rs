@@ -1,3 +1,5 @@
+use lb_common::abi::Lifetimes;
+
 use super::*;
 
 #[test]
@@ -81,6 +83,19 @@ fn ranges_and_seed_of_several_documents() {
     assert_eq!(model.hash_seed, Some(0x5eed));
     // All digits: still hexadecimal.
     assert_eq!(parse_texts(&[("c.yaml", "hashSeed: 10")]).expect("a config").model.hash_seed, Some(16));
+}
+
+#[test]
+fn lifetimes_of_flows() {
+    let lifetimes = |text: &str| parse_texts(&[("c.yaml", text)]).expect("a config").model.lifetimes;
+    assert_eq!(lifetimes("services: []"), Lifetimes::SECONDS);
+    let text = "lifetimes: {tcpEstablished: 1h 30min, tcpClosing: 1s, sctp: 365d}\n---\nservices: []\n";
+    let expected =
+        Lifetimes { tcp_established: 5400, tcp_closing: 1, sctp: 365 * 24 * 3600, ..Lifetimes::SECONDS };
+    assert_eq!(lifetimes(text), expected);
+    let text = "lifetimes: {tcpUnanswered: 2s, udpAnswered: 3s, udpUnanswered: 4s}";
+    let expected = Lifetimes { tcp_unanswered: 2, udp_answered: 3, udp_unanswered: 4, ..Lifetimes::SECONDS };
+    assert_eq!(lifetimes(text), expected);
 }
 
 #[test]

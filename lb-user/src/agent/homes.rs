@@ -1,0 +1,150 @@
+//! Homes: at which port of a bridge each neighbour's address is, so that the programs let nobody else call
+//! in its name. See [`HomeRow`] for which addresses have a row.
+
+use std::collections::HashMap;
+
+use lb_common::abi::{AnswerKey, HomeRow};
+use tracing::{debug, error};
+
+use super::{
+    table::Table,
+    ways::{self, View},
+};
+use crate::maps::Maps;
+
+/// See the module.
+pub struct Homes {
+    table: Table<AnswerKey, HomeRow>,
+    /// The last write failed.
+    failed: bool,
+}
+
+impl Homes {
+    /// What an agent before us has written.
+    pub fn adopt(maps: &Maps) -> Homes {
+        Homes { table: Table::adopt(&maps.homes), failed: false }
+    }
+
+    /// Follows what the kernel knows of neighbours and ports.
+    pub fn update(&mut self, maps: &mut Maps, view: &View) {
+        let written = self.table.update(&mut maps.homes, &find(view));
+        // Said once, not with every try.
+        if let (Err(problem), false) = (&written, self.failed) {
+            error!(
+                "writing at which ports the bridges' neighbours are: {problem}; trying again (the map has twice \
+                 as many rows as --max-services; whoever has none may be called for by others)"
+            );
+        }
+        self.failed = written.is_err();
+        if written.is_ok_and(|changed| changed) {
+            debug!("neighbours whose port is known: {}", self.table.len());
+        }
+    }
+
+    /// Whether a write has failed and should be tried again.
+    pub fn failed(&self) -> bool {
+        self.failed
+    }
+}
+
+/// What is only remembered does not count: whoever has the address now must not be taken for a stranger.
+fn find(view: &View) -> HashMap<AnswerKey, HomeRow> {
+    let world = view.world;
+    let mut homes = HashMap::new();
+    for ((bridge, address), neighbour) in &world.neighbours {
+        let at = (*bridge, neighbour.mac);
+        if !view.bridges.contains(bridge)
+            || world.forgotten.neighbours.contains(&(*bridge, *address))
+            || world.forgotten.fdb.contains(&at)
+        {
+            continue;
+        }
+        let port = world.fdb.get(&at).and_then(|port| world.links.get(port));
+        let Some(port) = port.filter(|port| port.master == Some(*bridge)) else { continue };
+        let row = HomeRow { ifindex: port.ifindex, mac: ways::mac(neighbour.mac), reserved: 0 };
+        homes.insert(ways::key(*address, *bridge), row);
+    }
+    homes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::{
+        agent::options::Forward,
+        netlink::{Link, Neighbour, World},
+    };
+
+    const RED: [u8; 6] = [2, 0, 0, 0, 0, 2];
+    const BLUE: [u8; 6] = [2, 0, 0, 0, 0, 3];
+
+    /// Bridge 1, ours, with ports 2 (red) and 3 (blue); bridge 4, another's, with port 5.
+    fn world() -> World {
+        let mut world = World::default();
+        for (ifindex, master) in [(1, None), (2, Some(1)), (3, Some(1)), (4, None), (5, Some(4))] {
+            world.links.insert(ifindex, Link { ifindex, master, ..Link::default() });
+        }
+        world.fdb = [((1, RED), 2), ((1, BLUE), 3), ((4, RED), 5)].into();
+        for (bridge, address, mac) in [
+            (1, "10.244.1.2", RED),
+            (1, "fd00:244:1::2", RED),
+            (1, "10.244.1.3", BLUE),
+            // Behind no port, and on what we do not serve.
+            (1, "10.244.1.9", [2, 0, 0, 0, 0, 9]),
+            (4, "10.244.4.2", RED),
+            (5, "10.244.1.5", BLUE),
+        ] {
+            world.neighbours.insert((bridge, ip(address)), Neighbour { mac, permanent: false });
+        }
+        world
+    }
+
+    fn ip(address: &str) -> IpAddr {
+        address.parse().expect("an address")
+    }
+
+    fn find_in(world: &World) -> HashMap<AnswerKey, HomeRow> {
+        find(&View { world, bridges: &[1], uplinks: &[], forward: Forward::Auto })
+    }
+
+    fn homes<const N: usize>(rows: [(&str, u32, [u8; 6]); N]) -> HashMap<AnswerKey, HomeRow> {
+        let row = |(address, ifindex, mac)| {
+            (ways::key(ip(address), 1), HomeRow { ifindex, mac: ways::mac(mac), reserved: 0 })
+        };
+        rows.map(row).into()
+    }
+
+    #[test]
+    fn neighbours_behind_ports_of_our_bridges() {
+        let all = [("10.244.1.2", 2, RED), ("fd00:244:1::2", 2, RED), ("10.244.1.3", 3, BLUE)];
+        assert_eq!(find_in(&world()), homes(all));
+    }
+
+    #[test]
+    fn what_goes_takes_its_rows_along() {
+        let blue = [("10.244.1.3", 3, BLUE)];
+
+        let mut without_port = world();
+        without_port.links.remove(&2);
+        assert_eq!(find_in(&without_port), homes(blue), "a port that is gone");
+
+        let mut left = world();
+        left.links.entry(2).and_modify(|port| port.master = None);
+        assert_eq!(find_in(&left), homes(blue), "a port that has left the bridge");
+
+        let mut moved = world();
+        moved.fdb.insert((1, RED), 3);
+        let both = [("10.244.1.2", 3, RED), ("fd00:244:1::2", 3, RED), blue[0]];
+        assert_eq!(find_in(&moved), homes(both), "a MAC behind another port");
+
+        let mut forgotten = world();
+        forgotten.fdb.remove(&(1, RED));
+        forgotten.neighbours.remove(&(1, ip("10.244.1.3")));
+        assert!(find_in(&forgotten).is_empty());
+        forgotten.remember(&world());
+        assert_eq!(forgotten.fdb, world().fdb, "remembered for backends");
+        assert!(find_in(&forgotten).is_empty(), "remembered is not known");
+    }
+}

@@ -1,0 +1,90 @@
+//! At which port of a bridge neighbours are at home, and what all programs know of the host's devices.
+
+use std::net::IpAddr;
+
+use anyhow::{Context as _, Result, ensure};
+use lb_common::abi::{AnswerKey, HomeRow};
+use lb_user::maps::{Maps, Pins};
+use rustix::process::Signal;
+
+use crate::{
+    Test,
+    bed::{Bed, NAME, only, service},
+};
+
+pub const ALL: &[Test] = &[("homes of neighbours", homes), ("another MTU", another_mtu)];
+
+const RED: [&str; 2] = ["10.244.1.2", "fd00:244:1::2"];
+
+/// Where an address is at home, whatever the bridge: its port.
+fn home(address: &str) -> Result<Option<u32>> {
+    let address: IpAddr = address.parse()?;
+    let addr = match address {
+        IpAddr::V4(address) => AnswerKey::v4(address.into(), 0).addr,
+        IpAddr::V6(address) => address.into(),
+    };
+    let maps = Maps::open(&Pins::new(NAME).maps())?;
+    let rows: Vec<(AnswerKey, HomeRow)> = maps.homes.iter().collect::<Result<_, _>>()?;
+    Ok(rows.iter().find(|(key, _)| key.addr == addr).map(|(_, row)| row.ifindex))
+}
+
+fn port(bed: &Bed, name: &str) -> Result<u32> {
+    let ports = bed.json(&["get", "ports"])?;
+    let port = ports.as_array().into_iter().flatten().find(|row| row["name"] == name);
+    let ifindex = port.and_then(|port| port["ifindex"].as_u64());
+    Ok(ifindex.with_context(|| format!("no port {name} in {ports}"))?.try_into()?)
+}
+
+fn wait_home(bed: &Bed, address: &str, expected: Option<u32>) -> Result<()> {
+    bed.wait_for(&format!("{address} is at home at {expected:?}"), || Ok(home(address)? == expected))
+}
+
+fn homes() -> Result<()> {
+    let mut bed = Bed::new(&[])?;
+    let (red, blue) = (port(&bed, "veth-red")?, port(&bed, "veth-blue")?);
+    bed.answered("red", service::BLUE, &["blue"], 3)?;
+    for address in RED {
+        wait_home(&bed, address, Some(red))?;
+    }
+    wait_home(&bed, "10.244.1.3", Some(blue))?;
+    ensure!(home("10.244.1.77")?.is_none(), "a home of nobody");
+
+    // The kernel forgets the neighbour, then hears of it again.
+    bed.lab().on("node", "neigh del 10.244.1.2 dev v-net-0")?;
+    wait_home(&bed, RED[0], None)?;
+    ensure!(home(RED[1])? == Some(red), "the other family's is there still");
+    only(&bed.pages("red", "10.244.1.1:6443".parse()?, 1)?, &["node"])?;
+    wait_home(&bed, RED[0], Some(red))?;
+
+    // What changes while no agent runs is put right by the next one.
+    bed.agent.signal(Signal::TERM)?;
+    bed.lab().on("node", "link set veth-red nomaster")?;
+    ensure!(home(RED[0])? == Some(red), "nobody should have written");
+    bed.agent.start_again()?;
+    bed.agent.wait_ready()?;
+    for address in RED {
+        wait_home(&bed, address, None)?;
+    }
+    ensure!(home("10.244.1.3")? == Some(blue), "what is still right stays");
+
+    // And at once with the port.
+    bed.lab().on("node", "link set veth-blue nomaster")?;
+    wait_home(&bed, "10.244.1.3", None)
+}
+
+/// All programs are loaded anew, and nothing is lost.
+fn another_mtu() -> Result<()> {
+    let bed = Bed::new(&["--socket-lb", "host"])?;
+    bed.answered("red", service::WEB, &["blue", "green", "red"], 20)?;
+    for (mtu, count) in [(1400, 1), (1500, 2)] {
+        bed.lab().on("node", &format!("link set veth-red mtu {mtu}"))?;
+        bed.wait_for("programs are loaded anew", || {
+            let log = bed.agent.log()?;
+            Ok(log.matches("loaded anew, as this has changed: the smallest MTU").count() == count)
+        })?;
+        for from in ["red", "client", "node"] {
+            bed.answered(from, service::BLUE, &["blue"], 3)?;
+        }
+    }
+    Ok(())
+}

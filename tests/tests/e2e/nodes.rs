@@ -1,0 +1,162 @@
+//! Three nodes on a LAN, an agent on each, all with `examples/three-nodes.yaml`.
+
+use std::{net::SocketAddr, thread::sleep, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use xtask::{
+    build::workspace,
+    lab::{
+        self, Lab, Nodes,
+        request::{echoes, page, pages},
+    },
+    run::{Agent, checks::iperf3},
+};
+
+use crate::{
+    Test,
+    bed::{NAME, Up, agent, only},
+};
+
+pub const ALL: &[Test] = &[("three nodes with backends on all of them", all)];
+
+const PODS: [&str; 6] = ["red1", "blue1", "red2", "blue2", "red3", "blue3"];
+const NODES: [&str; 3] = ["node1", "node2", "node3"];
+
+/// Frontends that are the same for pods of every node.
+const PAGES: [&str; 8] = [
+    "10.96.0.10:80",
+    "[fd00:96::10]:80",
+    "10.96.0.12:80",
+    "[fd00:96::12]:80",
+    "198.51.100.10:80",
+    "[2001:db8:100::10]:80",
+    "10.96.0.13:80",
+    "[fd00:96::13]:80",
+];
+const ECHOES: [&str; 8] = [
+    "10.96.0.11:9090",
+    "[fd00:96::11]:9090",
+    "10.96.0.12:9090",
+    "[fd00:96::12]:9090",
+    "198.51.100.10:9090",
+    "[2001:db8:100::10]:9090",
+    "10.96.0.13:9090",
+    "[fd00:96::13]:9090",
+];
+
+/// Requests to hear each of six backends: one is missed once in ten million times.
+const ENOUGH: u32 = 100;
+
+/// The lab and its agents, which end and are uninstalled before it goes.
+struct Cluster {
+    _agents: Vec<Agent>,
+    up: Up,
+}
+
+impl Cluster {
+    fn new() -> Result<Cluster> {
+        let lab = Lab::of(NAME, Nodes::Three);
+        lab.up_anew()?;
+        let up = Up(lab.clone());
+        lab::serve(&lab)?;
+        let (lb, config) = (agent()?, workspace().join("examples/three-nodes.yaml"));
+        let start = |node| Agent::start_on(&lab, node, &lb, &config, &format!("{NAME}-{node}"), &[]);
+        let mut agents = NODES.into_iter().map(start).collect::<Result<Vec<Agent>>>()?;
+        for agent in &mut agents {
+            agent.wait_ready()?;
+        }
+        Ok(Cluster { _agents: agents, up })
+    }
+
+    /// Pages answered by exactly these.
+    fn pages(&self, from: &str, to: &str, by: &[&str]) -> Result<()> {
+        let answers = pages(&self.up.0, from, to.parse()?, ENOUGH);
+        answers.and_then(|answers| only(&answers, by)).with_context(|| format!("pages from {from} to {to}"))
+    }
+
+    /// Echoes answered by exactly these.
+    fn echoes(&self, from: &str, to: &str, by: &[&str]) -> Result<()> {
+        let answers = echoes(&self.up.0, from, to.parse()?, ENOUGH);
+        answers.and_then(|answers| only(&answers, by)).with_context(|| format!("echoes from {from} to {to}"))
+    }
+}
+
+fn all() -> Result<()> {
+    let cluster = Cluster::new()?;
+    inside(&cluster).context("from inside")?;
+    own_addresses(&cluster.up.0).context("what backends see")?;
+    outside(&cluster).context("from outside")?;
+    stream(&cluster.up.0).context("much data")
+}
+
+/// Pods and processes of every node reach the backends of all nodes.
+fn inside(cluster: &Cluster) -> Result<()> {
+    for from in PODS {
+        PAGES.iter().try_for_each(|to| cluster.pages(from, to, &PODS))?;
+        ECHOES.iter().try_for_each(|to| cluster.echoes(from, to, &PODS))?;
+        for to in ["10.96.0.1:443", "[fd00:96::1]:443"] {
+            cluster.pages(from, to, &NODES)?;
+        }
+    }
+    // The port of a pod's own node.
+    for (pod, last) in [("red1", 11), ("red2", 12), ("red3", 13)] {
+        for host in [format!("192.168.1.{last}"), format!("[fd00:1::{last}]")] {
+            cluster.pages(pod, &format!("{host}:30080"), &PODS)?;
+            cluster.echoes(pod, &format!("{host}:30090"), &PODS)?;
+        }
+    }
+    for from in NODES {
+        cluster.pages(from, "10.96.0.10:80", &PODS)?;
+        cluster.echoes(from, "[fd00:96::11]:9090", &PODS)?;
+    }
+    Ok(())
+}
+
+/// Backends see a pod's own address, also those on other nodes.
+fn own_addresses(lab: &Lab) -> Result<()> {
+    for pod in Nodes::Three.pods() {
+        for (to, own) in [("10.96.0.10:80", pod.ipv4()), ("[fd00:96::10]:80", pod.ipv6())] {
+            let to: SocketAddr = to.parse()?;
+            let answers =
+                lab.within(pod.name, move || (0..20).map(|_| page(to)).collect::<Result<Vec<_>>>())??;
+            for (by, seen) in answers {
+                // Its own call comes to it from the service.
+                let expected = if by == pod.name { to.ip() } else { own };
+                ensure!(seen == expected.to_string(), "{to}: {by} sees {seen}, not {expected}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// With a policy Local each node has its own backends for who comes from outside.
+fn outside(cluster: &Cluster) -> Result<()> {
+    for (own, last) in [(["red1", "blue1"], 11), (["red2", "blue2"], 12), (["red3", "blue3"], 13)] {
+        for host in [format!("192.168.1.{last}"), format!("[fd00:1::{last}]")] {
+            cluster.pages("client", &format!("{host}:30081"), &own)?;
+            cluster.echoes("client", &format!("{host}:30091"), &own)?;
+        }
+    }
+    // The client's way to everything else is over the first node.
+    for host in ["198.51.100.11", "[2001:db8:100::11]"] {
+        cluster.pages("client", &format!("{host}:80"), &["red1", "blue1"])?;
+        cluster.echoes("client", &format!("{host}:9090"), &["red1", "blue1"])?;
+    }
+    Ok(())
+}
+
+/// Segments of 64 KiB that are cut at one node's uplink and joined again at the other's.
+fn stream(lab: &Lab) -> Result<()> {
+    let mut server = lab.command("blue2", "iperf3")?;
+    let mut server =
+        server.arg("-s").stdout(std::process::Stdio::null()).spawn().context("starting iperf3")?;
+    sleep(Duration::from_millis(300));
+    let found: Result<Vec<f64>> =
+        ["10.96.0.14", "fd00:96::14"].into_iter().map(|to| iperf3(lab, "red1", to, 1, 1)).collect();
+    let _ = server.kill();
+    let _ = server.wait();
+    let found = found?;
+    // Where every large packet is lost, TCP still carries a few.
+    ensure!(found.iter().all(|gigabits| *gigabits > 0.05), "Gbit/s over IPv4 and IPv6: {found:?}");
+    Ok(())
+}

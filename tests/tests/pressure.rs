@@ -1,0 +1,113 @@
+//! How full maps are, in `lb status`: right, said in time, and cheap with a million flows.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use lb_common::{
+    abi::{AnswerKey, AnswerRow, FlowKey, FlowRow, RangeKey},
+    family::{Addr4, V4},
+};
+use lb_tests::node::Node;
+use lb_user::maps::{Maps, Pins, count};
+use serde_json::Value;
+
+const FLOWS: u32 = 1 << 20;
+/// The smallest.
+const SERVICES: u32 = 16;
+
+fn status(node: &Node) -> Result<(Value, bool)> {
+    let output = node.lb("status -o json --instance pressure")?;
+    let json = serde_json::from_slice(&output.stdout)
+        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    Ok((json, output.status.success()))
+}
+
+/// Used and all rows.
+fn rows(status: &Value, name: &str) -> Result<(u64, u64)> {
+    let map = status["maps"].as_array().into_iter().flatten().find(|map| map["name"] == name);
+    let map = map.with_context(|| format!("no map {name} in {status}"))?;
+    Ok((map["used"].as_u64().context("used")?, map["max"].as_u64().context("max")?))
+}
+
+fn flow(number: u32) -> FlowKey<V4> {
+    FlowKey { src: Addr4(number), protocol: 6, zone: 1, ..Default::default() }
+}
+
+#[test]
+fn of_every_map() -> Result<()> {
+    let node = Node::new("lbp-node")?;
+    let config =
+        "services: [{name: a, address: 10.96.0.1, ports: [{port: 80}], backends: [{address: 10.128.0.2}]}]";
+    node.write("c.yaml", config)?;
+    let options = format!("c.yaml --max-flows {FLOWS} --max-services {SERVICES}");
+    let mut agent = node.agent("pressure", &options)?;
+    agent.wait_for("ready: 1 services", 0)?;
+    let mut maps = Maps::open(&Pins::new("pressure").maps())?;
+
+    let (empty, healthy) = status(&node)?;
+    ensure!(healthy, "{empty}");
+    for (name, used) in [
+        ("services", 1),
+        ("sets", 1),
+        ("backends, IPv4", 1),
+        ("backends, IPv6", 0),
+        ("ways", 1),
+        // And the row of its address.
+        ("frontends, IPv4", 2),
+        ("source ranges, IPv4", 0),
+        ("answers", 0),
+        ("homes", 0),
+        ("cookies", 0),
+        ("flows, IPv4", 0),
+        ("affinity, IPv6", 0),
+        ("sockets, IPv4", 0),
+    ] {
+        ensure!(rows(&empty, name)?.0 == used, "{name} should have {used} rows: {empty}");
+    }
+
+    // Ranges are keyed by prefixes, and there are more of them than are read at once.
+    const RANGES: u32 = 20_000;
+    for number in 0..RANGES {
+        let range = RangeKey::<V4> { set: 1 << 30, addr: Addr4(number) };
+        maps.v4.ranges.insert(&aya::maps::lpm_trie::Key::new(64, range), 1, 0)?;
+    }
+    // Past the end, so that rows are evicted.
+    for number in 0..FLOWS + 1000 {
+        maps.v4.flows.insert(flow(number), FlowRow::default(), 0)?;
+    }
+    let start = Instant::now();
+    let (full, healthy) = status(&node)?;
+    let whole = start.elapsed();
+    let (used, max) = rows(&full, "flows, IPv4")?;
+    ensure!(rows(&full, "source ranges, IPv4")?.0 == u64::from(RANGES), "{full}");
+    ensure!(max == u64::from(FLOWS) && used <= max && used > max - max / 100, "{used} of {max}");
+    let start = Instant::now();
+    let counted = count(&Pins::new("pressure").maps(), "FLOWS4")?;
+    let in_batches = start.elapsed();
+    let start = Instant::now();
+    let really = maps.v4.flows.keys().count() as u64;
+    let by_key = start.elapsed();
+    println!(
+        "{used} flows: counted in {in_batches:.2?}, key by key in {by_key:.2?}; lb status takes {whole:.2?}"
+    );
+    ensure!(really == used && u64::from(counted.0) == used, "{really}, {counted:?} and {used} flows");
+    ensure!(in_batches * 2 < by_key, "no better than key by key: {in_batches:?} against {by_key:?}");
+    ensure!(healthy, "flow tables may be full: {full}");
+    ensure!(
+        full["evicting"][0].as_str().is_some_and(|note| note.starts_with("flows, IPv4: full, idle flows"))
+    );
+
+    for number in 0..SERVICES - 1 {
+        maps.answers.insert(AnswerKey::v4(Default::default(), number), AnswerRow::new([0; 3]), 0)?;
+    }
+    let (refusing, healthy) = status(&node)?;
+    ensure!(!healthy && refusing["healthy"] == false, "{refusing}");
+    let warning = refusing["nearlyFull"][0].as_str().unwrap_or_default();
+    ensure!(warning.starts_with("answers: 15 of 16 rows are used"), "{refusing}");
+    let text = String::from_utf8(node.lb("status --instance pressure")?.stdout)?;
+    ensure!(
+        text.contains("\nNearly full:\n  answers: 15 of 16") && text.contains("\nFull:\n  flows, IPv4"),
+        "{text}"
+    );
+    Ok(())
+}
