@@ -73,6 +73,8 @@ fn refused() -> Result<()> {
     for options in [&[][..], &["--forward", "bridge"], &["--forward", "stack"]] {
         let bed = Bed::with(&config(), options, wire)?;
         for host in ["red", "client"] {
+            // Neighbours are known then: to look for one may take a second.
+            bed.answered(host, service::BLUE, &["blue"], 1)?;
             for ipv6 in [false, true] {
                 let to = vip(ipv6, CLOSED, 90);
                 let heard = bed.lab().within(host, move || call(to))?;
