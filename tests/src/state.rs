@@ -183,6 +183,8 @@ pub fn on(bridge: Bridge, way_back: ReachKind) -> Settings {
         host6: Default::default(),
         pod_sockets: 0,
         mtu_floor: 0,
+        snat_first: 0,
+        snat_ports: 0,
     }
 }
 
