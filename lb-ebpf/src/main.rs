@@ -56,6 +56,14 @@ macro_rules! programs {
                 answer(path::record::<V6, _, _>(&Skb::new(skb), &Maps, HOOK), skb)
             }
             #[inline(never)]
+            fn returned_ipv4(skb: *mut __sk_buff) -> Answer {
+                answer(path::returned::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            }
+            #[inline(never)]
+            fn returned_ipv6(skb: *mut __sk_buff) -> Answer {
+                answer(path::returned::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            }
+            #[inline(never)]
             fn finish_ipv4(skb: *mut __sk_buff) -> Answer {
                 answer(path::finish::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
             }
@@ -90,6 +98,14 @@ macro_rules! programs {
                         if answer as u32 == RECORD {
                             answer = if is_ipv4 { record_ipv4(skb) } else { record_ipv6(skb) };
                         }
+                    }
+                }
+                if HOOK == Hook::UplinkIngress {
+                    if answer as u32 == LEND {
+                        answer = if is_ipv4 { lend_ipv4(skb) } else { lend_ipv6(skb) };
+                    }
+                    if answer as u32 == RETURNED {
+                        answer = if is_ipv4 { returned_ipv4(skb) } else { returned_ipv6(skb) };
                     }
                 }
                 if answer as u32 == FINISH {
@@ -135,6 +151,8 @@ const RESUME: u32 = 0x103;
 const DIRECT: u32 = 0x104;
 const FINISH: u32 = 0x105;
 const RECORD: u32 = 0x106;
+const LEND: u32 = 0x107;
+const RETURNED: u32 = 0x108;
 
 /// `TC_ACT_UNSPEC` is `TCX_NEXT`: what is not ours is left to the next program.
 #[inline(always)]
@@ -145,6 +163,8 @@ fn answer(verdict: Verdict, skb: *mut __sk_buff) -> Answer {
         Verdict::Open => OPEN as u64,
         Verdict::Direct => DIRECT as u64,
         Verdict::Record => RECORD as u64,
+        Verdict::Lend => LEND as u64,
+        Verdict::Returned => RETURNED as u64,
         Verdict::Finish => FINISH as u64,
         Verdict::Drop(why) => TC_ACT_SHOT as u64 | (why as u64) << 32,
         Verdict::Reject(why) => REJECT as u64 | (why as u64) << 32,
@@ -161,6 +181,16 @@ fn open_ipv4(skb: *mut __sk_buff) -> Answer {
 #[inline(never)]
 fn open_ipv6(skb: *mut __sk_buff) -> Answer {
     answer(path::open::<V6, _>(&Maps), skb)
+}
+
+#[inline(never)]
+fn lend_ipv4(skb: *mut __sk_buff) -> Answer {
+    answer(path::lend::<V4, _, _>(&Skb::new(skb), &Maps), skb)
+}
+
+#[inline(never)]
+fn lend_ipv6(skb: *mut __sk_buff) -> Answer {
+    answer(path::lend::<V6, _, _>(&Skb::new(skb), &Maps), skb)
 }
 
 #[inline(never)]

@@ -12,6 +12,7 @@ mod lifecycle;
 mod malformed;
 mod neighbour;
 mod refused;
+mod snat;
 mod unproven;
 
 use lb_common::{
@@ -48,6 +49,7 @@ pub fn all<F: Net>() -> Vec<Case<F>> {
         neighbour::cases(),
         frontends::cases(),
         refused::cases(),
+        snat::cases(),
     ]
     .concat()
 }
