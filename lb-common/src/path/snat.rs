@@ -136,11 +136,11 @@ fn take<F: Family, T: Tables<F>>(tables: &T, lent: &FlowKey<F>, row: &SnatRow<F>
     let left = found.row.expired(protocol, now, &tables.settings().lifetimes)
         || !found.row.is_proven() && now.wrapping_sub(found.row.seen) > UNPROVEN_TICKS;
     // Two may have seen that it is left. One of them has it.
-    if !own && !(left && tables.claim(held, found.row.seen)) {
-        return Ok(false);
+    let ours = own || left && tables.claim(held, found.row.seen);
+    if ours {
+        tables.remove_snat(lent);
     }
-    tables.remove_snat(lent);
-    Ok(tables.insert_snat(lent, row).is_ok())
+    Ok(ours && tables.insert_snat(lent, row).is_ok())
 }
 
 /// The key of a flow's replies, which are sent to the port that it has.
