@@ -57,6 +57,14 @@ macro_rules! programs {
                 answer(path::record::<V6, _, _>(&Skb::new(skb), &Maps, HOOK), skb)
             }
             #[inline(never)]
+            fn returned_ipv4(skb: *mut __sk_buff) -> Answer {
+                answer(path::returned::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            }
+            #[inline(never)]
+            fn returned_ipv6(skb: *mut __sk_buff) -> Answer {
+                answer(path::returned::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            }
+            #[inline(never)]
             fn finish_ipv4(skb: *mut __sk_buff) -> Answer {
                 answer(path::finish::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
             }
@@ -115,6 +123,14 @@ macro_rules! programs {
                         }
                     }
                 }
+                if HOOK == Hook::UplinkIngress {
+                    if answer as u32 == LEND {
+                        answer = if is_ipv4 { lend_ipv4(skb) } else { lend_ipv6(skb) };
+                    }
+                    if answer as u32 == RETURNED {
+                        answer = if is_ipv4 { returned_ipv4(skb) } else { returned_ipv6(skb) };
+                    }
+                }
                 if answer as u32 == FINISH {
                     answer = if is_ipv4 { finish_ipv4(skb) } else { finish_ipv6(skb) };
                 }
@@ -162,6 +178,8 @@ const FINISH: u32 = 0x105;
 const RECORD: u32 = 0x106;
 const ERROR: u32 = 0x107;
 const SOLICITATION: u32 = 0x108;
+const LEND: u32 = 0x109;
+const RETURNED: u32 = 0x10a;
 
 /// `TC_ACT_UNSPEC` is `TCX_NEXT`: what is not ours is left to the next program.
 #[inline(always)]
@@ -172,6 +190,8 @@ fn answer(verdict: Verdict, skb: *mut __sk_buff) -> Answer {
         Verdict::Open => OPEN as u64,
         Verdict::Direct => DIRECT as u64,
         Verdict::Record => RECORD as u64,
+        Verdict::Lend => LEND as u64,
+        Verdict::Returned => RETURNED as u64,
         Verdict::Finish => FINISH as u64,
         Verdict::Drop(why) => TC_ACT_SHOT as u64 | (why as u64) << 32,
         Verdict::Reject(why) => REJECT as u64 | (why as u64) << 32,
@@ -190,6 +210,16 @@ fn open_ipv4(skb: *mut __sk_buff) -> Answer {
 #[inline(never)]
 fn open_ipv6(skb: *mut __sk_buff) -> Answer {
     answer(path::open::<V6, _>(&Maps), skb)
+}
+
+#[inline(never)]
+fn lend_ipv4(skb: *mut __sk_buff) -> Answer {
+    answer(path::lend::<V4, _, _>(&Skb::new(skb), &Maps), skb)
+}
+
+#[inline(never)]
+fn lend_ipv6(skb: *mut __sk_buff) -> Answer {
+    answer(path::lend::<V6, _, _>(&Skb::new(skb), &Maps), skb)
 }
 
 #[inline(never)]

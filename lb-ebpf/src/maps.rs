@@ -11,7 +11,7 @@ use lb_common::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, AnswerRow, BackendRow, Cidr, Counter, FlowKey, FlowRow,
         FrontendKey, FrontendRow, HomeRow, INTEREST_BITS, Lifetimes, MAX_CIDRS, RangeKey, ReachRow,
-        ServiceRow, SetRow, Settings, SlotRow, SocketKey, SocketRow, Traffic, UnprovenRow,
+        ServiceRow, SetRow, Settings, SlotRow, SnatRow, SocketKey, SocketRow, Traffic, UnprovenRow,
     },
     family::{Addr4, Addr6, Address as _, Family, V4, V6},
     path::Note,
@@ -54,6 +54,8 @@ pub static SETTINGS: Frozen = Frozen(UnsafeCell::new(Settings {
     host6: Addr6::ZERO,
     pod_sockets: 0,
     mtu_floor: 0,
+    snat_first: 0,
+    snat_ports: 0,
 }));
 
 #[btf_map]
@@ -84,6 +86,8 @@ pub static FLOWS4: LruHashMap<FlowKey<V4>, FlowRow<V4>, 1024> = LruHashMap::new(
 #[btf_map]
 pub static UNPROVEN4: LruHashMap<FlowKey<V4>, UnprovenRow<V4>, 1024> = LruHashMap::new();
 #[btf_map]
+pub static SNAT4: HashMap<FlowKey<V4>, SnatRow<V4>, 1024, SPARSE> = HashMap::new();
+#[btf_map]
 pub static AFFINITY4: LruHashMap<AffinityKey<V4>, AffinityRow, 1024> = LruHashMap::new();
 #[btf_map]
 pub static RANGES4: LpmTrie<RangeKey<V4>, u32, 1024> = LpmTrie::new();
@@ -98,6 +102,8 @@ pub static BACKENDS6: Array<BackendRow<V6>, 1024, MAPPED> = Array::new();
 pub static FLOWS6: LruHashMap<FlowKey<V6>, FlowRow<V6>, 1024> = LruHashMap::new();
 #[btf_map]
 pub static UNPROVEN6: LruHashMap<FlowKey<V6>, UnprovenRow<V6>, 1024> = LruHashMap::new();
+#[btf_map]
+pub static SNAT6: HashMap<FlowKey<V6>, SnatRow<V6>, 1024, SPARSE> = HashMap::new();
 #[btf_map]
 pub static AFFINITY6: LruHashMap<AffinityKey<V6>, AffinityRow, 1024> = LruHashMap::new();
 #[btf_map]
@@ -119,13 +125,14 @@ pub trait FamilyMaps: Family {
     fn backends() -> &'static Array<BackendRow<Self>, 1024, MAPPED>;
     fn flows() -> &'static LruHashMap<FlowKey<Self>, FlowRow<Self>, 1024>;
     fn unproven() -> &'static LruHashMap<FlowKey<Self>, UnprovenRow<Self>, 1024>;
+    fn snat() -> &'static HashMap<FlowKey<Self>, SnatRow<Self>, 1024, SPARSE>;
     fn affinity() -> &'static LruHashMap<AffinityKey<Self>, AffinityRow, 1024>;
     fn ranges() -> &'static LpmTrie<RangeKey<Self>, u32, 1024>;
     fn scratch() -> &'static PerCpuArray<Scratch<Self>, 1>;
 }
 
 macro_rules! family {
-    ($family:ident: $frontends:ident, $backends:ident, $flows:ident, $unproven:ident, $affinity:ident, $ranges:ident, $scratch:ident) => {
+    ($family:ident: $frontends:ident, $backends:ident, $flows:ident, $unproven:ident, $snat:ident, $affinity:ident, $ranges:ident, $scratch:ident) => {
         impl FamilyMaps for $family {
             #[inline(always)]
             fn frontends() -> &'static HashMap<FrontendKey<Self>, FrontendRow, 1024> {
@@ -144,6 +151,10 @@ macro_rules! family {
                 &$unproven
             }
             #[inline(always)]
+            fn snat() -> &'static HashMap<FlowKey<Self>, SnatRow<Self>, 1024, SPARSE> {
+                &$snat
+            }
+            #[inline(always)]
             fn affinity() -> &'static LruHashMap<AffinityKey<Self>, AffinityRow, 1024> {
                 &$affinity
             }
@@ -158,8 +169,8 @@ macro_rules! family {
         }
     };
 }
-family!(V4: FRONTENDS4, BACKENDS4, FLOWS4, UNPROVEN4, AFFINITY4, RANGES4, SCRATCH4);
-family!(V6: FRONTENDS6, BACKENDS6, FLOWS6, UNPROVEN6, AFFINITY6, RANGES6, SCRATCH6);
+family!(V4: FRONTENDS4, BACKENDS4, FLOWS4, UNPROVEN4, SNAT4, AFFINITY4, RANGES4, SCRATCH4);
+family!(V6: FRONTENDS6, BACKENDS6, FLOWS6, UNPROVEN6, SNAT6, AFFINITY6, RANGES6, SCRATCH6);
 
 #[btf_map]
 pub static SOCKETS4: LruHashMap<SocketKey<V4>, SocketRow<V4>, 1024> = LruHashMap::new();

@@ -11,7 +11,7 @@ use lb_common::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
         FrontendRow, HomeRow, INTEREST_BITS, Mac, RangeKey, ReachKind, ReachRow, ServiceRow, SetRow,
-        Settings, SlotRow, SocketKey, SocketRow, Word,
+        Settings, SlotRow, SnatRow, SocketKey, SocketRow, Word,
     },
     path::{Common, Insert, InsertError, Note, Parsed, Sockets, Table, Tables},
 };
@@ -179,6 +179,32 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     }
 
     #[inline(always)]
+    fn snat(&self, key: &FlowKey<F>) -> Option<&Cell<SnatRow<F>>> {
+        // SAFETY: rows stay where they are for a grace period after they are removed.
+        F::snat().get_ptr_mut(key).map(|row| unsafe { &*row.cast::<Cell<SnatRow<F>>>() })
+    }
+
+    #[inline(always)]
+    fn insert_snat(&self, key: &FlowKey<F>, row: &SnatRow<F>) -> Result<(), InsertError> {
+        F::snat().insert(key, row, BPF_NOEXIST as u64).map_err(|error| match -error {
+            EEXIST => InsertError::Exists,
+            _ => InsertError::Full,
+        })
+    }
+
+    #[inline(always)]
+    fn remove_snat(&self, key: &FlowKey<F>) {
+        // Gone already is as good.
+        let _ = F::snat().remove(key);
+    }
+
+    #[inline(always)]
+    fn claim(&self, row: &Cell<SnatRow<F>>, seen: u32) -> bool {
+        // SAFETY: a field of a live row, aligned to 4.
+        compare_exchange(unsafe { &raw mut (*row.as_ptr()).row.seen }, seen, self.now())
+    }
+
+    #[inline(always)]
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow> {
         // SAFETY: rows of this table are never updated; a recycled one leads to a service whose slots
         // say that they are not its.
@@ -232,4 +258,22 @@ fn add_one(count: *mut u64) {
     unsafe {
         asm!("lock *(u64 *)({count} + 0) += {one}", count = in(reg) count, one = in(reg) 1_u64, options(nostack));
     }
+}
+
+/// Makes a word `new` if it is `old`, in one step; whether it was. `core` has no such operation for this
+/// target.
+#[inline(always)]
+fn compare_exchange(word: *mut u32, old: u32, new: u32) -> bool {
+    let found: u32;
+    // SAFETY: the word is live and aligned.
+    unsafe {
+        asm!(
+            "w0 = cmpxchg32_32({word} + 0, w0, {new})",
+            word = in(reg) word,
+            new = in(wreg) new,
+            inout("w0") old => found,
+            options(nostack),
+        );
+    }
+    found == old
 }

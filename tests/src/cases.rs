@@ -13,6 +13,7 @@ mod lifecycle;
 mod malformed;
 mod neighbour;
 mod refused;
+mod snat;
 mod unproven;
 
 use lb_common::{
@@ -50,6 +51,7 @@ pub fn all<F: Net>() -> Vec<Case<F>> {
         neighbour::cases(),
         frontends::cases(),
         refused::cases(),
+        snat::cases(),
     ]
     .concat()
 }

@@ -157,6 +157,9 @@ fn disagreement<F: Net>(host: (Action, &Outcome<F>), kernel: (Action, &Outcome<F
     if host.unproven != kernel.unproven {
         say(format!("left unproven {:#?}\non the host {:#?}", kernel.unproven, host.unproven));
     }
+    if host.snat != kernel.snat {
+        say(format!("lent {:#?}\non the host {:#?}", kernel.snat, host.snat));
+    }
     if host.flows != kernel.flows {
         say(format!("left {:#?}\non the host {:#?}", kernel.flows, host.flows));
     }
@@ -189,17 +192,21 @@ fn play<F: Net>(
                 );
                 seen(&state, sent, &bytes, verdict, &outcome).with_context(place)?;
                 (state.flows, state.unproven) = (outcome.flows, outcome.unproven);
-                state.affinity = outcome.affinity;
+                (state.affinity, state.snat) = (outcome.affinity, outcome.snat);
             }
             Step::Wait(ticks) => state.age(*ticks),
             Step::Lose(key) => {
-                let lost = state.flows.remove(key).is_some() | state.unproven.remove(key).is_some();
+                let lost = state.flows.remove(key).is_some()
+                    | state.unproven.remove(key).is_some()
+                    | state.snat.remove(key).is_some();
                 ensure!(lost, "no row to lose: {}", place());
             }
             Step::Change(change) => change(&mut state),
             Step::Row(key, expected) => {
                 let unproven = state.unproven.get(key).map(|row| &row.row);
-                let found = state.flows.get(key).or(unproven).map(|row| (row.bits & 0xff, row.backend.low));
+                let lent = state.snat.get(key).map(|row| &row.row);
+                let found =
+                    state.flows.get(key).or(unproven).or(lent).map(|row| (row.bits & 0xff, row.backend.low));
                 ensure!(found == *expected, "(bits, backend) {found:?}, not {expected:?}: {}", place());
             }
         }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 use lb_common::{
-    abi::FrontendKey,
+    abi::{FrontendKey, Settings},
     family::{Family, V4, V6},
     wire::Protocol,
 };
@@ -24,6 +24,9 @@ pub trait Net: Family {
 
     /// The prefix that stands for one of IPv4.
     fn prefix(written: u32) -> u32;
+
+    /// Gives the node this address.
+    fn set_host(settings: &mut Settings, written: Ipv4Addr);
 
     /// The frontend that `written` (`address:port`) stands for.
     fn frontend(protocol: Protocol, written: &str) -> FrontendKey<Self> {
@@ -53,6 +56,10 @@ impl Net for V4 {
     fn prefix(written: u32) -> u32 {
         written
     }
+
+    fn set_host(settings: &mut Settings, written: Ipv4Addr) {
+        settings.host4 = Self::addr(written);
+    }
 }
 
 impl Net for V6 {
@@ -66,6 +73,10 @@ impl Net for V6 {
 
     fn addr(written: Ipv4Addr) -> Self::Addr {
         v6(written).into()
+    }
+
+    fn set_host(settings: &mut Settings, written: Ipv4Addr) {
+        settings.host6 = Self::addr(written);
     }
 
     fn prefix(written: u32) -> u32 {

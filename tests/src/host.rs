@@ -9,7 +9,8 @@ use bytemuck::Pod;
 use lb_common::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
-        FrontendRow, HomeRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow, Traffic, UnprovenRow,
+        FrontendRow, HomeRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow, SnatRow, Traffic,
+        UnprovenRow,
     },
     path::{self, Common, Hook, Insert, InsertError, Note, Packet, Parsed, SumKind, Table, Tables, Verdict},
     wire::{Ethernet, Protocol, checksum::fold16, ethernet},
@@ -18,7 +19,7 @@ use lb_common::{
 use crate::{
     family::Net,
     kernel::ROWS,
-    state::{Affinity, At, Flows, State, Unproven, interest_bit, mtu},
+    state::{Affinity, At, Flows, Lent, State, Unproven, interest_bit, mtu},
 };
 
 /// What a packet got, its verdict aside.
@@ -34,6 +35,8 @@ pub struct Outcome<F: Net> {
     pub flows: Flows<F>,
     /// The table of unproven flows afterwards.
     pub unproven: Unproven<F>,
+    /// The ports lent afterwards.
+    pub snat: Lent<F>,
     /// The table of affinity afterwards.
     pub affinity: Affinity<F>,
 }
@@ -74,6 +77,7 @@ fn run_on<F: Net>(state: &State<F>, at: At, mut packet: Bytes) -> (Verdict, Outc
             .into_iter()
             .map(|(key, (row, proof))| (key, UnprovenRow { row: row.get(), proof: proof.get() }))
             .collect(),
+        snat: tables.snat.into_inner().into_iter().map(|(key, row)| (key, row.get())).collect(),
         affinity: tables.affinity.into_inner(),
     };
     (verdict, outcome)
@@ -165,6 +169,7 @@ struct Host<'a, F: Net> {
     note: OnceCell<Note<F>>,
     flows: RefCell<HashMap<FlowKey<F>, &'static Cell<FlowRow<F>>>>,
     unproven: RefCell<HashMap<FlowKey<F>, Unproved<F>>>,
+    snat: RefCell<HashMap<FlowKey<F>, &'static Cell<SnatRow<F>>>>,
     affinity: RefCell<Affinity<F>>,
     counters: RefCell<BTreeMap<u32, u64>>,
     traffic: RefCell<BTreeMap<u32, Traffic>>,
@@ -189,6 +194,7 @@ impl<'a, F: Net> Host<'a, F> {
             note: OnceCell::new(),
             flows: RefCell::new(flows),
             unproven,
+            snat: RefCell::new(state.snat.iter().map(|(key, row)| (*key, leak(*row))).collect()),
             affinity: RefCell::new(state.affinity.clone()),
             counters: Default::default(),
             traffic: Default::default(),
@@ -296,6 +302,32 @@ impl<F: Net> Tables<F> for Host<'_, F> {
             Table::Proven => drop(self.flows.borrow_mut().remove(key)),
             Table::Unproven => drop(self.unproven.borrow_mut().remove(key)),
         }
+    }
+
+    fn snat(&self, key: &FlowKey<F>) -> Option<&Cell<SnatRow<F>>> {
+        self.snat.borrow().get(key).copied()
+    }
+
+    fn insert_snat(&self, key: &FlowKey<F>, row: &SnatRow<F>) -> Result<(), InsertError> {
+        if self.snat.borrow().contains_key(key) {
+            return Err(InsertError::Exists);
+        }
+        self.snat.borrow_mut().insert(*key, leak(*row));
+        Ok(())
+    }
+
+    fn remove_snat(&self, key: &FlowKey<F>) {
+        self.snat.borrow_mut().remove(key);
+    }
+
+    fn claim(&self, row: &Cell<SnatRow<F>>, seen: u32) -> bool {
+        let mut now = row.get();
+        let claimed = now.row.seen == seen;
+        if claimed {
+            now.row.seen = self.now();
+            row.set(now);
+        }
+        claimed
     }
 
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow> {

@@ -9,7 +9,7 @@ use lb_common::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, AnswerRow, BackendRow, BackendState, BackendWord, Cidr, FlowKey,
         FlowRow, FrontendKey, FrontendKind, FrontendRow, HomeRow, INTEREST_BITS, Lifetimes, MAX_CIDRS, Mac,
-        RangeKey, ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings, SlotRow, UnprovenRow,
+        RangeKey, ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings, SlotRow, SnatRow, UnprovenRow,
     },
     path::{Hook, interest_hash},
     wire::Protocol,
@@ -25,6 +25,9 @@ pub type Flows<F> = HashMap<FlowKey<F>, FlowRow<F>>;
 
 /// The rows of the table of unproven flows.
 pub type Unproven<F> = HashMap<FlowKey<F>, UnprovenRow<F>>;
+
+/// The rows of the ports that the node has lent.
+pub type Lent<F> = HashMap<FlowKey<F>, SnatRow<F>>;
 
 /// The rows of the table of affinity.
 pub type Affinity<F> = HashMap<AffinityKey<F>, AffinityRow>;
@@ -50,6 +53,8 @@ pub struct State<F: Net> {
     pub flows: Flows<F>,
     /// Flows whose clients have not proved themselves.
     pub unproven: Unproven<F>,
+    /// Ports of the node's that flows have.
+    pub snat: Lent<F>,
     /// Whose backends clients get again.
     pub affinity: Affinity<F>,
     /// Addresses that bridges answer for.
@@ -72,6 +77,7 @@ impl<F: Net> Default for State<F> {
             backends: BTreeMap::new(),
             flows: HashMap::new(),
             unproven: HashMap::new(),
+            snat: HashMap::new(),
             affinity: HashMap::new(),
             answers: HashMap::new(),
             homes: HashMap::new(),
@@ -191,6 +197,8 @@ pub fn on(bridge: Bridge, way_back: ReachKind) -> Settings {
         host6: Default::default(),
         pod_sockets: 0,
         mtu_floor: 0,
+        snat_first: 0,
+        snat_ports: 0,
     }
 }
 
@@ -302,6 +310,9 @@ impl<F: Net> State<F> {
             row.seen = row.seen.wrapping_sub(ticks);
         }
         for row in self.unproven.values_mut() {
+            row.row.seen = row.row.seen.wrapping_sub(ticks);
+        }
+        for row in self.snat.values_mut() {
             row.row.seen = row.row.seen.wrapping_sub(ticks);
         }
         for row in self.affinity.values_mut() {

@@ -70,6 +70,8 @@ counters! {
     TableFull = "flow-table-full",
     /// Every backend tried has a live flow with this client's address and port; dropped.
     Clash = "tuple-clash",
+    /// Every port of the node's that was tried for a flow to another node is another flow's; dropped.
+    NoSnatPort = "snat-ports-used-up",
     /// Traffic of a known address at a hook where it is not translated; passed on.
     WrongHook = "wrong-hook",
     /// Stack mode: translated later, at the client's port; passed on.

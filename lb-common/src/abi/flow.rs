@@ -89,6 +89,8 @@ pub mod flow_bits {
     pub const WAY_SHIFT: u32 = 8;
     /// Mask of the way back, after the shift.
     pub const WAY_MASK: u32 = 0x7;
+    /// Of a request row, which has no way back: on the backend's side the client is the node.
+    pub const SNAT: u32 = 1 << WAY_SHIFT;
     /// Shift of the twin's zone.
     pub const ZONE_SHIFT: u32 = 16;
     /// How far the flow has come.

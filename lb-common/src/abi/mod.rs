@@ -11,6 +11,7 @@ mod flow;
 mod home;
 mod service;
 mod settings;
+mod snat;
 mod socket;
 mod word;
 
@@ -21,6 +22,7 @@ pub use flow::*;
 pub use home::*;
 pub use service::*;
 pub use settings::*;
+pub use snat::*;
 pub use socket::*;
 pub use word::*;
 

@@ -43,6 +43,10 @@ pub struct Settings {
     /// The smallest MTU, in bytes of network header and payload, of the devices that packets may leave by;
     /// 0 where all of them have the same: then nothing that came in is too big.
     pub mtu_floor: u32,
+    /// First port of the node's that flows of clients outside to backends on other nodes may have.
+    pub snat_first: u32,
+    /// How many there are from it on; 0: such flows keep their source, and the reply takes its own way.
+    pub snat_ports: u32,
 }
 
 /// How many ranges of service addresses of one family the programs know.

@@ -8,6 +8,7 @@ use super::{
     answer::{Answer, NETWORK, sum},
     answers_for_another, conclude, flow, forward, noted,
     parse::readable,
+    snat,
 };
 use crate::{
     abi::{Counter, FlowKey},
@@ -75,7 +76,13 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
     parsed: &Parsed<F>,
 ) -> Result<Verdict, Counter> {
     let key = &parsed.key;
-    let (_, known) = flow::find(tables, key).ok_or(Counter::Protocol)?;
+    let found = flow::find(tables, key);
+    let lent = if hook == Hook::UplinkIngress && found.is_none() { tables.snat(key) } else { None };
+    let known = match (found, lent) {
+        (Some((_, known)), _) => known,
+        (None, Some(row)) => row.get().row,
+        (None, None) => return Err(Counter::Protocol),
+    };
     let from = packet.load::<F::Header>(NETWORK).ok_or(Counter::Truncated)?.source();
     // One of the flow's two ends; a router on the way otherwise.
     let of_end = from == key.src;
@@ -108,7 +115,11 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
         Way::Peer(device) | Way::Egress(device) | Way::Neighbour(device) => device,
         Way::Continue => 0,
     };
-    let to = flow::translated(key, &known);
+    let to = match lent {
+        Some(row) => snat::returned(key, &row.get()),
+        None if hook == Hook::UplinkIngress && known.is_snat() => snat::translated(tables, key, &known),
+        None => flow::translated(key, &known),
+    };
     let source = if of_end { to.src } else { from };
     // One after the other: both at once do not fit the stack.
     outer::<F, P>(packet, (from, key.dst), (source, to.dst), onward.hop)?;

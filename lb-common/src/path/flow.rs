@@ -3,7 +3,7 @@
 
 use core::cell::Cell;
 
-use super::{Common, Hook, Insert, Packet, Parsed, Table, Tables, way_back};
+use super::{Common, Hook, Insert, Packet, Parsed, Table, Tables, snat, way_back};
 use crate::{
     abi::{BackendState, Counter, FlowKey, FlowRow, FlowState, ReachKind, flow_bits},
     family::Family,
@@ -83,6 +83,9 @@ pub fn request<F: Family, P: Packet, T: Tables<F>>(
     parsed: &Parsed<F>,
     (row, known): Found<'_, F>,
 ) {
+    if hook == Hook::UplinkIngress && known.is_snat() {
+        return snat::request(packet, tables, parsed, (row, known));
+    }
     let bits = if parsed.flags.finishes() { flow_bits::FIN_CLIENT } else { 0 };
     keep(tables, parsed, row, &known, bits, || reply_row(tables, hook, packet.ifindex(), parsed, &known));
 }

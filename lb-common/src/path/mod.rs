@@ -19,6 +19,7 @@ mod parse;
 mod reject;
 mod rewrite;
 mod select;
+mod snat;
 mod socket;
 mod tables;
 
@@ -103,6 +104,10 @@ pub enum Verdict {
     Record,
     /// A call of a backend by its own address: [`direct`] sees to it.
     Direct,
+    /// Of a flow that is to be, with a port of the node's: [`lend`] makes its rows.
+    Lend,
+    /// To a port of the node's that is lent: [`returned`] sends it on.
+    Returned,
     /// Decided, not carried out: [`finish`] does.
     Finish,
     /// Answered by [`reject`], and why.
@@ -150,8 +155,21 @@ pub fn open<F: Family, T: Tables<F>>(tables: &T) -> Verdict {
 /// [`Verdict::Open`] it needs another backend.
 #[inline(always)]
 pub fn record<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T, hook: Hook) -> Verdict {
-    let recorded = noted(tables, |note| open::record(packet, tables, hook, note));
-    conclude(recorded.map(|recorded| if recorded { Verdict::Finish } else { Verdict::Open }), tables)
+    conclude(noted(tables, |note| open::record(packet, tables, hook, note)), tables)
+}
+
+/// Lends a port of the node's to a packet that came back with [`Verdict::Lend`], and makes its rows:
+/// [`finish`] takes it then.
+#[inline(always)]
+pub fn lend<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T) -> Verdict {
+    let lent = noted(tables, |note| snat::lend(packet, tables, note));
+    conclude(lent.map(|()| Verdict::Finish), tables)
+}
+
+/// Sends on what came back with [`Verdict::Returned`].
+#[inline(always)]
+pub fn returned<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
+    conclude(noted(tables, |note| snat::reply(packet, tables, hook, &note.parsed)), tables)
 }
 
 /// Keeps a packet that came back with [`Verdict::Direct`] apart from flows through services; perhaps it is to
@@ -183,6 +201,8 @@ pub fn decide<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, ho
             Verdict::Open => open(tables),
             Verdict::Direct => direct(packet, tables),
             Verdict::Record => record(packet, tables, hook),
+            Verdict::Lend => lend(packet, tables),
+            Verdict::Returned => returned(packet, tables, hook),
             Verdict::Finish => finish(packet, tables, hook),
             Verdict::Message => message(packet, tables, hook),
             Verdict::Error => error(packet, tables, hook),
@@ -260,6 +280,12 @@ fn look<F: Family, P: Packet, T: Tables<F>>(
             note.misguided.set(known == Resumed::Misguided);
             Ok(Verdict::Open)
         }
+        _ if hook == Hook::UplinkIngress
+            && key.dst == F::host(tables.settings())
+            && tables.snat(key).is_some() =>
+        {
+            Ok(Verdict::Returned)
+        }
         _ if hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port)) => {
             let begins = parsed.protocol() != Protocol::Tcp || parsed.flags.opens();
             if begins { Ok(Verdict::Direct) } else { Err(Counter::Direct) }
@@ -301,7 +327,12 @@ fn go<F: Family, P: Packet, T: Tables<F>>(
     if !hook.is_egress() && forward::is_too_big(packet, tables, onward.way, port) {
         return Err(Counter::TooBig);
     }
-    rewrite::rewrite(packet, parsed, &flow::translated(&parsed.key, &known), &onward)?;
+    let to = if hook == Hook::UplinkIngress && known.is_snat() {
+        snat::translated(tables, &parsed.key, &known)
+    } else {
+        flow::translated(&parsed.key, &known)
+    };
+    rewrite::rewrite(packet, parsed, &to, &onward)?;
     tables.count(if known.is_reply() { Counter::Reply } else { Counter::Request });
     Ok(Verdict::Forward(onward.way))
 }
@@ -335,6 +366,7 @@ fn verdict(stop: Counter) -> Verdict {
         | Counter::TableFull
         | Counter::Clash
         | Counter::Forged
+        | Counter::NoSnatPort
         | Counter::RewriteFailed => Verdict::Drop(stop),
         Counter::NotOurs
         | Counter::Truncated

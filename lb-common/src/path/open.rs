@@ -2,9 +2,9 @@
 //! unproven ones and moves over once its client has shown that it hears the backend.
 
 use super::{
-    Hook, Insert, InsertError, Note, Packet, Parsed, Table, Tables,
+    Hook, Insert, InsertError, Note, Packet, Parsed, Table, Tables, Verdict,
     flow::{self, Found, find, translated, twin},
-    readable, select,
+    readable, select, snat,
 };
 use crate::{
     abi::{BackendRow, Counter, FlowKey, FlowRow, FlowState, ZONE_OF_CLIENT, flow_bits},
@@ -37,7 +37,11 @@ pub fn resume<F: Family, P: Packet, T: Tables<F>>(
     if hook.is_egress() {
         return Err(Counter::WrongHook);
     }
-    if !flow::usable(tables, parsed, &known) {
+    let lost_port = hook == Hook::UplinkIngress
+        && known.is_snat()
+        && !known.is_proven()
+        && !snat::holds(tables, &parsed.key, &known);
+    if lost_port || !flow::usable(tables, parsed, &known) {
         return Ok(Resumed::Misguided);
     }
     if flow::is_elsewhere(packet, hook, &known) {
@@ -146,6 +150,9 @@ fn promote<F: Family, P: Packet, T: Tables<F>>(
     known: &FlowRow<F>,
 ) {
     let request = FlowRow { bits: known.bits | flow_bits::PROVEN, seen: tables.now(), ..*known };
+    if hook == Hook::UplinkIngress && known.is_snat() {
+        return snat::promote(tables, &parsed.key, &request);
+    }
     let reply = flow::reply_row(tables, hook, packet.ifindex(), parsed, &request);
     let reply_key = twin(&translated(&parsed.key, &request), request.twin_zone());
     if take(tables, Table::Proven, parsed.protocol(), reply_key, &reply).is_err() {
@@ -179,25 +186,34 @@ fn move_over<F: Family, P: Packet, T: Tables<F>>(
 }
 
 /// Records both rows of a new flow with the backend that was noted, the reply's first: the request's is what
-/// later packets go by. Whether they are; if not another backend is to be tried.
+/// later packets go by. What is to be done then, if not: another backend is to be tried.
 #[inline(always)]
 pub fn record<F: Family, P: Packet, T: Tables<F>>(
     packet: &P,
     tables: &T,
     hook: Hook,
     note: &Note<F>,
-) -> Result<bool, Counter> {
+) -> Result<Verdict, Counter> {
     let (_, backend) = tables.backend(note.backend.get().low).ok_or(Counter::Unsettled)?;
+    if snat::is_needed(tables, hook, backend) {
+        return Ok(Verdict::Lend);
+    }
     match put(packet, tables, hook, note, backend) {
         Ok(()) => {}
-        Err(Counter::Clash) if (note.attempts.get() as u32) < select::TRIES => return Ok(false),
+        Err(Counter::Clash) if (note.attempts.get() as u32) < select::TRIES => return Ok(Verdict::Open),
         Err(stop) => return Err(stop),
     }
+    recorded(tables, note, backend.service);
+    Ok(Verdict::Finish)
+}
+
+/// A new flow is recorded.
+#[inline(always)]
+pub fn recorded<F: Family, T: Tables<F>>(tables: &T, note: &Note<F>, service: u32) {
     if note.keep.get() {
-        select::keep(tables, note.parsed.key.src, backend.service, note.backend.get());
+        select::keep(tables, note.parsed.key.src, service, note.backend.get());
     }
     tables.count(Counter::NewFlow);
-    Ok(true)
 }
 
 #[inline(always)]

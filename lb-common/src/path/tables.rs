@@ -8,7 +8,7 @@ use super::{Note, Parsed};
 use crate::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
-        FrontendRow, HomeRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow,
+        FrontendRow, HomeRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow, SnatRow,
     },
     family::{Address, Family, scramble},
     wire::Protocol,
@@ -107,6 +107,15 @@ pub trait Tables<F: Family>: Common {
     ) -> Result<(), InsertError>;
     /// Forgets a row.
     fn remove_flow(&self, table: Table, key: &FlowKey<F>);
+    /// The row of a port of the node's that is lent, by its flow's replies. What is written in place is times
+    /// and bits.
+    fn snat(&self, key: &FlowKey<F>) -> Option<&Cell<SnatRow<F>>>;
+    /// Lends a port, if it is not.
+    fn insert_snat(&self, key: &FlowKey<F>, row: &SnatRow<F>) -> Result<(), InsertError>;
+    /// A port is lent no longer.
+    fn remove_snat(&self, key: &FlowKey<F>);
+    /// Makes the time of a row now, unless it is no longer `seen`: of those who try at once one succeeds.
+    fn claim(&self, row: &Cell<SnatRow<F>>, seen: u32) -> bool;
     /// The service a frontend leads to.
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow>;
     /// Whose backend a client had.

@@ -79,6 +79,8 @@ impl Programs {
             host6: Addr6::ZERO,
             pod_sockets: 0,
             mtu_floor: 0,
+            snat_first: 0,
+            snat_ports: 0,
         };
         Programs {
             pins: pins.clone(),

@@ -15,7 +15,7 @@ use lb_common::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
         FrontendKind, FrontendRow, HomeRow, INTEREST_BITS, Mac, ReachRow, ServiceRow, SetRow, Settings,
-        SlotRow, SocketKey, SocketRow, Word, ZONE_UPLINK,
+        SlotRow, SnatRow, SocketKey, SocketRow, Word, ZONE_UPLINK,
     },
     family::{Family, V4, V6},
     path::{Common, Insert, InsertError, Note, Parsed, Sockets, Table, Tables, interest_hash},
@@ -338,6 +338,21 @@ impl<F: Sided> Tables<F> for Tried<'_, F> {
 
     /// Only a stale row, or half a flow, is ever forgotten, and there is none.
     fn remove_flow(&self, _: Table, _key: &FlowKey<F>) {}
+
+    /// Every port is free.
+    fn snat(&self, _: &FlowKey<F>) -> Option<&Cell<SnatRow<F>>> {
+        None
+    }
+
+    fn insert_snat(&self, _: &FlowKey<F>, _: &SnatRow<F>) -> Result<(), InsertError> {
+        Ok(())
+    }
+
+    fn remove_snat(&self, _: &FlowKey<F>) {}
+
+    fn claim(&self, _: &Cell<SnatRow<F>>, _: u32) -> bool {
+        false
+    }
 
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow> {
         F::side(self.memory).frontends.get(key).copied()

@@ -167,6 +167,8 @@ impl Served {
             host6: V6::addr(self.host_address(from)).unwrap_or_default(),
             pod_sockets: 0,
             mtu_floor: 0,
+            snat_first: 0,
+            snat_ports: 0,
         }
     }
 }

@@ -43,7 +43,7 @@ impl Sizes {
     const FRONTENDS: u32 = 4;
 
     /// Name and rows of each map whose size is not fixed.
-    pub fn entries(&self) -> [(&'static str, u32); 21] {
+    pub fn entries(&self) -> [(&'static str, u32); 23] {
         let backends = self.services.saturating_mul(Self::BACKENDS).min(1 << 24);
         [
             ("SERVICES", self.services),
@@ -61,6 +61,8 @@ impl Sizes {
             ("FLOWS6", self.flows),
             ("UNPROVEN4", (self.flows / 4).max(1 << 14)),
             ("UNPROVEN6", (self.flows / 4).max(1 << 14)),
+            ("SNAT4", self.flows / 2),
+            ("SNAT6", self.flows / 2),
             ("AFFINITY4", self.flows / 4),
             ("AFFINITY6", self.flows / 4),
             ("RANGES4", self.services.saturating_mul(2).max(1 << 16)),
@@ -72,7 +74,7 @@ impl Sizes {
 }
 
 /// The names of all maps that are pinned.
-pub const PINNED: [&str; 24] = [
+pub const PINNED: [&str; 26] = [
     "INTEREST",
     "SERVICES",
     "SETS",
@@ -90,6 +92,8 @@ pub const PINNED: [&str; 24] = [
     "FLOWS6",
     "UNPROVEN4",
     "UNPROVEN6",
+    "SNAT4",
+    "SNAT6",
     "AFFINITY4",
     "AFFINITY6",
     "RANGES4",

@@ -55,6 +55,8 @@ const COUNTED: &[(&str, &str, WhenFull, &str)] = &[
     ("ANSWERS", "answers", Refuses, "addresses in a bridge's subnet will not be answered for"),
     ("HOMES", "homes", Refuses, "packets of more neighbours will not be held to their ports"),
     ("COOKIES", "cookies", Refuses, "sockets of more pods will be left to the programs at their ports"),
+    ("SNAT4", "node's ports, IPv4", Refuses, "clients outside will not reach backends on other nodes"),
+    ("SNAT6", "node's ports, IPv6", Refuses, "clients outside will not reach backends on other nodes"),
     ("FLOWS4", "flows, IPv4", Evicts, "idle flows are being evicted"),
     ("FLOWS6", "flows, IPv6", Evicts, "idle flows are being evicted"),
     ("UNPROVEN4", "new flows, IPv4", Evicts, "flows whose clients never answer push each other out"),

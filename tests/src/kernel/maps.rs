@@ -13,7 +13,8 @@ use aya::{
 };
 use lb_common::{
     abi::{
-        AffinityKey, AffinityRow, Counter, FlowKey, FlowRow, INTEREST_BITS, RangeKey, Traffic, UnprovenRow,
+        AffinityKey, AffinityRow, Counter, FlowKey, FlowRow, INTEREST_BITS, RangeKey, SnatRow, Traffic,
+        UnprovenRow,
     },
     path::Hook,
 };
@@ -58,6 +59,7 @@ impl Maps {
         self.hash(&format!("FRONTENDS{}", F::MAPS), &state.frontends)?;
         self.hash(&format!("FLOWS{}", F::MAPS), &state.flows)?;
         self.hash(&format!("UNPROVEN{}", F::MAPS), &state.unproven)?;
+        self.hash(&format!("SNAT{}", F::MAPS), &state.snat)?;
         self.hash(&format!("AFFINITY{}", F::MAPS), &state.affinity)?;
         self.hash("ANSWERS", &state.answers)?;
         self.hash("HOMES", &state.homes)?;
@@ -76,6 +78,7 @@ impl Maps {
             })?,
             flows,
             unproven: self.unproven()?.iter().collect::<Result<_, _>>().context("can't read the unproven")?,
+            snat: self.snat()?.iter().collect::<Result<_, _>>().context("can't read the ports lent")?,
             affinity: self.affinity()?.iter().collect::<Result<_, _>>().context("can't read the affinity")?,
         })
     }
@@ -92,6 +95,10 @@ impl Maps {
 
     fn unproven<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FlowKey<F>, UnprovenRow<F>>> {
         Ok(HashTable::try_from(self.map(&format!("UNPROVEN{}", F::MAPS))?)?)
+    }
+
+    fn snat<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FlowKey<F>, SnatRow<F>>> {
+        Ok(HashTable::try_from(self.map(&format!("SNAT{}", F::MAPS))?)?)
     }
 
     fn affinity<F: Net>(&mut self) -> Result<HashTable<&mut MapData, AffinityKey<F>, AffinityRow>> {

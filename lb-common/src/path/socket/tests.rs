@@ -11,8 +11,8 @@ use super::*;
 use crate::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, BackendWord, Cidr, FlowRow, FrontendKey, FrontendKind,
-        FrontendRow, HomeRow, Mac, ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings, SlotRow, Word,
-        set_flags,
+        FrontendRow, HomeRow, Mac, ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings, SlotRow,
+        SnatRow, Word, set_flags,
     },
     family::{Address as _, V4, V6},
     path::{Common, Insert, InsertError, Note, Parsed, Table},
@@ -170,6 +170,20 @@ impl<F: Family> Tables<F> for Node<F> {
     }
 
     fn remove_flow(&self, _: Table, _: &FlowKey<F>) {}
+
+    fn snat(&self, _: &FlowKey<F>) -> Option<&Cell<SnatRow<F>>> {
+        None
+    }
+
+    fn insert_snat(&self, _: &FlowKey<F>, _: &SnatRow<F>) -> Result<(), InsertError> {
+        Err(InsertError::Full)
+    }
+
+    fn remove_snat(&self, _: &FlowKey<F>) {}
+
+    fn claim(&self, _: &Cell<SnatRow<F>>, _: u32) -> bool {
+        false
+    }
 
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow> {
         self.frontends.get(key).copied()

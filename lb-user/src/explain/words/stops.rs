@@ -53,6 +53,7 @@ fn rule(served: &Served, asked: &Asked, counter: Counter) -> Option<Step> {
         | Counter::Proven
         | Counter::Moved
         | Counter::Forged
+        | Counter::NoSnatPort
         | Counter::Rebuilt
         | Counter::Answered
         | Counter::Error

@@ -1,0 +1,296 @@
+//! SNAT: a client outside whose backend is on another node is shown to it as this node, so that the replies
+//! come back here. Each such flow has a port of the node's; taking one is inserting the row of its replies
+//! where there is none, in a table that never evicts.
+
+use core::cell::Cell;
+
+use super::{
+    Hook, InsertError, Note, Packet, Parsed, Table, Tables, Verdict,
+    flow::{self, find},
+    forward, open, readable, rewrite, select,
+};
+use crate::{
+    abi::{BackendRow, Counter, FlowKey, FlowRow, ReachKind, SnatRow, flow_bits},
+    family::{Address as _, Family},
+    wire::Protocol,
+};
+
+/// How many ports are tried for a flow.
+pub const PORT_TRIES: u32 = 32;
+
+/// For how many ticks a port is kept for a client that has yet to show that it hears the backend, where
+/// another flow wants it: a flood of clients that do not exist holds no port for longer.
+const UNPROVEN_TICKS: u32 = 5;
+
+/// Whether a flow to a backend needs a port of the node's.
+#[inline(always)]
+pub fn is_needed<F: Family, T: Tables<F>>(tables: &T, hook: Hook, backend: &BackendRow<F>) -> bool {
+    let settings = tables.settings();
+    if hook != Hook::UplinkIngress || settings.snat_ports == 0 || F::host(settings) == F::Addr::ZERO {
+        return false;
+    }
+    let reach = tables.reach(crate::abi::BackendWord(backend.word).reach());
+    reach.is_some_and(|reach| reach.kind() == ReachKind::Uplink)
+}
+
+/// Lends a port to a new flow with the backend that was noted, and records it.
+#[inline(always)]
+pub fn lend<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &T,
+    note: &Note<F>,
+) -> Result<(), Counter> {
+    let parsed = &note.parsed;
+    let key = &parsed.key;
+    let settings = tables.settings();
+    let backend = note.backend.get();
+    let (_, to) = tables.backend(backend.low).ok_or(Counter::Unsettled)?;
+    let old = if note.misguided.get() { find(tables, key) } else { None };
+    let row = SnatRow {
+        row: FlowRow {
+            backend,
+            seen: tables.now(),
+            bits: flow_bits::REPLY
+                | (ReachKind::Uplink as u32) << flow_bits::WAY_SHIFT
+                | (key.zone as u32) << flow_bits::ZONE_SHIFT,
+            addr: key.dst,
+            port: key.dst_port,
+            mac: parsed.source,
+            ifindex: packet.ifindex(),
+        },
+        client: key.src,
+        port: key.src_port,
+        reserved: 0,
+    };
+    let mut lent = FlowKey {
+        src: to.addr,
+        dst: F::host(settings),
+        src_port: to.port,
+        dst_port: key.src_port,
+        zone: to.zone,
+        protocol: key.protocol,
+    };
+    if parsed.protocol() == Protocol::Sctp {
+        // Its checksum covers ports: the client's own, or none.
+        if !take(tables, &lent, &row)? {
+            return Err(Counter::Clash);
+        }
+    } else {
+        let start = match old {
+            // A port that is used again gets the same one, most of the time.
+            Some((_, old)) if old.is_snat() => {
+                (u16::from_be(old.snat_port()) as u32).wrapping_sub(settings.snat_first)
+            }
+            _ => select::slot_hash(key, settings.hash_seed),
+        };
+        let mut taken = false;
+        for attempt in 0..PORT_TRIES {
+            let port = settings.snat_first + start.wrapping_add(attempt) % settings.snat_ports.max(1);
+            lent.dst_port = (port as u16).to_be();
+            taken = take(tables, &lent, &row)?;
+            if taken {
+                break;
+            }
+        }
+        if !taken {
+            return Err(Counter::NoSnatPort);
+        }
+    }
+    let request = FlowRow {
+        bits: flow_bits::SNAT | (to.zone as u32) << flow_bits::ZONE_SHIFT,
+        addr: to.addr,
+        port: to.port,
+        mac: [lent.dst_port, 0, 0],
+        ..row.row
+    };
+    if tables.insert_flow(Table::Unproven, *key, request, super::Insert::Replace).is_err() {
+        tables.remove_snat(&lent);
+        return Err(Counter::TableFull);
+    }
+    if let Some((_, old)) = old
+        && old.is_proven()
+    {
+        // It would be found before the new one.
+        tables.remove_flow(Table::Proven, key);
+    }
+    open::recorded(tables, note, to.service);
+    Ok(())
+}
+
+/// Takes one port for a flow, if nobody has it, or who had it is gone.
+#[inline(always)]
+fn take<F: Family, T: Tables<F>>(tables: &T, lent: &FlowKey<F>, row: &SnatRow<F>) -> Result<bool, Counter> {
+    match tables.insert_snat(lent, row) {
+        Ok(()) => return Ok(true),
+        Err(InsertError::Full) => return Err(Counter::NoSnatPort),
+        Err(InsertError::Exists) => {}
+    }
+    let Some(held) = tables.snat(lent) else { return Ok(false) };
+    let found = held.get();
+    let now = tables.now();
+    let own = found.client == row.client
+        && found.port == row.port
+        && found.row.addr == row.row.addr
+        && found.row.port == row.row.port;
+    let protocol = Protocol::from_number(lent.protocol as u8).ok_or(Counter::Unsettled)?;
+    let left = found.row.expired(protocol, now, &tables.settings().lifetimes)
+        || !found.row.is_proven() && now.wrapping_sub(found.row.seen) > UNPROVEN_TICKS;
+    // Two may have seen that it is left. One of them has it.
+    let ours = own || left && tables.claim(held, found.row.seen);
+    if ours {
+        tables.remove_snat(lent);
+    }
+    Ok(ours && tables.insert_snat(lent, row).is_ok())
+}
+
+/// The key of a flow's replies, which are sent to the port that it has.
+#[inline(always)]
+fn lent_to<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, request: &FlowRow<F>) -> FlowKey<F> {
+    flow::twin(&translated(tables, key, request), request.twin_zone())
+}
+
+/// The addresses and ports that a request gets.
+#[inline(always)]
+pub fn translated<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, request: &FlowRow<F>) -> FlowKey<F> {
+    FlowKey {
+        src: F::host(tables.settings()),
+        src_port: request.snat_port(),
+        dst: request.addr,
+        dst_port: request.port,
+        ..*key
+    }
+}
+
+/// The addresses and ports that a reply gets.
+#[inline(always)]
+pub fn returned<F: Family>(key: &FlowKey<F>, held: &SnatRow<F>) -> FlowKey<F> {
+    FlowKey { src: held.row.addr, src_port: held.row.port, dst: held.client, dst_port: held.port, ..*key }
+}
+
+/// Whether a flow still has its port: of one whose client has proved nothing it may have been taken.
+#[inline(always)]
+pub fn holds<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, request: &FlowRow<F>) -> bool {
+    tables.snat(&lent_to(tables, key, request)).is_some_and(|held| {
+        let held = held.get();
+        held.client == key.src && held.port == key.src_port
+    })
+}
+
+/// Notes a client's packet of a known flow: as [`flow::request`].
+#[inline(always)]
+pub fn request<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &T,
+    parsed: &Parsed<F>,
+    (row, known): flow::Found<'_, F>,
+) {
+    let now = tables.now();
+    let bits = known.bits | progress(parsed, flow_bits::FIN_CLIENT);
+    if known.seen == now && known.bits == bits {
+        return;
+    }
+    FlowRow::touch(row, now);
+    FlowRow::set_bits(row, bits);
+    let shared = bits & flow_bits::SHARED;
+    let lent = lent_to(tables, &parsed.key, &known);
+    if let Some(held) = tables.snat(&lent) {
+        SnatRow::touch(held, now, held.get().row.bits | shared);
+        return;
+    }
+    let reply = SnatRow {
+        row: flow::reply_row(tables, Hook::UplinkIngress, packet.ifindex(), parsed, &known),
+        client: parsed.key.src,
+        port: parsed.key.src_port,
+        reserved: 0,
+    };
+    if tables.insert_snat(&lent, &reply).is_ok() {
+        tables.count(Counter::Rebuilt);
+    }
+}
+
+/// Notes that a flow's client has proved itself.
+#[inline(always)]
+pub fn promote<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, request: &FlowRow<F>) {
+    if tables.insert_flow(Table::Proven, *key, *request, super::Insert::Replace).is_err() {
+        return;
+    }
+    tables.remove_flow(Table::Unproven, key);
+    if let Some(held) = tables.snat(&lent_to(tables, key, request)) {
+        SnatRow::touch(held, request.seen, held.get().row.bits | request.bits & flow_bits::SHARED);
+    }
+    tables.count(Counter::Proven);
+}
+
+/// A packet to a port of the node's that is lent: back to the client.
+#[inline(always)]
+pub fn reply<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    hook: Hook,
+    parsed: &Parsed<F>,
+) -> Result<Verdict, Counter> {
+    let key = &parsed.key;
+    let held = tables.snat(key).ok_or(Counter::NotOurs)?;
+    let SnatRow { row: known, client, port, .. } = held.get();
+    let now = tables.now();
+    if known.expired(parsed.protocol(), now, &tables.settings().lifetimes) {
+        return Err(Counter::NotOurs);
+    }
+    let asked = FlowKey {
+        src: client,
+        src_port: port,
+        dst: known.addr,
+        dst_port: known.port,
+        zone: known.twin_zone(),
+        protocol: key.protocol,
+    };
+    if !known.is_proven() && parsed.protocol() == Protocol::Tcp {
+        const SEQUENCE: usize = 4;
+        let sequence = readable::<[u16; 2], P>(packet, parsed.transport() + SEQUENCE)?;
+        if let Some(proof) = tables.proof(&asked) {
+            proof.set(u32::from_be(bytemuck::cast(sequence)));
+        }
+    }
+    let onward = forward::to_client(packet, hook, parsed, &known)?;
+    let bits = known.bits | flow_bits::ANSWERED | progress(parsed, flow_bits::FIN_BACKEND);
+    if known.seen != now || known.bits != bits {
+        SnatRow::touch(held, now, bits);
+        let shared = bits & flow_bits::SHARED;
+        if let Some((row, request)) = find(tables, &asked) {
+            FlowRow::touch(row, now);
+            FlowRow::set_bits(row, request.bits | shared);
+        } else {
+            let request = FlowRow {
+                bits: shared | flow_bits::SNAT | (key.zone as u32) << flow_bits::ZONE_SHIFT,
+                addr: key.src,
+                port: key.src_port,
+                mac: [key.dst_port, 0, 0],
+                ..known
+            };
+            if tables.insert_flow(request.table(), asked, request, super::Insert::New).is_ok() {
+                tables.count(Counter::Rebuilt);
+            }
+        }
+    }
+    rewrite::rewrite(packet, parsed, &returned(key, &held.get()), &onward)?;
+    tables.count(Counter::Reply);
+    Ok(Verdict::Forward(onward.way))
+}
+
+#[inline(always)]
+fn progress<F: Family>(parsed: &Parsed<F>, fin: u32) -> u32 {
+    let finished = if parsed.flags.finishes() { fin } else { 0 };
+    let reset = if parsed.flags.resets() { flow_bits::RESET } else { 0 };
+    finished | reset
+}
+
+impl<F: Family> SnatRow<F> {
+    /// Writes time and bits, in place.
+    #[inline(always)]
+    fn touch(held: &Cell<Self>, now: u32, bits: u32) {
+        // SAFETY: a live row begins with a flow's, of which only aligned fields are written, whole.
+        let row = unsafe { &*held.as_ptr().cast::<Cell<FlowRow<F>>>() };
+        FlowRow::touch(row, now);
+        FlowRow::set_bits(row, bits);
+    }
+}

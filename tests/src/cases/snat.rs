@@ -1,0 +1,264 @@
+//! Clients outside whose backend is on another node: they are shown to it as the node.
+
+use lb_common::{
+    abi::{
+        Counter, Lifetimes, ReachKind, Settings, ZONE_UPLINK,
+        flow_bits::{ANSWERED, FIN_BACKEND, FIN_CLIENT, PROVEN, REPLY},
+    },
+    path::{
+        Hook,
+        Way::{self, Neighbour},
+        slot_hash,
+    },
+    wire::Protocol::{self, Sctp, Tcp, Udp},
+};
+
+use super::{VIP, web_by};
+use crate::{
+    case::{Case, case},
+    family::{Net, socket},
+    packet::{Wire, of, sctp, tcp, udp},
+    state::{BRIDGE, State, UPLINK, on_uplink, outside},
+};
+
+/// A client in the LAN.
+const FAR: &str = "192.168.1.100:40000";
+/// Another.
+const FAR2: &str = "192.168.1.101:40000";
+/// A backend on another node.
+const REMOTE: &str = "10.244.9.9:8080";
+/// The node.
+const NODE: &str = "192.168.1.11:0";
+const OUT: Way = Neighbour(UPLINK);
+/// The node's ports that are lent.
+const FIRST: u32 = 10_000;
+const PORTS: u32 = 4;
+
+pub fn cases<F: Net>() -> Vec<Case<F>> {
+    let mut cases = vec![
+        fin(),
+        off(),
+        no_address(),
+        local_backend(),
+        sctp_keeps_its_port(),
+        used_up(),
+        unproven_is_taken(),
+        expired_is_taken(),
+        same_port_again(),
+        other_hooks(),
+    ];
+    for protocol in [Tcp, Udp] {
+        cases.extend([exchange(protocol), request_row_lost(protocol), reply_row_lost(protocol)]);
+    }
+    cases
+}
+
+fn settings<F: Net>() -> Settings {
+    let mut settings = Settings { snat_first: FIRST, snat_ports: PORTS, ..on_uplink() };
+    F::set_host(&mut settings, *socket(NODE).ip());
+    settings
+}
+
+fn remote<F: Net>() -> State<F> {
+    web_by(REMOTE, ZONE_UPLINK, outside())
+}
+
+/// What a client is to its backend, `attempt` ports after the first that is tried.
+fn seen<F: Net>(packet: &Wire, attempt: u32) -> String {
+    let hash = slot_hash(&packet.key::<F>(ZONE_UPLINK), settings::<F>().hash_seed);
+    format!("192.168.1.11:{}", FIRST + hash.wrapping_add(attempt) % PORTS)
+}
+
+fn asks<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
+    case.send(Hook::UplinkIngress, UPLINK, packet)
+}
+
+fn opened<F: Net>(case: Case<F>, packet: Wire, attempt: u32) -> Case<F> {
+    let shown = seen::<F>(&packet, attempt);
+    asks(case, packet.clone()).opens(OUT, REMOTE).but(|_| packet.source(&shown).destination(REMOTE).routed())
+}
+
+fn requested<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
+    let shown = seen::<F>(&packet, 0);
+    asks(case, packet.clone())
+        .request(OUT, REMOTE)
+        .but(|_| packet.source(&shown).destination(REMOTE).routed())
+}
+
+fn answers<F: Net>(case: Case<F>, packet: Wire, client: &str) -> Case<F> {
+    asks(case, packet.clone())
+        .reply(OUT, VIP, client)
+        .but(|_| packet.source(VIP).destination(client).routed())
+}
+
+fn begins(protocol: Protocol) -> Wire {
+    if protocol == Tcp { tcp(FAR, VIP).syn() } else { of(protocol, FAR, VIP) }
+}
+
+fn answered<F: Net>(name: String, protocol: Protocol) -> Case<F> {
+    let shown = &*seen::<F>(&begins(protocol), 0);
+    let case = opened(case(name, remote()).on(settings::<F>()), begins(protocol), 0);
+    answers(case, of(protocol, REMOTE, shown), FAR)
+}
+
+fn exchange<F: Net>(protocol: Protocol) -> Case<F> {
+    let shown = &*seen::<F>(&begins(protocol), 0);
+    let case = answered(format!("snat: there and back, {protocol:?}"), protocol)
+        .row(of(protocol, FAR, VIP), ANSWERED, 1)
+        .row(of(protocol, REMOTE, shown), REPLY | ANSWERED, 1);
+    let case = requested(case, of(protocol, FAR, VIP))
+        .proves()
+        .row(of(protocol, FAR, VIP), PROVEN | ANSWERED, 1)
+        .row(of(protocol, REMOTE, shown), PROVEN | REPLY | ANSWERED, 1);
+    let case = requested(case, of(protocol, FAR, VIP));
+    answers(case, of(protocol, REMOTE, shown), FAR)
+}
+
+fn fin<F: Net>() -> Case<F> {
+    let shown = &*seen::<F>(&begins(Tcp), 0);
+    let case = answered("snat: FIN reaches both rows".to_owned(), Tcp);
+    let case = requested(case, tcp(FAR, VIP).fin()).proves();
+    answers(case, tcp(REMOTE, shown).fin(), FAR)
+        .row(tcp(FAR, VIP), PROVEN | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
+        .row(tcp(REMOTE, shown), PROVEN | REPLY | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
+}
+
+fn request_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
+    let shown = &*seen::<F>(&begins(protocol), 0);
+    let case = answered(format!("snat: a lost request row is made again, {protocol:?}"), protocol);
+    let case = requested(case, of(protocol, FAR, VIP)).proves().wait(1).loses(of(protocol, FAR, VIP));
+    let case = answers(case, of(protocol, REMOTE, shown), FAR).also(Counter::Rebuilt).row(
+        of(protocol, FAR, VIP),
+        PROVEN | ANSWERED,
+        1,
+    );
+    requested(case, of(protocol, FAR, VIP))
+}
+
+fn reply_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
+    let shown = &*seen::<F>(&begins(protocol), 0);
+    let case = answered(format!("snat: a port that was lost is taken again, {protocol:?}"), protocol);
+    let case = requested(case, of(protocol, FAR, VIP)).proves().wait(1).loses(of(protocol, REMOTE, shown));
+    let case = requested(case, of(protocol, FAR, VIP)).also(Counter::Rebuilt);
+    answers(case, of(protocol, REMOTE, shown), FAR)
+}
+
+fn off<F: Net>() -> Case<F> {
+    case("snat: none to lend, the source stays", remote())
+        .on(Settings { snat_ports: 0, ..settings::<F>() })
+        .send(Hook::UplinkIngress, UPLINK, udp(FAR, VIP))
+        .opens(OUT, REMOTE)
+        .but(|_| udp(FAR, REMOTE).routed())
+}
+
+fn no_address<F: Net>() -> Case<F> {
+    case("snat: a node without an address, the source stays", remote())
+        .on(Settings { snat_first: FIRST, snat_ports: PORTS, ..on_uplink() })
+        .send(Hook::UplinkIngress, UPLINK, udp(FAR, VIP))
+        .opens(OUT, REMOTE)
+        .but(|_| udp(FAR, REMOTE).routed())
+}
+
+fn local_backend<F: Net>() -> Case<F> {
+    use super::BACKEND;
+    use crate::state::BLUE;
+    case("snat: not for backends of this node", {
+        web_by(BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Peer))
+    })
+    .on(settings::<F>())
+    .send(Hook::UplinkIngress, UPLINK, udp(FAR, VIP))
+    .opens(Way::Peer(BLUE.ifindex), BACKEND)
+    .but(|packet| packet.routed())
+}
+
+fn sctp_keeps_its_port<F: Net>() -> Case<F> {
+    const AT: &str = "10.244.9.9:80";
+    let state = State::default().service(1, &[(Sctp, VIP)], &[1]).backend(1, 1, AT, ZONE_UPLINK, outside());
+    case("snat: SCTP's checksum covers ports: its own or none", state)
+        .on(settings::<F>())
+        .send(Hook::UplinkIngress, UPLINK, sctp(FAR, VIP))
+        .opens(OUT, AT)
+        .but(|_| sctp(FAR, VIP).source("192.168.1.11:40000").destination(AT).routed())
+        .send(Hook::UplinkIngress, UPLINK, sctp(FAR2, VIP))
+        .drops(Counter::Clash)
+}
+
+fn client(number: u32) -> String {
+    format!("192.168.1.100:{}", 41_000 + number)
+}
+
+/// Clients of which each has one of the ports, in the order in which they got them.
+fn all_taken<F: Net>(name: &str, answered_by: bool) -> Case<F> {
+    let mut taken = Vec::new();
+    let mut case = case(name, remote()).on(settings::<F>());
+    for number in 0..PORTS {
+        let packet = udp(&client(number), VIP);
+        let attempt = (0..PORTS).find(|attempt| !taken.contains(&seen::<F>(&packet, *attempt)));
+        let attempt = attempt.expect("a free port");
+        let shown = seen::<F>(&packet, attempt);
+        case = opened(case, packet.clone(), attempt);
+        if answered_by {
+            case = answers(case, udp(REMOTE, &shown), &client(number));
+            case = asks(case, packet.clone()).request(OUT, REMOTE).proves();
+            case = case.but(|_| packet.source(&shown).destination(REMOTE).routed());
+        }
+        taken.push(shown);
+    }
+    case
+}
+
+fn used_up<F: Net>() -> Case<F> {
+    let case = all_taken("snat: every port is another's: dropped", true);
+    asks(case, udp(FAR, VIP)).drops(Counter::NoSnatPort).no_row(udp(FAR, VIP))
+}
+
+fn unproven_is_taken<F: Net>() -> Case<F> {
+    let case = all_taken("snat: clients who prove nothing lose their ports where others want them", false);
+    let case = asks(case.wait(5), udp(FAR, VIP)).drops(Counter::NoSnatPort);
+    let lost =
+        (0..PORTS).find(|number| holds::<F>(*number) == seen::<F>(&udp(FAR, VIP), 0)).expect("a holder");
+    let case = opened(case.wait(1), udp(FAR, VIP), 0);
+    // Who has lost it is a new flow, and gets the next that has been left.
+    asks(case, udp(&client(lost), VIP)).opens(OUT, REMOTE).but(|_| {
+        let packet = udp(&client(lost), VIP);
+        let port = holds::<F>(lost);
+        let number = port.rsplit(':').next().and_then(|port| port.parse::<u32>().ok()).expect("a port");
+        let next = FIRST + (number - FIRST + 1) % PORTS;
+        packet.source(&format!("192.168.1.11:{next}")).destination(REMOTE).routed()
+    })
+}
+
+/// What the numbered client of [`all_taken`] has.
+fn holds<F: Net>(number: u32) -> String {
+    let mut taken = Vec::new();
+    for number in 0..=number {
+        let packet = udp(&client(number), VIP);
+        let attempt = (0..PORTS).find(|attempt| !taken.contains(&seen::<F>(&packet, *attempt)));
+        taken.push(seen::<F>(&packet, attempt.expect("a free port")));
+    }
+    taken.pop().expect("one at least")
+}
+
+fn expired_is_taken<F: Net>() -> Case<F> {
+    let case = all_taken("snat: ports of flows that have expired are taken", true);
+    let case = asks(case.wait(Lifetimes::SECONDS.udp_answered), udp(FAR, VIP)).drops(Counter::NoSnatPort);
+    opened(case.wait(1), udp(FAR, VIP), 0)
+}
+
+fn same_port_again<F: Net>() -> Case<F> {
+    let shown = &*seen::<F>(&begins(Tcp), 0);
+    let case = answered("snat: a client that uses its port again has the same one".to_owned(), Tcp);
+    let case = answers(case, tcp(REMOTE, shown).rst(), FAR);
+    let case = opened(case, tcp(FAR, VIP).syn(), 0);
+    answers(case, tcp(REMOTE, shown).syn_ack(), FAR)
+}
+
+/// The node's own connections are none of ours.
+fn other_hooks<F: Net>() -> Case<F> {
+    case("snat: replies to ports that are not lent", remote())
+        .on(settings::<F>())
+        .send(Hook::UplinkIngress, UPLINK, tcp(REMOTE, "192.168.1.11:40001"))
+        .passes(Counter::NoFrontend)
+        .send(Hook::UplinkIngress, UPLINK, tcp(REMOTE, "192.168.1.11:10001"))
+        .passes(Counter::NoFrontend)
+}
