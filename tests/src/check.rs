@@ -74,18 +74,19 @@ pub fn in_kernel<F: Net>(case: &Case<F>, kernel: &mut Kernel) -> Result<()> {
 pub fn is_sane<F: Net>(state: &State<F>, at: At, bytes: &[u8]) -> Result<()> {
     let (verdict, outcome) = host::run(state, at, bytes);
     let counted = |counter| outcome.counters.get(&(counter as u32)).copied().unwrap_or(0);
-    let translated = counted(Counter::Request) + counted(Counter::Reply);
+    let answered = counted(Counter::Answered);
+    let sent = counted(Counter::Request) + counted(Counter::Reply) + answered;
     let refused = counted(Counter::NoBackend) + counted(Counter::NoPort);
     let forwarded = matches!(verdict, Verdict::Forward(_));
-    let as_counted = match (translated, refused) {
+    let as_counted = match (sent, refused) {
         // A reset gets no answer.
         (0, 1) => matches!(verdict, Verdict::Forward(_) | Verdict::Drop(_)),
-        (translated, 0) => translated == forwarded as u64,
+        (sent, 0) => sent == forwarded as u64,
         _ => false,
     };
     ensure!(as_counted, "{verdict:?}, but counted {}", labels(&outcome.counters));
     ensure!(forwarded || outcome.packet == bytes, "{verdict:?} and changed");
-    ensure!(refused > 0 || outcome.packet.len() == bytes.len(), "its length changed");
+    ensure!(refused + answered > 0 || outcome.packet.len() == bytes.len(), "its length changed");
     let is = |wanted: u16| bytes.get(12..14).is_some_and(|ethertype| ethertype == wanted.to_ne_bytes());
     let ip = is(F::ETHERTYPE) || is(ethernet::ARP) && at.hook == Hook::PortIngress;
     let outcomes = outcome.counters.values().sum::<u64>();
@@ -133,7 +134,7 @@ pub fn agrees<F: Net>(
     Ok(())
 }
 
-fn disagreement<F: Net>(host: (Action, &Outcome<F>), kernel: (Action, &Outcome<F>)) -> Error {
+pub(crate) fn disagreement<F: Net>(host: (Action, &Outcome<F>), kernel: (Action, &Outcome<F>)) -> Error {
     let (host_action, host) = host;
     let (kernel_action, kernel) = kernel;
     let mut text = "kernel and host disagree".to_owned();
@@ -208,12 +209,12 @@ fn labels(counters: &BTreeMap<u32, u64>) -> String {
     counters.iter().map(label).collect::<Vec<_>>().join(", ")
 }
 
-fn differing(whose: &str, expected: &[u8], found: &[u8]) -> String {
+pub(crate) fn differing(whose: &str, expected: &[u8], found: &[u8]) -> String {
     let first = expected.iter().zip(found).position(|(a, b)| a != b);
     let first = first.unwrap_or(expected.len().min(found.len()));
     format!("bytes differ from {first} on\n{whose:>10}: {}\n{:>10}: {}", hex(expected), "found", hex(found))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
