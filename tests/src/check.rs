@@ -185,7 +185,7 @@ fn play<F: Net>(
                     place()
                 );
                 seen(&state, sent, &bytes, verdict, &outcome).with_context(place)?;
-                (state.flows, state.affinity) = (outcome.flows, outcome.affinity);
+                state.take(outcome);
             }
             Step::Wait(ticks) => state.age(*ticks),
             Step::Lose(key) => {

@@ -17,6 +17,7 @@ use lb_common::{
 
 use crate::{
     family::{Net, socket},
+    host::Outcome,
     packet::mac,
 };
 
@@ -274,6 +275,11 @@ impl<F: Net> State<F> {
         };
         self.answers.insert(key, AnswerRow::new(mac_of(bridge.at)));
         self
+    }
+
+    /// With the rows that packets have left.
+    pub fn take(&mut self, left: Outcome<F>) {
+        (self.flows, self.affinity) = (left.flows, left.affinity);
     }
 
     /// Lets time pass: every row gets older.

@@ -9,10 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use bumpalo::Bump;
-use lb_common::{
-    abi::{FlowKey, Settings},
-    path::Hook,
-};
+use lb_common::{abi::Settings, path::Hook};
 
 use super::{
     fields::is_v4,
@@ -283,16 +280,4 @@ fn can_be_summed<F: Net>(before: &[u8], after: &[u8]) -> bool {
         _ => false,
     };
     covered && before.len() == after.len()
-}
-
-impl<F: Net> State<F> {
-    /// With the rows that packets have left.
-    pub(super) fn take(&mut self, outcome: Outcome<F>) {
-        (self.flows, self.affinity) = (outcome.flows, outcome.affinity);
-    }
-
-    /// Without that row of a flow.
-    pub(super) fn lose(&mut self, key: &FlowKey<F>) {
-        self.flows.remove(key);
-    }
 }

@@ -57,6 +57,11 @@ impl<F: Net> Sources<F> {
         Sources { cases, packets }
     }
 
+    /// The cases, at their beginning.
+    pub fn cases(&self) -> Vec<Origin> {
+        self.cases.iter().map(|case| Origin::Case { name: case.name.clone(), after: 0 }).collect()
+    }
+
     /// An origin at random: two in three times a case.
     pub fn origin(&self, rng: &mut Rng) -> Origin {
         if rng.one_in(3) {
@@ -146,7 +151,7 @@ fn state<F: Net>(case: &Case<F>, after: usize) -> State<F> {
                 state.take(outcome);
             }
             Step::Wait(ticks) => state.age(*ticks),
-            Step::Lose(key) => state.lose(key),
+            Step::Lose(key) => drop(state.flows.remove(key)),
             Step::Change(change) => change(&mut state),
             Step::Row(..) => {}
         }
