@@ -54,7 +54,7 @@ fn fuzz(arguments: &Arguments) -> Result<bool> {
             said.store(second, Ordering::Relaxed);
             println!("{second:>5} s, {all} packets, {} a second", all / second);
         }
-        of_family * 2 < packets && end.is_none_or(|end| begun.elapsed() < end)
+        of_family < packets.div_ceil(2) && end.is_none_or(|end| begun.elapsed() < end)
     })?;
     let took = begun.elapsed();
     for (file, what) in &tally.failures {
