@@ -37,7 +37,9 @@ pub fn files() -> Result<Vec<(String, String)>> {
 
 /// A history as a file, with what was seen as its comment.
 pub fn write<F: Net>(history: &History<F>, why: &str) -> String {
-    let mut text: String = why.lines().map(|line| format!("# {line}\n")).collect();
+    // The rows that follow are shown again when it is replayed.
+    let why = why.lines().take_while(|line| !line.starts_with("left "));
+    let mut text: String = why.map(|line| format!("# {line}\n")).collect();
     let mut say = |line: String| text.extend([line.as_str(), "\n"]);
     say(format!("family {}", F::NAME));
     say(format!("rows {}", history.origin));
