@@ -93,14 +93,14 @@ pub fn run<F: Net>(kernel: &mut Kernel, seed: u64, mut more: impl FnMut(u64) -> 
 }
 
 /// Both families at once, each in a thread, a network namespace and programs of its own. `more` is asked
-/// with the number of a family's packets so far.
+/// with a family's name and the number of its packets so far.
 ///
 /// # Errors
 /// Those of [`run`].
-pub fn run_both(seed: u64, more: impl Fn(u64) -> bool + Sync) -> Result<Tally> {
-    fn family<F: Net>(seed: u64, more: impl Fn(u64) -> bool) -> Result<Tally> {
+pub fn run_both(seed: u64, more: impl Fn(&str, u64) -> bool + Sync) -> Result<Tally> {
+    fn family<F: Net>(seed: u64, more: impl Fn(&str, u64) -> bool) -> Result<Tally> {
         kernel::enter_namespace()?;
-        run::<F>(&mut Kernel::new()?, seed, more)
+        run::<F>(&mut Kernel::new()?, seed, |packets| more(F::NAME, packets))
     }
     let (v4, v6) = thread::scope(|scope| {
         let v4 = scope.spawn(|| family::<V4>(seed, &more));

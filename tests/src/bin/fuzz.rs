@@ -10,8 +10,11 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use lb_common::abi::Counter;
-use lb_tests::mutate::{self, corpus, kernel_log::KernelLog};
+use lb_common::{abi::Counter, family::V6};
+use lb_tests::{
+    family::Net as _,
+    mutate::{self, corpus, kernel_log::KernelLog},
+};
 
 #[derive(Parser)]
 #[command(about)]
@@ -45,13 +48,13 @@ fn fuzz(arguments: &Arguments) -> Result<bool> {
     let mut log = KernelLog::from_now()?;
     let begun = Instant::now();
     let end = seconds.map(Duration::from_secs);
-    let (done, said) = (AtomicU64::new(0), AtomicU64::new(0));
-    let tally = mutate::run_both(seed, |of_family| {
-        // The families go at about the same pace: this is asked after a history of either.
+    let (done, said) = ([AtomicU64::new(0), AtomicU64::new(0)], AtomicU64::new(0));
+    let tally = mutate::run_both(seed, |family, of_family| {
+        done[(family == V6::NAME) as usize].store(of_family, Ordering::Relaxed);
         let second = begun.elapsed().as_secs();
-        let all = done.fetch_max(of_family, Ordering::Relaxed).max(of_family) * 2;
         if second >= said.load(Ordering::Relaxed) + 5 {
             said.store(second, Ordering::Relaxed);
+            let all: u64 = done.iter().map(|done| done.load(Ordering::Relaxed)).sum();
             println!("{second:>5} s, {all} packets, {} a second", all / second);
         }
         of_family < packets.div_ceil(2) && end.is_none_or(|end| begun.elapsed() < end)
