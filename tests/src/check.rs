@@ -75,18 +75,21 @@ pub fn is_sane<F: Net>(state: &State<F>, at: At, bytes: &[u8]) -> Result<()> {
     let (verdict, outcome) = host::run(state, at, bytes);
     let counted = |counter| outcome.counters.get(&(counter as u32)).copied().unwrap_or(0);
     let all = |counters: &[Counter]| counters.iter().map(|counter| counted(*counter)).sum::<u64>();
-    let translated = all(&[Counter::Request, Counter::Reply, Counter::Error, Counter::Echoed]);
+    let sent = all(&[Counter::Request, Counter::Reply, Counter::Error, Counter::Echoed, Counter::Answered]);
     let refused = all(&[Counter::NoBackend, Counter::NoPort, Counter::TtlExceeded, Counter::TooBig]);
     let forwarded = matches!(verdict, Verdict::Forward(_));
-    let as_counted = match (translated, refused) {
+    let as_counted = match (sent, refused) {
         // A reset gets no answer, nor does an error.
         (0, 1) => matches!(verdict, Verdict::Forward(_) | Verdict::Drop(_)),
-        (translated, 0) => translated == forwarded as u64,
+        (sent, 0) => sent == forwarded as u64,
         _ => false,
     };
     ensure!(as_counted, "{verdict:?}, but counted {}", labels(&outcome.counters));
     ensure!(forwarded || outcome.packet == bytes, "{verdict:?} and changed");
-    ensure!(refused > 0 || outcome.packet.len() == bytes.len(), "its length changed");
+    ensure!(
+        refused + counted(Counter::Answered) > 0 || outcome.packet.len() == bytes.len(),
+        "its length changed"
+    );
     let is = |wanted: u16| bytes.get(12..14).is_some_and(|ethertype| ethertype == wanted.to_ne_bytes());
     let ip = is(F::ETHERTYPE) || is(ethernet::ARP) && at.hook == Hook::PortIngress;
     let outcomes = outcome.counters.values().sum::<u64>();
@@ -134,7 +137,7 @@ pub fn agrees<F: Net>(
     Ok(())
 }
 
-fn disagreement<F: Net>(host: (Action, &Outcome<F>), kernel: (Action, &Outcome<F>)) -> Error {
+pub(crate) fn disagreement<F: Net>(host: (Action, &Outcome<F>), kernel: (Action, &Outcome<F>)) -> Error {
     let (host_action, host) = host;
     let (kernel_action, kernel) = kernel;
     let mut text = "kernel and host disagree".to_owned();
@@ -191,14 +194,11 @@ fn play<F: Net>(
                     place()
                 );
                 seen(&state, sent, &bytes, verdict, &outcome).with_context(place)?;
-                (state.flows, state.unproven) = (outcome.flows, outcome.unproven);
-                (state.affinity, state.snat) = (outcome.affinity, outcome.snat);
+                state.take(outcome);
             }
             Step::Wait(ticks) => state.age(*ticks),
             Step::Lose(key) => {
-                let lost = state.flows.remove(key).is_some()
-                    | state.unproven.remove(key).is_some()
-                    | state.snat.remove(key).is_some();
+                let lost = state.lose(key);
                 ensure!(lost, "no row to lose: {}", place());
             }
             Step::Change(change) => change(&mut state),
@@ -222,12 +222,12 @@ fn labels(counters: &BTreeMap<u32, u64>) -> String {
     counters.iter().map(label).collect::<Vec<_>>().join(", ")
 }
 
-fn differing(whose: &str, expected: &[u8], found: &[u8]) -> String {
+pub(crate) fn differing(whose: &str, expected: &[u8], found: &[u8]) -> String {
     let first = expected.iter().zip(found).position(|(a, b)| a != b);
     let first = first.unwrap_or(expected.len().min(found.len()));
     format!("bytes differ from {first} on\n{whose:>10}: {}\n{:>10}: {}", hex(expected), "found", hex(found))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -108,7 +108,11 @@ impl Agent {
                 }
             }
         }
-        for name in &changed {
+        // What a service's backends are to a node concerns all services, as in the agent.
+        let moved = node(&old) != node(&self.model);
+        let others = self.model.services.keys().filter(|name| moved && !changed.contains(name));
+        let published: Vec<_> = changed.iter().chain(others).cloned().collect();
+        for name in &published {
             let Some(service) = self.model.services.get(name).cloned() else { continue };
             for wanted in compile(&service, &node(&self.model)) {
                 let steps = plan::service(&mut self.mirror, &wanted, &World, TUNING)?;

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap},
 };
 
+use bumpalo::Bump;
 use bytemuck::Pod;
 use lb_common::{
     abi::{
@@ -53,34 +54,47 @@ pub fn run_in_pieces<F: Net>(state: &State<F>, at: At, packet: &[u8]) -> (Verdic
 }
 
 fn run_on<F: Net>(state: &State<F>, at: At, mut packet: Bytes) -> (Verdict, Outcome<F>) {
-    let tables = Host::new(state, at.settings);
-    let verdict = match packet.load::<u16>(12) {
-        Some(ethertype) if ethertype == F::ETHERTYPE => {
-            match path::decide::<F, _, _>(&mut packet, &tables, at.hook) {
-                Verdict::Reject(why) => path::reject::<F, _, _>(&mut packet, &tables, why)
-                    .map_or(Verdict::Drop(why), Verdict::Forward),
-                Verdict::Solicitation => path::answer_solicitation(&mut packet, &tables),
-                other => other,
+    let arena = Bump::new();
+    let tables = Host::new(&arena, state, at.settings);
+    let verdict = decide(&tables, at.hook, &mut packet);
+    (verdict, tables.outcome(packet.bytes))
+}
+
+/// The decision core on packets that come one after the other, over tables that they change.
+pub struct Running<'a, F: Net>(Host<'a, F>);
+
+impl<'a, F: Net> Running<'a, F> {
+    /// Over tables that begin so, in programs with these settings. Their rows live in `arena`.
+    pub fn new(arena: &'a Bump, state: &'a State<F>, settings: Settings) -> Self {
+        Running(Host::new(arena, state, settings))
+    }
+
+    /// Runs it on the next packet: what it gets, and its bytes afterwards.
+    pub fn run(&mut self, hook: Hook, ifindex: u32, packet: &[u8]) -> (Verdict, Vec<u8>) {
+        self.0.note = OnceCell::new();
+        let mut packet = Bytes { bytes: packet.to_vec(), readable: packet.len(), ifindex };
+        let verdict = decide(&self.0, hook, &mut packet);
+        (verdict, packet.bytes)
+    }
+
+    /// What all packets have left, themselves aside.
+    pub fn outcome(self) -> Outcome<F> {
+        self.0.outcome(Vec::new())
+    }
+}
+
+fn decide<F: Net>(tables: &Host<'_, F>, hook: Hook, packet: &mut Bytes) -> Verdict {
+    match packet.load::<u16>(12) {
+        Some(ethertype) if ethertype == F::ETHERTYPE => match path::decide::<F, _, _>(packet, tables, hook) {
+            Verdict::Reject(why) => {
+                path::reject::<F, _, _>(packet, tables, why).map_or(Verdict::Drop(why), Verdict::Forward)
             }
-        }
-        Some(ethernet::ARP) if at.hook == Hook::PortIngress => path::answer_arp(&mut packet, &tables),
+            Verdict::Solicitation => path::answer_solicitation(packet, tables),
+            other => other,
+        },
+        Some(ethernet::ARP) if hook == Hook::PortIngress => path::answer_arp(packet, tables),
         _ => Verdict::Pass,
-    };
-    let outcome = Outcome {
-        packet: packet.bytes,
-        counters: tables.counters.into_inner(),
-        traffic: tables.traffic.into_inner(),
-        flows: tables.flows.into_inner().into_iter().map(|(key, row)| (key, row.get())).collect(),
-        unproven: tables
-            .unproven
-            .into_inner()
-            .into_iter()
-            .map(|(key, (row, proof))| (key, UnprovenRow { row: row.get(), proof: proof.get() }))
-            .collect(),
-        snat: tables.snat.into_inner().into_iter().map(|(key, row)| (key, row.get())).collect(),
-        affinity: tables.affinity.into_inner(),
-    };
-    (verdict, outcome)
+    }
 }
 
 /// A packet on a device.
@@ -160,44 +174,65 @@ impl Packet for Bytes {
     }
 }
 
-/// The tables of one run. Rows are leaked, so that a row that was replaced or removed stays where it is
-/// while the path holds it, as in the kernel.
+/// The tables of a run. Rows stay in the arena, so that a row that was replaced or removed stays where it
+/// is while the path holds it, as in the kernel.
 struct Host<'a, F: Net> {
+    arena: &'a Bump,
     state: &'a State<F>,
     settings: Settings,
     free: BackendRow<F>,
     note: OnceCell<Note<F>>,
-    flows: RefCell<HashMap<FlowKey<F>, &'static Cell<FlowRow<F>>>>,
-    unproven: RefCell<HashMap<FlowKey<F>, Unproved<F>>>,
-    snat: RefCell<HashMap<FlowKey<F>, &'static Cell<SnatRow<F>>>>,
+    flows: RefCell<HashMap<FlowKey<F>, &'a Cell<FlowRow<F>>>>,
+    unproven: RefCell<HashMap<FlowKey<F>, Unproved<'a, F>>>,
+    snat: RefCell<HashMap<FlowKey<F>, &'a Cell<SnatRow<F>>>>,
     affinity: RefCell<Affinity<F>>,
     counters: RefCell<BTreeMap<u32, u64>>,
     traffic: RefCell<BTreeMap<u32, Traffic>>,
 }
 
 /// An unproven flow's row and the proof that its client has to give.
-type Unproved<F> = (&'static Cell<FlowRow<F>>, &'static Cell<u32>);
+type Unproved<'a, F> = (&'a Cell<FlowRow<F>>, &'a Cell<u32>);
 
-fn leak<T>(row: T) -> &'static Cell<T> {
-    Box::leak(Box::new(Cell::new(row)))
+fn keep<T>(arena: &Bump, row: T) -> &Cell<T> {
+    arena.alloc(Cell::new(row))
 }
 
 impl<'a, F: Net> Host<'a, F> {
-    fn new(state: &'a State<F>, settings: Settings) -> Self {
-        let flows = state.flows.iter().map(|(key, row)| (*key, leak(*row))).collect();
-        let unproven = state.unproven.iter().map(|(key, row)| (*key, (leak(row.row), leak(row.proof))));
-        let unproven = RefCell::new(unproven.collect());
+    fn new(arena: &'a Bump, state: &'a State<F>, settings: Settings) -> Self {
+        let flows = state.flows.iter().map(|(key, row)| (*key, keep(arena, *row))).collect();
+        let unproven = state.unproven.iter();
+        let unproven =
+            unproven.map(|(key, row)| (*key, (keep(arena, row.row), keep(arena, row.proof)))).collect();
+        let unproven = RefCell::new(unproven);
         Host {
+            arena,
             state,
             settings,
             free: BackendRow::default(),
             note: OnceCell::new(),
             flows: RefCell::new(flows),
             unproven,
-            snat: RefCell::new(state.snat.iter().map(|(key, row)| (*key, leak(*row))).collect()),
+            snat: RefCell::new(state.snat.iter().map(|(key, row)| (*key, keep(arena, *row))).collect()),
             affinity: RefCell::new(state.affinity.clone()),
             counters: Default::default(),
             traffic: Default::default(),
+        }
+    }
+
+    fn outcome(self, packet: Vec<u8>) -> Outcome<F> {
+        Outcome {
+            packet,
+            counters: self.counters.into_inner(),
+            traffic: self.traffic.into_inner(),
+            flows: self.flows.into_inner().into_iter().map(|(key, row)| (key, row.get())).collect(),
+            unproven: self
+                .unproven
+                .into_inner()
+                .into_iter()
+                .map(|(key, (row, proof))| (key, UnprovenRow { row: row.get(), proof: proof.get() }))
+                .collect(),
+            snat: self.snat.into_inner().into_iter().map(|(key, row)| (key, row.get())).collect(),
+            affinity: self.affinity.into_inner(),
         }
     }
 }
@@ -290,18 +325,19 @@ impl<F: Net> Tables<F> for Host<'_, F> {
         if how == Insert::New && self.flow(table, &key).is_some() {
             return Err(InsertError::Exists);
         }
+        let row = keep(self.arena, row);
         match table {
-            Table::Proven => drop(self.flows.borrow_mut().insert(key, leak(row))),
-            Table::Unproven => drop(self.unproven.borrow_mut().insert(key, (leak(row), leak(0)))),
-        }
+            Table::Proven => self.flows.borrow_mut().insert(key, row).is_some(),
+            Table::Unproven => self.unproven.borrow_mut().insert(key, (row, keep(self.arena, 0))).is_some(),
+        };
         Ok(())
     }
 
     fn remove_flow(&self, table: Table, key: &FlowKey<F>) {
         match table {
-            Table::Proven => drop(self.flows.borrow_mut().remove(key)),
-            Table::Unproven => drop(self.unproven.borrow_mut().remove(key)),
-        }
+            Table::Proven => self.flows.borrow_mut().remove(key).is_some(),
+            Table::Unproven => self.unproven.borrow_mut().remove(key).is_some(),
+        };
     }
 
     fn snat(&self, key: &FlowKey<F>) -> Option<&Cell<SnatRow<F>>> {
@@ -312,7 +348,7 @@ impl<F: Net> Tables<F> for Host<'_, F> {
         if self.snat.borrow().contains_key(key) {
             return Err(InsertError::Exists);
         }
-        self.snat.borrow_mut().insert(*key, leak(*row));
+        self.snat.borrow_mut().insert(*key, keep(self.arena, *row));
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::{
     abi::Settings,
-    path::{Verdict, Way},
+    path::{Hook, Verdict, Way},
 };
 use maps::Maps;
 use test_run::test_run;
@@ -51,6 +51,18 @@ impl From<Verdict> for Action {
     }
 }
 
+impl Action {
+    fn returned(value: i32) -> Result<Self> {
+        Ok(match value {
+            -1 => Action::Next,
+            0 => Action::Continue,
+            2 => Action::Drop,
+            7 => Action::Redirect,
+            other => bail!("the program returned {other}"),
+        })
+    }
+}
+
 /// What the device is taken to know of a packet's checksum.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Summed {
@@ -73,6 +85,9 @@ pub struct Kernel {
 
 /// What a run in the kernel shows.
 pub type Seen<F> = (Action, Outcome<F>);
+
+/// What a packet got in the kernel, and its bytes afterwards; or that the kernel did not take it.
+pub type Got = Result<(Action, Vec<u8>)>;
 
 /// Gives this thread, and those it starts from now on, a network namespace with the cases' devices.
 ///
@@ -133,14 +148,29 @@ impl Kernel {
         // Read back in any case: that leaves the counters at zero for the next run.
         let seen = maps.seen()?;
         let (action, packet) = ran?;
-        let action = match action {
-            -1 => Action::Next,
-            0 => Action::Continue,
-            2 => Action::Drop,
-            7 => Action::Redirect,
-            other => bail!("the program returned {other}"),
-        };
-        Ok((action, Outcome { packet, ..seen }))
+        Ok((Action::returned(action)?, Outcome { packet, ..seen }))
+    }
+
+    /// Runs programs on packets one after the other (hook, device, bytes, what the device knows), over rows
+    /// that are written once: what each got, and what all have left.
+    ///
+    /// # Errors
+    /// When the kernel refuses a program or a row; that it refuses a packet is that packet's error.
+    pub fn run_in_a_row<F: Net>(
+        &mut self,
+        state: &State<F>,
+        settings: Settings,
+        packets: &[(Hook, u32, &[u8], Summed)],
+    ) -> Result<(Vec<Got>, Outcome<F>)> {
+        let maps = self.load(&settings)?;
+        maps.fill(state)?;
+        let mut ran = Vec::with_capacity(packets.len());
+        for (hook, ifindex, bytes, summed) in packets {
+            let program = maps.program(*hook)?.as_fd();
+            let packet = test_run(program, *ifindex, bytes, *summed);
+            ran.push(packet.and_then(|(action, bytes)| Ok((Action::returned(action)?, bytes))));
+        }
+        Ok((ran, maps.seen()?))
     }
 
     fn load(&mut self, settings: &Settings) -> Result<&mut Maps> {

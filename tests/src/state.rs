@@ -17,6 +17,7 @@ use lb_common::{
 
 use crate::{
     family::{Net, socket},
+    host::Outcome,
     packet::mac,
 };
 
@@ -302,6 +303,19 @@ impl<F: Net> State<F> {
         let row = HomeRow { ifindex: pod.ifindex, mac: mac_of(pod.at), reserved: 0 };
         self.homes.insert(address_key::<F>(pod.at, pod.bridge), row);
         self
+    }
+
+    /// With the rows that packets have left.
+    pub fn take(&mut self, left: Outcome<F>) {
+        let Outcome { flows, unproven, snat, affinity, .. } = left;
+        (self.flows, self.unproven, self.snat, self.affinity) = (flows, unproven, snat, affinity);
+    }
+
+    /// A row of a flow is gone, in whichever table it was; whether there was one.
+    pub fn lose(&mut self, key: &FlowKey<F>) -> bool {
+        self.flows.remove(key).is_some()
+            | self.unproven.remove(key).is_some()
+            | self.snat.remove(key).is_some()
     }
 
     /// Lets time pass: every row gets older.

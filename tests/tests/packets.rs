@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use lb_common::{
     abi::Counter,
     family::{V4, V6},
@@ -17,6 +17,7 @@ use lb_tests::{
     family::Net,
     host,
     kernel::{self, Kernel},
+    mutate::{self, corpus, history::Failure, source::Sources},
     random,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -46,6 +47,21 @@ where
     trials.push(Trial::test(format!("kernel/{name}"), move || {
         with(&shared, |kernel| at_random::<F>(Some(kernel)))
     }));
+    let shared = kernel.clone();
+    trials.push(Trial::test(format!("kernel/{}/mutated packets", F::NAME), move || {
+        with(&shared, mutated::<F>)
+    }));
+    for (name, text) in corpus::files().expect("the corpus is a part of the sources") {
+        if corpus::is_of::<F>(&text) {
+            let shared = kernel.clone();
+            let replay = move |kernel: &mut Kernel| {
+                let played = corpus::read::<F>(&text)?.run_slowly(&Sources::new(), kernel)?;
+                played.map(drop).map_err(|Failure(what)| anyhow!(what))
+            };
+            let name = format!("kernel/{}/corpus/{name}", F::NAME);
+            trials.push(Trial::test(name, move || with(&shared, replay)));
+        }
+    }
     for case in cases::all::<F>() {
         let name = format!("{}/{}", F::NAME, case.name);
         let on_host = case.clone();
@@ -61,10 +77,7 @@ where
 /// what the host gives. `LB_SEED` (a number) chooses others than every run's.
 fn at_random<F: Net>(kernel: Option<&mut Kernel>) -> anyhow::Result<()> {
     let kernel = RefCell::new(kernel);
-    let seed = match env::var("LB_SEED") {
-        Ok(text) => text.parse::<u64>().with_context(|| format!("LB_SEED is no number: {text}"))?,
-        Err(_) => 1,
-    };
+    let seed = seed()?;
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let config = Config { cases: 1_000, failure_persistence: None, ..Config::default() };
@@ -95,6 +108,35 @@ fn at_random<F: Net>(kernel: Option<&mut Kernel>) -> anyhow::Result<()> {
     let rare = common.iter().find(|counter| seen.get(&(**counter as u32)).is_none_or(|count| *count < 10));
     ensure!(rare.is_none(), "with LB_SEED={seed}, hardly a packet got {rare:?}: {seen:?}");
     Ok(())
+}
+
+/// Mutated packets in each run of the tests; `cargo xtask fuzz` takes others, and more.
+const MUTATED: u64 = 20_000;
+
+/// The kernel gives mutated packets what the host gives, and enough of them are still somebody's.
+fn mutated<F: Net>(kernel: &mut Kernel) -> anyhow::Result<()> {
+    let tally = mutate::run::<F>(kernel, seed()?, |packets| packets < MUTATED)?;
+    if let Some((file, what)) = tally.failures.first() {
+        bail!(
+            "{what}
+keep this as a file of tests/corpus:
+{file}"
+        );
+    }
+    for counter in [Counter::Request, Counter::Reply, Counter::NewFlow, Counter::Malformed, Counter::Options]
+    {
+        let count = tally.counted(counter);
+        ensure!(count >= 50, "of {} packets, {count} got {counter:?}: they show nothing", tally.packets);
+    }
+    Ok(())
+}
+
+/// `LB_SEED` (a number) chooses other packets than every run's.
+fn seed() -> anyhow::Result<u64> {
+    match env::var("LB_SEED") {
+        Ok(text) => text.parse().with_context(|| format!("LB_SEED is no number: {text}")),
+        Err(_) => Ok(1),
+    }
 }
 
 fn with(kernel: &Shared, test: impl FnOnce(&mut Kernel) -> anyhow::Result<()>) -> Result<(), Failed> {

@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod build;
+pub mod fuzz;
 pub mod lab;
 pub mod old_kernel;
 pub mod run;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, build, lab, old_kernel, run, setup, test};
+use xtask::{bench, build, fuzz, lab, old_kernel, run, setup, test};
 
 /// Everything there is to do with this project, each from a fresh machine.
 #[derive(Parser)]
@@ -20,6 +20,8 @@ enum Command {
     Run(run::Options),
     /// All tests: host, kernel, end to end
     Test(test::Options),
+    /// Mutated packets at kernel and host, any bytes at the parsers: do they agree, does nothing panic?
+    Fuzz(fuzz::Options),
     /// Throughput and connection rates: direct, limit and lb side by side
     Bench(bench::Options),
     /// The kernel object and target/release/lb, nothing else
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(options) => run::run(&options),
         Command::Test(options) => test::test(&options),
+        Command::Fuzz(options) => fuzz::fuzz(&options),
         Command::Bench(options) => bench::bench(&options),
         Command::Build => {
             setup::toolchain().and_then(|()| build::agent()).map(|path| println!("{}", path.display()))

@@ -43,6 +43,11 @@ pub fn tools() -> Result<()> {
     install(&TOOLS)
 }
 
+/// What compiles libFuzzer.
+pub fn compiler() -> Result<()> {
+    install(&[("c++", "g++")])
+}
+
 /// The machine for `cargo xtask old-kernel`.
 pub fn emulator() -> Result<()> {
     install(&EMULATOR)
