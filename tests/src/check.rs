@@ -156,6 +156,9 @@ fn disagreement<F: Net>(host: (Action, &Outcome<F>), kernel: (Action, &Outcome<F
     if host.affinity != kernel.affinity {
         say(format!("left {:#?}\non the host {:#?}", kernel.affinity, host.affinity));
     }
+    if host.fragments != kernel.fragments {
+        say(format!("left in fragments {:#?}\non the host {:#?}", kernel.fragments, host.fragments));
+    }
     if host.unproven != kernel.unproven {
         say(format!("left unproven {:#?}\non the host {:#?}", kernel.unproven, host.unproven));
     }
@@ -192,6 +195,7 @@ fn play<F: Net>(
                 seen(&state, sent, &bytes, verdict, &outcome).with_context(place)?;
                 (state.flows, state.unproven) = (outcome.flows, outcome.unproven);
                 state.affinity = outcome.affinity;
+                state.fragments = outcome.fragments;
             }
             Step::Wait(ticks) => state.age(*ticks),
             Step::Lose(key) => {

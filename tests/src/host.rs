@@ -8,8 +8,9 @@ use std::{
 use bytemuck::Pod;
 use lb_common::{
     abi::{
-        AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
-        FrontendRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow, Traffic, UnprovenRow,
+        AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FragmentKey,
+        FragmentRow, FrontendKey, FrontendRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow, Traffic,
+        UnprovenRow,
     },
     path::{self, Common, Hook, Insert, InsertError, Packet, Parsed, SumKind, Table, Tables, Verdict},
     wire::{Ethernet, Protocol, checksum::fold16, ethernet},
@@ -18,7 +19,7 @@ use lb_common::{
 use crate::{
     family::Net,
     kernel::ROWS,
-    state::{Affinity, At, Flows, State, Unproven, interest_bit},
+    state::{Affinity, At, Flows, Fragments, State, Unproven, interest_bit},
 };
 
 /// What a packet got, its verdict aside.
@@ -34,6 +35,8 @@ pub struct Outcome<F: Net> {
     pub flows: Flows<F>,
     /// The table of unproven flows afterwards.
     pub unproven: Unproven<F>,
+    /// The table of packets in fragments afterwards.
+    pub fragments: Fragments<F>,
     /// The table of affinity afterwards.
     pub affinity: Affinity<F>,
 }
@@ -55,7 +58,7 @@ fn run_on<F: Net>(state: &State<F>, at: At, mut packet: Bytes) -> (Verdict, Outc
         Some(ethertype) if ethertype == F::ETHERTYPE => {
             match path::decide::<F, _, _>(&mut packet, &tables, at.hook) {
                 Verdict::Reject(why) => {
-                    path::reject::<F, _>(&mut packet).map_or(Verdict::Drop(why), Verdict::Forward)
+                    path::reject::<F, _, _>(&mut packet, &tables).map_or(Verdict::Drop(why), Verdict::Forward)
                 }
                 Verdict::MaySolicit => path::answer_solicitation(&mut packet, &tables),
                 other => other,
@@ -75,6 +78,7 @@ fn run_on<F: Net>(state: &State<F>, at: At, mut packet: Bytes) -> (Verdict, Outc
             .into_iter()
             .map(|(key, (row, proof))| (key, UnprovenRow { row: row.get(), proof: proof.get() }))
             .collect(),
+        fragments: tables.fragments.into_inner().into_iter().map(|(key, row)| (key, row.get())).collect(),
         affinity: tables.affinity.into_inner(),
     };
     (verdict, outcome)
@@ -155,6 +159,7 @@ struct Host<'a, F: Net> {
     parsed: OnceCell<Parsed<F>>,
     flows: RefCell<HashMap<FlowKey<F>, &'static Cell<FlowRow<F>>>>,
     unproven: RefCell<HashMap<FlowKey<F>, (&'static Cell<FlowRow<F>>, &'static Cell<u32>)>>,
+    fragments: RefCell<HashMap<FragmentKey<F>, &'static Cell<FragmentRow>>>,
     affinity: RefCell<Affinity<F>>,
     counters: RefCell<BTreeMap<u32, u64>>,
     traffic: RefCell<BTreeMap<u32, Traffic>>,
@@ -176,6 +181,7 @@ impl<'a, F: Net> Host<'a, F> {
             parsed: OnceCell::new(),
             flows: RefCell::new(flows),
             unproven,
+            fragments: RefCell::new(state.fragments.iter().map(|(key, row)| (*key, leak(*row))).collect()),
             affinity: RefCell::new(state.affinity.clone()),
             counters: Default::default(),
             traffic: Default::default(),
@@ -277,6 +283,18 @@ impl<F: Net> Tables<F> for Host<'_, F> {
             Table::Proven => drop(self.flows.borrow_mut().remove(key)),
             Table::Unproven => drop(self.unproven.borrow_mut().remove(key)),
         }
+    }
+
+    fn fragments(&self, key: &FragmentKey<F>) -> Option<&Cell<FragmentRow>> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn keep_fragments(&self, key: FragmentKey<F>, row: FragmentRow) {
+        self.fragments.borrow_mut().insert(key, leak(row));
+    }
+
+    fn forget_fragments(&self, key: &FragmentKey<F>) {
+        self.fragments.borrow_mut().remove(key);
     }
 
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow> {

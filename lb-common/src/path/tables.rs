@@ -7,8 +7,8 @@ use bytemuck::Pod;
 use super::Parsed;
 use crate::{
     abi::{
-        AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
-        FrontendRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow,
+        AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FragmentKey,
+        FragmentRow, FrontendKey, FrontendRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow,
     },
     family::{Address, Family, scramble},
     wire::Protocol,
@@ -99,6 +99,12 @@ pub trait Tables<F: Family>: Common {
     ) -> Result<(), InsertError>;
     /// Forgets a row.
     fn remove_flow(&self, table: Table, key: &FlowKey<F>);
+    /// What is known of a packet in fragments. As with [`Self::flow`], the row may be recycled while it is held.
+    fn fragments(&self, key: &FragmentKey<F>) -> Option<&Cell<FragmentRow>>;
+    /// Notes what a first fragment says. Nothing is said where that fails: the others are lost.
+    fn keep_fragments(&self, key: FragmentKey<F>, row: FragmentRow);
+    /// Forgets it.
+    fn forget_fragments(&self, key: &FragmentKey<F>);
     /// The service a frontend leads to.
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow>;
     /// Whose backend a client had.

@@ -41,7 +41,7 @@ impl Sizes {
     const FRONTENDS: u32 = 4;
 
     /// Name and rows of each map whose size is not fixed.
-    pub fn entries(&self) -> [(&'static str, u32); 20] {
+    pub fn entries(&self) -> [(&'static str, u32); 22] {
         let backends = self.services.saturating_mul(Self::BACKENDS).min(1 << 24);
         [
             ("SERVICES", self.services),
@@ -62,6 +62,9 @@ impl Sizes {
             ("AFFINITY6", self.flows / 4),
             ("RANGES4", self.services.saturating_mul(2).max(1 << 16)),
             ("RANGES6", self.services.saturating_mul(2).max(1 << 16)),
+            // Packets of which only a part has been seen yet.
+            ("FRAGMENTS4", (self.flows / 16).max(1 << 14)),
+            ("FRAGMENTS6", (self.flows / 16).max(1 << 14)),
             ("SOCKETS4", (self.flows / 4).max(1 << 14)),
             ("SOCKETS6", (self.flows / 4).max(1 << 14)),
         ]
@@ -69,7 +72,7 @@ impl Sizes {
 }
 
 /// The names of all maps that are pinned.
-pub const PINNED: [&str; 23] = [
+pub const PINNED: [&str; 25] = [
     "INTEREST",
     "SERVICES",
     "SETS",
@@ -90,6 +93,8 @@ pub const PINNED: [&str; 23] = [
     "AFFINITY6",
     "RANGES4",
     "RANGES6",
+    "FRAGMENTS4",
+    "FRAGMENTS6",
     "SOCKETS4",
     "SOCKETS6",
     "COOKIES",
