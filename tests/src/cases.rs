@@ -6,8 +6,10 @@ mod direct;
 mod foreign;
 mod forged;
 mod forward;
+mod fragments;
 mod frontends;
 mod hairpin;
+mod headers;
 mod lifecycle;
 mod malformed;
 mod neighbour;
@@ -36,7 +38,9 @@ const BACKEND: &str = "10.244.1.3:8080";
 pub fn all<F: Net>() -> Vec<Case<F>> {
     [
         forward::cases::<F>(),
+        fragments::cases(),
         hairpin::cases(),
+        headers::cases(),
         lifecycle::cases(),
         choice::cases(),
         clash::cases(),

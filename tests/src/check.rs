@@ -30,6 +30,11 @@ pub fn on_host<F: Net>(case: &Case<F>) -> Result<()> {
             labels(&outcome.counters),
             sent.verdict
         );
+        let in_pieces = host::run_in_pieces(state, sent.at, bytes);
+        ensure!(
+            (in_pieces.0, &in_pieces.1) == (verdict, outcome),
+            "it matters how the packet lies in memory"
+        );
         ensure!(outcome.packet == expected, "{}", differing("the case's", &expected, &outcome.packet));
         let mut counters = BTreeMap::new();
         for counter in &sent.counters {

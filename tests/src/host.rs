@@ -158,12 +158,15 @@ struct Host<'a, F: Net> {
     free: BackendRow<F>,
     parsed: OnceCell<Parsed<F>>,
     flows: RefCell<HashMap<FlowKey<F>, &'static Cell<FlowRow<F>>>>,
-    unproven: RefCell<HashMap<FlowKey<F>, (&'static Cell<FlowRow<F>>, &'static Cell<u32>)>>,
+    unproven: RefCell<HashMap<FlowKey<F>, Unproved<F>>>,
     fragments: RefCell<HashMap<FragmentKey<F>, &'static Cell<FragmentRow>>>,
     affinity: RefCell<Affinity<F>>,
     counters: RefCell<BTreeMap<u32, u64>>,
     traffic: RefCell<BTreeMap<u32, Traffic>>,
 }
+
+/// An unproven flow's row and the proof that its client has to give.
+type Unproved<F> = (&'static Cell<FlowRow<F>>, &'static Cell<u32>);
 
 fn leak<T>(row: T) -> &'static Cell<T> {
     Box::leak(Box::new(Cell::new(row)))

@@ -10,7 +10,7 @@ use super::{BACKEND, CLIENT, VIP, clash::other_port, web};
 use crate::{
     case::{Case, case},
     family::Net,
-    packet::{of, tcp, udp},
+    packet::{Wire, of, tcp, udp},
     state::{BLUE, BRIDGE, RED, on},
 };
 
@@ -29,16 +29,16 @@ fn called_from<F: Net>(protocol: Protocol) -> String {
     format!("10.244.1.2:{}", 40_000 ^ ((1 + hash % 31) as u16 * 33))
 }
 
-fn begins<F: Net>(protocol: Protocol, from: &str, to: &str) -> crate::packet::Wire {
+fn begins(protocol: Protocol, from: &str, to: &str) -> Wire {
     if protocol == Tcp { tcp(from, to).syn() } else { udp(from, to) }
 }
 
 fn service_first<F: Net>(protocol: Protocol) -> Case<F> {
     let other = &*called_from::<F>(protocol);
     case(format!("direct: a call beside a live flow has another port there, {protocol:?}"), web())
-        .pod(RED, begins::<F>(protocol, CLIENT, VIP))
+        .pod(RED, begins(protocol, CLIENT, VIP))
         .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(RED, begins::<F>(protocol, CLIENT, BACKEND))
+        .pod(RED, begins(protocol, CLIENT, BACKEND))
         .opens(Peer(BLUE.ifindex), BACKEND)
         .but(|packet| packet.source(other))
         .pod(BLUE, of(protocol, BACKEND, other))
@@ -54,11 +54,11 @@ fn service_first<F: Net>(protocol: Protocol) -> Case<F> {
 fn direct_first<F: Net>(protocol: Protocol) -> Case<F> {
     let other = &*other_port::<F>(protocol, VIP);
     case(format!("direct: a flow beside a direct call has another port there, {protocol:?}"), web())
-        .pod(RED, begins::<F>(protocol, CLIENT, BACKEND))
+        .pod(RED, begins(protocol, CLIENT, BACKEND))
         .passes(Counter::Direct)
         .pod(BLUE, of(protocol, BACKEND, CLIENT))
         .passes(Counter::Direct)
-        .pod(RED, begins::<F>(protocol, CLIENT, VIP))
+        .pod(RED, begins(protocol, CLIENT, VIP))
         .opens(Peer(BLUE.ifindex), BACKEND)
         .but(|packet| packet.source(other))
         .pod(BLUE, of(protocol, BACKEND, other))
@@ -73,10 +73,10 @@ fn forgotten<F: Net>(protocol: Protocol) -> Case<F> {
     let life =
         if protocol == Tcp { Lifetimes::SECONDS.tcp_unanswered } else { Lifetimes::SECONDS.udp_unanswered };
     case(format!("direct: a call that nobody goes on with is forgotten, {protocol:?}"), web())
-        .pod(RED, begins::<F>(protocol, CLIENT, BACKEND))
+        .pod(RED, begins(protocol, CLIENT, BACKEND))
         .passes(Counter::Direct)
         .wait(life + 1)
-        .pod(RED, begins::<F>(protocol, CLIENT, VIP))
+        .pod(RED, begins(protocol, CLIENT, VIP))
         .opens(Peer(BLUE.ifindex), BACKEND)
         .pod(BLUE, of(protocol, BACKEND, CLIENT))
         .reply(Peer(RED.ifindex), VIP, CLIENT)
@@ -86,12 +86,12 @@ fn over<F: Net>(protocol: Protocol) -> Case<F> {
     let life =
         if protocol == Tcp { Lifetimes::SECONDS.tcp_unanswered } else { Lifetimes::SECONDS.udp_answered };
     case(format!("direct: answers are no longer those of a flow that has expired, {protocol:?}"), web())
-        .pod(RED, begins::<F>(protocol, CLIENT, VIP))
+        .pod(RED, begins(protocol, CLIENT, VIP))
         .opens(Peer(BLUE.ifindex), BACKEND)
         .pod(BLUE, of(protocol, BACKEND, CLIENT))
         .reply(Peer(RED.ifindex), VIP, CLIENT)
         .wait(life + 1)
-        .pod(RED, begins::<F>(protocol, CLIENT, BACKEND))
+        .pod(RED, begins(protocol, CLIENT, BACKEND))
         .passes(Counter::Direct)
         .pod(BLUE, of(protocol, BACKEND, CLIENT))
         .passes(Counter::Direct)
