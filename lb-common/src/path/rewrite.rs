@@ -8,7 +8,7 @@ use super::{
 use crate::{
     abi::{Counter, FlowKey},
     family::{Address, Family, V6},
-    wire::{NetworkHeader, Part, Ports, checksum},
+    wire::{Ethernet, NetworkHeader, Part, Ports, checksum},
 };
 
 /// What is known of a packet's headers. A constant wherever it is named, so that each function has one form.
@@ -46,15 +46,8 @@ fn plain<F: Family, P: Packet>(
     onward: &Onward,
     addresses: u32,
 ) -> Result<bool, Counter> {
-    // Read again rather than kept since it was parsed: that would not fit the stack.
-    let mut frame = packet.load::<Frame<F>>(0).ok_or(Counter::Truncated)?;
-    if onward.hop {
-        take_hop::<F, P>(packet, &mut frame.ip)?;
-    }
-    frame.ethernet.destination = onward.destination;
-    frame.ip.set_addresses(to.src, to.dst, addresses);
-    frame.ports.source = to.src_port;
-    frame.ports.destination = to.dst_port;
+    let (ethernet, ip) = change(packet, parsed, to, onward, addresses)?;
+    let frame = Frame::<F> { ethernet, ip, ports: Ports { source: to.src_port, destination: to.dst_port } };
     let mended = mend(packet, Frame::<F>::TRANSPORT, parsed, to, addresses);
     Ok(mended & packet.store(0, &frame))
 }
@@ -67,13 +60,8 @@ fn anywhere<F: Family, P: Packet>(
     onward: &Onward,
     addresses: u32,
 ) -> Result<bool, Counter> {
-    let mut headers = packet.load::<Headers<F>>(0).ok_or(Counter::Truncated)?;
-    if onward.hop {
-        take_hop::<F, P>(packet, &mut headers.ip)?;
-    }
-    headers.ethernet.destination = onward.destination;
-    headers.ip.set_addresses(to.src, to.dst, addresses);
-    let mut changed = packet.store(0, &headers);
+    let (ethernet, ip) = change(packet, parsed, to, onward, addresses)?;
+    let mut changed = packet.store(0, &Headers::<F> { ethernet, ip });
     if parsed.part != Part::Later {
         let ports = Ports { source: to.src_port, destination: to.dst_port };
         changed &= mend(packet, parsed.transport(), parsed, to, addresses);
@@ -84,13 +72,26 @@ fn anywhere<F: Family, P: Packet>(
     Ok(changed)
 }
 
+/// The link and network headers as they are to be.
 #[inline(always)]
-fn take_hop<F: Family, P: Packet>(packet: &mut P, ip: &mut F::Header) -> Result<(), Counter> {
-    let difference = ip.take_hop().ok_or(Counter::TtlExceeded)?;
-    if F::ETHERTYPE == V6::ETHERTYPE {
-        packet.update_sum(difference);
+fn change<F: Family, P: Packet>(
+    packet: &mut P,
+    parsed: &Parsed<F>,
+    to: &FlowKey<F>,
+    onward: &Onward,
+    addresses: u32,
+) -> Result<(Ethernet, F::Header), Counter> {
+    // Read again rather than kept since it was parsed: that would not fit the stack.
+    let mut ip = packet.load::<F::Header>(size_of::<Ethernet>()).ok_or(Counter::Truncated)?;
+    if onward.hop {
+        let difference = ip.take_hop().ok_or(Counter::TtlExceeded)?;
+        if F::ETHERTYPE == V6::ETHERTYPE {
+            packet.update_sum(difference);
+        }
     }
-    Ok(())
+    ip.set_addresses(to.src, to.dst, addresses);
+    let Onward { destination, .. } = *onward;
+    Ok((Ethernet { destination, source: parsed.source, ethertype: F::ETHERTYPE }, ip))
 }
 
 /// Mends the transport checksum; whether it could.
