@@ -3,6 +3,7 @@
 mod answers;
 mod bed;
 mod forward;
+mod fragments;
 mod neighbours;
 mod ports;
 mod reload;
@@ -25,6 +26,7 @@ fn main() {
     let all = [
         answers::ALL,
         forward::ALL,
+        fragments::ALL,
         neighbours::ALL,
         ports::ALL,
         reload::ALL,
