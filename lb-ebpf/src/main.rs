@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     family::{Family as _, V4, V6},
-    path::{self, Hook, Verdict},
+    path::{self, Hook, Packet as _, Verdict},
     wire::ethernet,
 };
 
@@ -74,13 +74,22 @@ macro_rules! programs {
             let skb = ctx.skb.skb;
             let ethertype = packet::ethertype(skb);
             let is_ipv4 = ethertype == V4::ETHERTYPE;
+            let tagged = Skb::new(skb).tagged();
+            if HOOK.is_uplink() && tagged {
+                // For the device of that VLAN, which may have a program of its own.
+                return TC_ACT_UNSPEC;
+            }
             if !is_ipv4 && ethertype != V6::ETHERTYPE {
-                if HOOK == Hook::PortIngress && ethertype == ethernet::ARP {
+                if HOOK == Hook::PortIngress && ethertype == ethernet::ARP && !tagged {
                     return answer_arp(skb);
                 }
                 return TC_ACT_UNSPEC;
             }
-            let mut answer = if is_ipv4 { ipv4(skb) } else { ipv6(skb) };
+            let mut answer = match (tagged, is_ipv4) {
+                (true, _) => HARD as u64,
+                (false, true) => ipv4(skb),
+                (false, false) => ipv6(skb),
+            };
             // One comparison for packets that are done with.
             if (answer as u32).wrapping_sub(STEPS) <= LAST_STEP - STEPS {
                 if HOOK == Hook::PortIngress && answer as u32 == MAY_SOLICIT {

@@ -15,6 +15,7 @@ mod malformed;
 mod neighbour;
 mod refused;
 mod unproven;
+mod vlan;
 
 use lb_common::{
     abi::{ReachKind, ReachRow},
@@ -41,6 +42,7 @@ pub fn all<F: Net>() -> Vec<Case<F>> {
         fragments::cases(),
         hairpin::cases(),
         headers::cases(),
+        vlan::cases(),
         lifecycle::cases(),
         choice::cases(),
         clash::cases(),

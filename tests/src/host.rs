@@ -43,18 +43,23 @@ pub struct Outcome<F: Net> {
 
 /// Runs the decision core on one packet.
 pub fn run<F: Net>(state: &State<F>, at: At, packet: &[u8]) -> (Verdict, Outcome<F>) {
-    run_on(state, at, Bytes { bytes: packet.to_vec(), readable: packet.len(), ifindex: at.ifindex })
+    run_on(
+        state,
+        at,
+        Bytes { bytes: packet.to_vec(), readable: packet.len(), ifindex: at.ifindex, tagged: at.tagged },
+    )
 }
 
 /// The same on a packet of which only the link header can be read until more is asked for.
 pub fn run_in_pieces<F: Net>(state: &State<F>, at: At, packet: &[u8]) -> (Verdict, Outcome<F>) {
     let readable = packet.len().min(size_of::<Ethernet>());
-    run_on(state, at, Bytes { bytes: packet.to_vec(), readable, ifindex: at.ifindex })
+    run_on(state, at, Bytes { bytes: packet.to_vec(), readable, ifindex: at.ifindex, tagged: at.tagged })
 }
 
 fn run_on<F: Net>(state: &State<F>, at: At, mut packet: Bytes) -> (Verdict, Outcome<F>) {
     let tables = Host::new(state, at.settings);
     let verdict = match packet.load::<u16>(12) {
+        _ if at.tagged && at.hook.is_uplink() => Verdict::Pass,
         Some(ethertype) if ethertype == F::ETHERTYPE => {
             match path::decide::<F, _, _>(&mut packet, &tables, at.hook) {
                 Verdict::Reject(why) => {
@@ -64,7 +69,9 @@ fn run_on<F: Net>(state: &State<F>, at: At, mut packet: Bytes) -> (Verdict, Outc
                 other => other,
             }
         }
-        Some(ethernet::ARP) if at.hook == Hook::PortIngress => path::answer_arp(&mut packet, &tables),
+        Some(ethernet::ARP) if at.hook == Hook::PortIngress && !at.tagged => {
+            path::answer_arp(&mut packet, &tables)
+        }
         _ => Verdict::Pass,
     };
     let outcome = Outcome {
@@ -89,6 +96,7 @@ struct Bytes {
     bytes: Vec<u8>,
     readable: usize,
     ifindex: u32,
+    tagged: bool,
 }
 
 impl Packet for Bytes {
@@ -98,6 +106,10 @@ impl Packet for Bytes {
 
     fn ifindex(&self) -> u32 {
         self.ifindex
+    }
+
+    fn tagged(&self) -> bool {
+        self.tagged
     }
 
     fn pull(&mut self, len: u32) {

@@ -265,7 +265,7 @@ impl Scenario {
     /// Where the packet is seen.
     pub fn at(&self) -> At {
         let (settings, hook, ifindex) = self.place;
-        At { settings, hook, ifindex }
+        At { settings, hook, ifindex, tagged: false }
     }
 
     /// The rows.

@@ -93,6 +93,8 @@ pub struct At {
     pub hook: Hook,
     /// The device.
     pub ifindex: u32,
+    /// It has a VLAN tag, which is none of its bytes. The kernel can't be given such a packet to try.
+    pub tagged: bool,
 }
 
 /// First slot of a service.

@@ -1,4 +1,4 @@
-//! Hard packets: fragments, IPv4 options, IPv6 extension headers. Only parsing differs, what is noted of them goes
+//! Hard packets: fragments, IPv4 options, IPv6 extension headers, VLAN tags. Only parsing differs, what is noted of them goes
 //! the way of all packets.
 //!
 //! A packet's fragments go where its first one went, which alone has ports: what it says is kept until all bytes
@@ -48,7 +48,8 @@ pub fn parse<F: Family, P: Packet, T: Tables<F>>(
     };
     if place.fragment.part() == Part::Later {
         let backend = follow(tables, hook, &mut key, &place)?;
-        let parsed = Parsed::with(&ethernet, key, place, TcpFlags::default());
+        let mut parsed = Parsed::with(&ethernet, key, place, TcpFlags::default());
+        parsed.tagged = packet.tagged();
         parsed.backend.set(backend);
         tables.note(parsed);
         return Ok(Verdict::Finish);
@@ -64,7 +65,8 @@ pub fn parse<F: Family, P: Packet, T: Tables<F>>(
     if let Some(stop) = outsider(tables, hook, &key) {
         return Err(stop);
     }
-    let parsed = Parsed::new(packet, &ethernet, key, place)?;
+    let mut parsed = Parsed::new(packet, &ethernet, key, place)?;
+    parsed.tagged = packet.tagged();
     parsed.proven.set(tables.flow(Table::Proven, &key).is_some());
     tables.note(parsed);
     Ok(Verdict::Resume)
@@ -153,7 +155,7 @@ pub fn keep<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, backend: Ba
         src_port: parsed.key.src_port,
         dst_port: parsed.key.dst_port,
         seen: tables.now(),
-        bytes: parsed.length,
+        bytes: parsed.length as u32,
         total: 0,
         protocol: parsed.key.protocol as u32,
     };

@@ -78,6 +78,12 @@ impl Hook {
         }
     }
 
+    /// Whether it is an uplink's.
+    #[inline(always)]
+    pub fn is_uplink(self) -> bool {
+        matches!(self, Hook::UplinkIngress | Hook::UplinkEgress)
+    }
+
     /// Whether packets leave the host's stack here: only replies of its own processes are ours then.
     #[inline(always)]
     pub fn is_egress(self) -> bool {
@@ -93,7 +99,7 @@ pub enum Verdict {
     Pass,
     /// Dropped, and why.
     Drop(Counter),
-    /// Not a plain, whole packet: [`hard`] parses it.
+    /// Not a plain, whole packet: [`hard`] parses it. So it does those with a VLAN tag, from the start.
     Hard,
     /// Of no proven flow: [`resume`] looks further.
     Resume,
@@ -191,7 +197,7 @@ pub fn finish<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, ho
 /// All these functions, as the kernel programs call them one after the other: for hosts, where stack is no
 /// matter. None of the verdicts that ask for the next.
 pub fn decide<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
-    let mut verdict = run(packet, tables, hook);
+    let mut verdict = if packet.tagged() { Verdict::Hard } else { run(packet, tables, hook) };
     loop {
         verdict = match verdict {
             Verdict::Hard => hard(packet, tables, hook),
@@ -390,10 +396,11 @@ fn verdict(stop: Counter) -> Verdict {
     }
 }
 
-/// The way back to clients whose packets are seen at `hook`.
+/// The way back to clients whose packets are seen at `hook`. A bridge knows what tag its client is to get.
 #[inline(always)]
-fn way_back<T: Common>(tables: &T, hook: Hook) -> ReachKind {
+fn way_back<T: Common>(tables: &T, hook: Hook, tagged: bool) -> ReachKind {
     match hook {
+        Hook::PortIngress if tagged => ReachKind::Bridge,
         Hook::PortIngress | Hook::PortEgress => ReachKind::from_bits(tables.settings().way_back),
         Hook::BridgeIngress | Hook::BridgeEgress => ReachKind::Bridge,
         Hook::UplinkIngress | Hook::UplinkEgress => ReachKind::Uplink,

@@ -94,8 +94,10 @@ pub struct Parsed<F: Family> {
     pub part: Part,
     /// Which port a new flow is to have on the backend's side, see [`crate::abi::FlowRow::port_mask`].
     pub port: Cell<u32>,
-    /// How many bytes of the packet it carries, see [`Fragment`].
-    pub length: u32,
+    /// How many bytes of the packet it carries, see [`Fragment`]. That fits where it is one.
+    pub length: u16,
+    /// It has a VLAN tag.
+    pub tagged: bool,
     /// The backend that a new flow is to have; of a later fragment, the one that the first went to.
     pub backend: Cell<BackendRef>,
 }
@@ -165,7 +167,8 @@ impl<F: Family> Parsed<F> {
             port: Cell::new(0),
             backend: Cell::new(BackendRef { low: 0, generation: 0 }),
             id: place.fragment.id,
-            length: place.fragment.length,
+            length: place.fragment.length as u16,
+            tagged: false,
         }
     }
 

@@ -20,6 +20,8 @@ pub trait Packet {
     fn size(&self) -> u32;
     /// Interface index of the device the program runs on.
     fn ifindex(&self) -> u32;
+    /// Whether it has a VLAN tag, which is none of its bytes.
+    fn tagged(&self) -> bool;
     /// Makes the first `len` bytes readable.
     fn pull(&mut self, len: u32);
     /// A copy of what lies at `offset`, if it is readable.

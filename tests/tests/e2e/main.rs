@@ -13,6 +13,7 @@ mod services;
 mod sockets;
 mod tap;
 mod uninstall;
+mod vlan;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -35,6 +36,7 @@ fn main() {
         services::ALL,
         sockets::ALL,
         uninstall::ALL,
+        vlan::ALL,
     ];
     let trials = all.concat().into_iter().map(|(name, test): Test| {
         Trial::test(format!("e2e/{name}"), move || test().map_err(|error| Failed::from(format!("{error:#}"))))
