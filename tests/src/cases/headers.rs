@@ -44,7 +44,7 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
         let with = |chain: &[Header]| of(protocol, CLIENT, frontend(protocol)).extensions(chain);
         let kinds = [padding(HOP_BY_HOP, 0), padding(DESTINATION, 3), routing(0), authentication(), atomic()];
         let name = format!("each IPv6 extension header: {protocol:?}");
-        cases.push(each(name, protocol, kinds.iter().map(|kind| with(&[kind.clone()]))));
+        cases.push(each(name, protocol, kinds.iter().map(|kind| with(std::slice::from_ref(kind)))));
         let chains =
             (2..=8).map(|len| with(&kinds.iter().cycle().take(len).cloned().collect::<Vec<_>>()[..]));
         cases.push(each(format!("chains of IPv6 extension headers: {protocol:?}"), protocol, chains));
