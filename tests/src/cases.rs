@@ -6,13 +6,16 @@ mod direct;
 mod foreign;
 mod forged;
 mod forward;
+mod fragments;
 mod frontends;
 mod hairpin;
+mod headers;
 mod lifecycle;
 mod malformed;
 mod neighbour;
 mod refused;
 mod unproven;
+mod vlan;
 
 use lb_common::{
     abi::{ReachKind, ReachRow},
@@ -36,7 +39,10 @@ const BACKEND: &str = "10.244.1.3:8080";
 pub fn all<F: Net>() -> Vec<Case<F>> {
     [
         forward::cases::<F>(),
+        fragments::cases(),
         hairpin::cases(),
+        headers::cases(),
+        vlan::cases(),
         lifecycle::cases(),
         choice::cases(),
         clash::cases(),

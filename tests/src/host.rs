@@ -8,8 +8,9 @@ use std::{
 use bytemuck::Pod;
 use lb_common::{
     abi::{
-        AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
-        FrontendRow, HomeRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow, Traffic, UnprovenRow,
+        AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FragmentKey,
+        FragmentRow, FrontendKey, FrontendRow, HomeRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow,
+        Traffic, UnprovenRow,
     },
     path::{self, Common, Hook, Insert, InsertError, Note, Packet, Parsed, SumKind, Table, Tables, Verdict},
     wire::{Ethernet, Protocol, checksum::fold16, ethernet},
@@ -18,7 +19,7 @@ use lb_common::{
 use crate::{
     family::Net,
     kernel::ROWS,
-    state::{Affinity, At, Flows, State, Unproven, interest_bit},
+    state::{Affinity, At, Flows, Fragments, State, Unproven, interest_bit},
 };
 
 /// What a packet got, its verdict aside.
@@ -34,34 +35,43 @@ pub struct Outcome<F: Net> {
     pub flows: Flows<F>,
     /// The table of unproven flows afterwards.
     pub unproven: Unproven<F>,
+    /// The table of packets in fragments afterwards.
+    pub fragments: Fragments<F>,
     /// The table of affinity afterwards.
     pub affinity: Affinity<F>,
 }
 
 /// Runs the decision core on one packet.
 pub fn run<F: Net>(state: &State<F>, at: At, packet: &[u8]) -> (Verdict, Outcome<F>) {
-    run_on(state, at, Bytes { bytes: packet.to_vec(), readable: packet.len(), ifindex: at.ifindex })
+    run_on(
+        state,
+        at,
+        Bytes { bytes: packet.to_vec(), readable: packet.len(), ifindex: at.ifindex, tagged: at.tagged },
+    )
 }
 
 /// The same on a packet of which only the link header can be read until more is asked for.
 pub fn run_in_pieces<F: Net>(state: &State<F>, at: At, packet: &[u8]) -> (Verdict, Outcome<F>) {
     let readable = packet.len().min(size_of::<Ethernet>());
-    run_on(state, at, Bytes { bytes: packet.to_vec(), readable, ifindex: at.ifindex })
+    run_on(state, at, Bytes { bytes: packet.to_vec(), readable, ifindex: at.ifindex, tagged: at.tagged })
 }
 
 fn run_on<F: Net>(state: &State<F>, at: At, mut packet: Bytes) -> (Verdict, Outcome<F>) {
     let tables = Host::new(state, at.settings);
     let verdict = match packet.load::<u16>(12) {
+        _ if at.tagged && at.hook.is_uplink() => Verdict::Pass,
         Some(ethertype) if ethertype == F::ETHERTYPE => {
             match path::decide::<F, _, _>(&mut packet, &tables, at.hook) {
                 Verdict::Reject(why) => {
-                    path::reject::<F, _>(&mut packet).map_or(Verdict::Drop(why), Verdict::Forward)
+                    path::reject::<F, _, _>(&mut packet, &tables).map_or(Verdict::Drop(why), Verdict::Forward)
                 }
                 Verdict::MaySolicit => path::answer_solicitation(&mut packet, &tables),
                 other => other,
             }
         }
-        Some(ethernet::ARP) if at.hook == Hook::PortIngress => path::answer_arp(&mut packet, &tables),
+        Some(ethernet::ARP) if at.hook == Hook::PortIngress && !at.tagged => {
+            path::answer_arp(&mut packet, &tables)
+        }
         _ => Verdict::Pass,
     };
     let outcome = Outcome {
@@ -75,6 +85,7 @@ fn run_on<F: Net>(state: &State<F>, at: At, mut packet: Bytes) -> (Verdict, Outc
             .into_iter()
             .map(|(key, (row, proof))| (key, UnprovenRow { row: row.get(), proof: proof.get() }))
             .collect(),
+        fragments: tables.fragments.into_inner().into_iter().map(|(key, row)| (key, row.get())).collect(),
         affinity: tables.affinity.into_inner(),
     };
     (verdict, outcome)
@@ -85,6 +96,7 @@ struct Bytes {
     bytes: Vec<u8>,
     readable: usize,
     ifindex: u32,
+    tagged: bool,
 }
 
 impl Packet for Bytes {
@@ -94,6 +106,10 @@ impl Packet for Bytes {
 
     fn ifindex(&self) -> u32 {
         self.ifindex
+    }
+
+    fn tagged(&self) -> bool {
+        self.tagged
     }
 
     fn pull(&mut self, len: u32) {
@@ -155,6 +171,7 @@ struct Host<'a, F: Net> {
     note: OnceCell<Note<F>>,
     flows: RefCell<HashMap<FlowKey<F>, &'static Cell<FlowRow<F>>>>,
     unproven: RefCell<HashMap<FlowKey<F>, Unproved<F>>>,
+    fragments: RefCell<HashMap<FragmentKey<F>, &'static Cell<FragmentRow>>>,
     affinity: RefCell<Affinity<F>>,
     counters: RefCell<BTreeMap<u32, u64>>,
     traffic: RefCell<BTreeMap<u32, Traffic>>,
@@ -179,6 +196,7 @@ impl<'a, F: Net> Host<'a, F> {
             note: OnceCell::new(),
             flows: RefCell::new(flows),
             unproven,
+            fragments: RefCell::new(state.fragments.iter().map(|(key, row)| (*key, leak(*row))).collect()),
             affinity: RefCell::new(state.affinity.clone()),
             counters: Default::default(),
             traffic: Default::default(),
@@ -286,6 +304,18 @@ impl<F: Net> Tables<F> for Host<'_, F> {
             Table::Proven => drop(self.flows.borrow_mut().remove(key)),
             Table::Unproven => drop(self.unproven.borrow_mut().remove(key)),
         }
+    }
+
+    fn fragments(&self, key: &FragmentKey<F>) -> Option<&Cell<FragmentRow>> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn keep_fragments(&self, key: FragmentKey<F>, row: FragmentRow) {
+        self.fragments.borrow_mut().insert(key, leak(row));
+    }
+
+    fn forget_fragments(&self, key: &FragmentKey<F>) {
+        self.fragments.borrow_mut().remove(key);
     }
 
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow> {

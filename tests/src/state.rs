@@ -8,8 +8,9 @@ use std::{
 use lb_common::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, AnswerRow, BackendRow, BackendState, BackendWord, Cidr, FlowKey,
-        FlowRow, FrontendKey, FrontendKind, FrontendRow, HomeRow, INTEREST_BITS, Lifetimes, MAX_CIDRS, Mac,
-        RangeKey, ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings, SlotRow, UnprovenRow,
+        FlowRow, FragmentKey, FragmentRow, FrontendKey, FrontendKind, FrontendRow, HomeRow, INTEREST_BITS,
+        Lifetimes, MAX_CIDRS, Mac, RangeKey, ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings,
+        SlotRow, UnprovenRow,
     },
     path::{Hook, interest_hash},
     wire::Protocol,
@@ -28,6 +29,9 @@ pub type Unproven<F> = HashMap<FlowKey<F>, UnprovenRow<F>>;
 
 /// The rows of the table of affinity.
 pub type Affinity<F> = HashMap<AffinityKey<F>, AffinityRow>;
+
+/// The rows of the table of packets in fragments.
+pub type Fragments<F> = HashMap<FragmentKey<F>, FragmentRow>;
 
 /// All rows. Each service's set has its own index, and its slots begin at [`slots_of`].
 #[derive(Clone, Debug)]
@@ -52,6 +56,8 @@ pub struct State<F: Net> {
     pub unproven: Unproven<F>,
     /// Whose backends clients get again.
     pub affinity: Affinity<F>,
+    /// Packets of which only a part has been seen.
+    pub fragments: Fragments<F>,
     /// Addresses that bridges answer for.
     pub answers: HashMap<AnswerKey, AnswerRow>,
     /// Where neighbours' addresses are at home.
@@ -73,6 +79,7 @@ impl<F: Net> Default for State<F> {
             flows: HashMap::new(),
             unproven: HashMap::new(),
             affinity: HashMap::new(),
+            fragments: HashMap::new(),
             answers: HashMap::new(),
             homes: HashMap::new(),
             ranges: HashSet::new(),
@@ -89,6 +96,8 @@ pub struct At {
     pub hook: Hook,
     /// The device.
     pub ifindex: u32,
+    /// It has a VLAN tag, which is none of its bytes. The kernel can't be given such a packet to try.
+    pub tagged: bool,
 }
 
 /// First slot of a service.
@@ -295,6 +304,9 @@ impl<F: Net> State<F> {
         }
         for row in self.unproven.values_mut() {
             row.row.seen = row.row.seen.wrapping_sub(ticks);
+        }
+        for row in self.fragments.values_mut() {
+            row.seen = row.seen.wrapping_sub(ticks);
         }
         for row in self.affinity.values_mut() {
             row.seen = row.seen.wrapping_sub(ticks);

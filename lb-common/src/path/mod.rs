@@ -11,6 +11,7 @@
 mod answer;
 mod flow;
 mod forward;
+mod hard;
 mod neighbour;
 mod open;
 mod parse;
@@ -28,13 +29,14 @@ pub use select::{TRIES, client_hash, scope, slot_hash};
 pub use socket::{Access, Caller, Peer, Socket, Sockets, connect, send, shown};
 pub use tables::{Common, Insert, InsertError, Packet, SumKind, Table, Tables, interest_hash};
 
-use crate::wire::Protocol;
 use crate::{
-    abi::{Counter, FlowRow, ReachKind},
+    abi::{Counter, FlowKey, FlowRow, ReachKind},
     family::{Family, V6},
+    wire::{Ethernet, Fragment, NetworkHeader as _, Part, Protocol},
 };
 use open::Resumed;
-use parse::readable;
+use parse::{Frame, Place, readable};
+use rewrite::Form;
 
 /// Where a program is attached, seen from the traffic.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
@@ -76,6 +78,12 @@ impl Hook {
         }
     }
 
+    /// Whether it is an uplink's.
+    #[inline(always)]
+    pub fn is_uplink(self) -> bool {
+        matches!(self, Hook::UplinkIngress | Hook::UplinkEgress)
+    }
+
     /// Whether packets leave the host's stack here: only replies of its own processes are ours then.
     #[inline(always)]
     pub fn is_egress(self) -> bool {
@@ -91,6 +99,8 @@ pub enum Verdict {
     Pass,
     /// Dropped, and why.
     Drop(Counter),
+    /// Not a plain, whole packet: [`hard`] parses it. So it does those with a VLAN tag, from the start.
+    Hard,
     /// Of no proven flow: [`resume`] looks further.
     Resume,
     /// Of no flow that could guide it: [`open`] chooses a backend.
@@ -122,6 +132,13 @@ pub fn run<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook:
         return Verdict::MaySolicit;
     }
     conclude(way, tables)
+}
+
+/// Parses a packet that came back with [`Verdict::Hard`]: [`resume`] takes it then, or [`finish`] if it belongs to
+/// one that was seen before.
+#[inline(always)]
+pub fn hard<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
+    conclude(hard::parse(packet, tables, hook), tables)
 }
 
 /// Looks for the rows of a packet that came back with [`Verdict::Resume`]: [`finish`] takes it if there are
@@ -158,10 +175,22 @@ pub fn direct<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T) -> Ver
 /// Carries out what the rows of a packet say that came back with [`Verdict::Finish`].
 #[inline(always)]
 pub fn finish<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
-    let way = noted(tables, |Note { parsed, .. }: &Note<F>| {
+    let way = noted(tables, |note| {
+        let parsed = &note.parsed;
+        let later = parsed.part == Part::Later;
         // What has just been recorded is gone again: the table is that full.
-        let found = flow::find(tables, &parsed.key).ok_or(Counter::TableFull)?;
-        go(packet, tables, hook, parsed, found)
+        let gone = if later { Counter::FragmentLost } else { Counter::TableFull };
+        let found = flow::find(tables, &parsed.key).ok_or(gone)?;
+        let backend = found.1.backend;
+        // The flow has moved since its packet began.
+        if later && backend != note.backend.get() {
+            return Err(gone);
+        }
+        let verdict = go(packet, tables, hook, parsed, found, Form::Any)?;
+        if parsed.part == Part::First {
+            hard::keep(tables, parsed, backend);
+        }
+        Ok(verdict)
     });
     conclude(way, tables)
 }
@@ -169,9 +198,10 @@ pub fn finish<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, ho
 /// All these functions, as the kernel programs call them one after the other: for hosts, where stack is no
 /// matter. None of the verdicts that ask for the next.
 pub fn decide<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
-    let mut verdict = run(packet, tables, hook);
+    let mut verdict = if packet.tagged() { Verdict::Hard } else { run(packet, tables, hook) };
     loop {
         verdict = match verdict {
+            Verdict::Hard => hard(packet, tables, hook),
             Verdict::Resume => resume(packet, tables, hook),
             Verdict::Open => open(tables),
             Verdict::Direct => direct(packet, tables),
@@ -205,16 +235,23 @@ fn travel<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
 ) -> Result<Verdict, Counter> {
-    let frame = parse::frame::<F, P>(packet)?;
+    let frame = match parse::frame::<F, P>(packet) {
+        Ok(frame) => frame,
+        // Too short: perhaps a fragment of a byte or two.
+        Err(Counter::Truncated | Counter::Fragment | Counter::Options) => return Ok(Verdict::Hard),
+        Err(stop) => return Err(stop),
+    };
     let key = frame.key(tables.settings().zone as u16);
-    let ours = tables.interesting(interest_hash(key.dst, 0))
-        || tables.interesting(interest_hash(key.src, key.src_port))
-        || hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port));
-    if !ours {
-        let unowned = !hook.is_egress() && select::is_unowned::<F, T>(tables, key.dst);
-        return Err(if unowned { Counter::Unowned } else { Counter::NotOurs });
+    if let Some(stop) = outsider(tables, hook, &key) {
+        return Err(stop);
     }
-    let parsed = Parsed::new(packet, &frame, key)?;
+    let payload = frame.ip.payload(packet.size() - size_of::<Ethernet>() as u32);
+    let place = Place {
+        transport: Frame::<F>::TRANSPORT,
+        payload,
+        fragment: Fragment { length: payload, ..Fragment::default() },
+    };
+    let parsed = Parsed::new(packet, &frame.ethernet, key, place)?;
     let row = tables.flow(Table::Proven, &key);
     if let Some(row) = row {
         let known = row.get();
@@ -226,11 +263,24 @@ fn travel<F: Family, P: Packet, T: Tables<F>>(
                 && !flow::is_elsewhere(packet, hook, &known)
         };
         if guides {
-            return go(packet, tables, hook, &parsed, (row, known));
+            return go(packet, tables, hook, &parsed, (row, known), Form::Plain);
         }
     }
     tables.note(&parsed, row.is_some());
     Ok(Verdict::Resume)
+}
+
+/// Why a packet is nobody's of ours, if it is not.
+#[inline(always)]
+fn outsider<F: Family, T: Tables<F>>(tables: &T, hook: Hook, key: &FlowKey<F>) -> Option<Counter> {
+    if tables.interesting(interest_hash(key.dst, 0))
+        || tables.interesting(interest_hash(key.src, key.src_port))
+        || hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port))
+    {
+        return None;
+    }
+    let unowned = !hook.is_egress() && select::is_unowned::<F, T>(tables, key.dst);
+    Some(if unowned { Counter::Unowned } else { Counter::NotOurs })
 }
 
 #[inline(always)]
@@ -270,6 +320,7 @@ fn go<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     parsed: &Parsed<F>,
     found: flow::Found<'_, F>,
+    form: Form,
 ) -> Result<Verdict, Counter> {
     let (_, known) = found;
     let onward;
@@ -288,7 +339,7 @@ fn go<F: Family, P: Packet, T: Tables<F>>(
         onward = forward::to_backend(packet, tables, hook, parsed, &reach, known.is_hairpin())?;
         tables.account(backend.service, packet.size());
     }
-    rewrite::rewrite(packet, parsed, &flow::translated(&parsed.key, &known), &onward)?;
+    rewrite::rewrite(packet, parsed, &flow::translated(&parsed.key, &known), &onward, form)?;
     tables.count(if known.is_reply() { Counter::Reply } else { Counter::Request });
     Ok(Verdict::Forward(onward.way))
 }
@@ -320,6 +371,7 @@ fn verdict(stop: Counter) -> Verdict {
         | Counter::TableFull
         | Counter::Clash
         | Counter::Forged
+        | Counter::FragmentLost
         | Counter::RewriteFailed => Verdict::Drop(stop),
         Counter::NotOurs
         | Counter::Truncated
@@ -345,10 +397,11 @@ fn verdict(stop: Counter) -> Verdict {
     }
 }
 
-/// The way back to clients whose packets are seen at `hook`.
+/// The way back to clients whose packets are seen at `hook`. A bridge knows what tag its client is to get.
 #[inline(always)]
-fn way_back<T: Common>(tables: &T, hook: Hook) -> ReachKind {
+fn way_back<T: Common>(tables: &T, hook: Hook, tagged: bool) -> ReachKind {
     match hook {
+        Hook::PortIngress if tagged => ReachKind::Bridge,
         Hook::PortIngress | Hook::PortEgress => ReachKind::from_bits(tables.settings().way_back),
         Hook::BridgeIngress | Hook::BridgeEgress => ReachKind::Bridge,
         Hook::UplinkIngress | Hook::UplinkEgress => ReachKind::Uplink,

@@ -6,9 +6,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{
-    Packet, Way,
+    Packet, Parsed, Tables, Way,
     answer::{Answer, NETWORK, complete, put, started, sum},
-    parse::{Frame, readable},
+    parse::{Headers, readable},
 };
 use crate::{
     family::{Family, V4, V6},
@@ -23,7 +23,8 @@ struct Unreachable<F: Family> {
     about: Quote<F>,
 }
 
-/// As much of a packet as every ICMP error holds: the network header and 8 bytes.
+/// As much of a packet as every ICMP error holds: the network header and 8 bytes of what it carries; as if nothing
+/// lay between them, so that whoever reads it finds the ports.
 #[repr(C)]
 #[derive(Copy, Clone)]
 struct Quote<F: Family> {
@@ -31,26 +32,29 @@ struct Quote<F: Family> {
     transport: [u16; 4],
 }
 
-/// Turns a packet into the refusal of it; `None`: it gets none (a RST), or the kernel would not let us.
+/// Turns the packet that was noted into the refusal of it; `None`: it gets none (a RST), or the kernel would not
+/// let us.
 #[inline(always)]
-pub fn reject<F: Family, P: Packet>(packet: &mut P) -> Option<Way> {
-    let frame = packet.load::<Frame<F>>(0)?;
-    match Protocol::from_number(frame.ip.protocol())? {
-        Protocol::Tcp => reset(packet, &frame)?,
-        Protocol::Udp | Protocol::Sctp => unreachable(packet, &frame)?,
+pub fn reject<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Option<Way> {
+    let parsed = &tables.noted()?.parsed;
+    let Headers { ethernet, ip } = packet.load::<Headers<F>>(0)?;
+    match parsed.protocol() {
+        Protocol::Tcp => reset(packet, parsed, &ip)?,
+        Protocol::Udp | Protocol::Sctp => unreachable(packet, parsed, ip)?,
     }
-    let Ethernet { destination, source, ethertype } = frame.ethernet;
+    let Ethernet { destination, source, ethertype } = ethernet;
     let turned = Ethernet { destination: source, source: destination, ethertype };
     packet.store(0, &turned).then_some(Way::Egress(packet.ifindex()))
 }
 
 #[inline(always)]
-fn reset<F: Family, P: Packet>(packet: &mut P, frame: &Frame<F>) -> Option<()> {
-    let offset = Frame::<F>::TRANSPORT;
+fn reset<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>, ip: &F::Header) -> Option<()> {
+    let offset = parsed.transport();
     let tcp = readable::<Tcp, P>(packet, offset).ok()?;
-    let payload = frame.ip.payload(packet.size() - NETWORK as u32);
+    let network = (offset - NETWORK) as u32;
+    let payload = ip.payload(packet.size() - NETWORK as u32) + size_of::<F::Header>() as u32 - network;
     let mut then = tcp.reset_for(payload)?;
-    let ip = F::Header::answer(&frame.ip, Protocol::Tcp as u8, size_of::<Tcp>() as u16);
+    let ip = F::Header::answer(ip, Protocol::Tcp as u8, size_of::<Tcp>() as u16);
     let pseudo = ip.pseudo_sum();
     let unfinished = packet.unfinished(offset + Protocol::Tcp.checksum_offset()?);
     then.check = if unfinished { started(pseudo) } else { complete(pseudo + sum(&then)) };
@@ -58,16 +62,17 @@ fn reset<F: Family, P: Packet>(packet: &mut P, frame: &Frame<F>) -> Option<()> {
 }
 
 #[inline(always)]
-fn unreachable<F: Family, P: Packet>(packet: &mut P, frame: &Frame<F>) -> Option<()> {
-    let protocol = Protocol::from_number(frame.ip.protocol())?;
-    let about = readable::<Quote<F>, P>(packet, NETWORK).ok()?;
+fn unreachable<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>, ip: F::Header) -> Option<()> {
+    let protocol = parsed.protocol();
+    let transport = readable::<[u16; 4], P>(packet, parsed.transport()).ok()?;
     let unfinished = match protocol.checksum_offset() {
-        Some(offset) => packet.unfinished(Frame::<F>::TRANSPORT + offset),
+        Some(offset) => packet.unfinished(parsed.transport() + offset),
         None => false,
     };
+    let about = Quote { ip: ip.followed_by(protocol as u8), transport };
     let mut then = Unreachable::<F> { icmp: F::Header::PORT_UNREACHABLE, about };
     let length = size_of::<Unreachable<F>>() as u16;
-    let ip = F::Header::answer(&frame.ip, F::Header::ICMP, length);
+    let ip = F::Header::answer(&ip, F::Header::ICMP, length);
     // ICMPv6's checksum covers a pseudo header, ICMP's does not.
     let pseudo = if F::ETHERTYPE == V6::ETHERTYPE { ip.pseudo_sum() } else { 0 };
     then.icmp.check = complete(pseudo + sum(&then));

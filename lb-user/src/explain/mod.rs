@@ -227,7 +227,7 @@ fn packet<F: Sided>(tables: &Tried<'_, F>, asked: &Asked, hook: Hook, ifindex: u
         // Nothing is left open, and a packet of a service is no neighbour solicitation.
         _ => Verdict::Pass,
     };
-    let answered = verdict == Verdict::Reject && path::reject::<F, _>(&mut packet).is_some();
+    let answered = verdict == Verdict::Reject && path::reject::<F, _, _>(&mut packet, tables).is_some();
     let answer = if answered { packet.headers() } else { None };
     Some(Decision { verdict, counter, after, answer })
 }

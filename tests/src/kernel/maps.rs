@@ -13,7 +13,8 @@ use aya::{
 };
 use lb_common::{
     abi::{
-        AffinityKey, AffinityRow, Counter, FlowKey, FlowRow, INTEREST_BITS, RangeKey, Traffic, UnprovenRow,
+        AffinityKey, AffinityRow, Counter, FlowKey, FlowRow, FragmentKey, FragmentRow, INTEREST_BITS,
+        RangeKey, Traffic, UnprovenRow,
     },
     path::Hook,
 };
@@ -59,6 +60,7 @@ impl Maps {
         self.hash(&format!("FLOWS{}", F::MAPS), &state.flows)?;
         self.hash(&format!("UNPROVEN{}", F::MAPS), &state.unproven)?;
         self.hash(&format!("AFFINITY{}", F::MAPS), &state.affinity)?;
+        self.hash(&format!("FRAGMENTS{}", F::MAPS), &state.fragments)?;
         self.hash("ANSWERS", &state.answers)?;
         self.hash("HOMES", &state.homes)?;
         self.ranges(state)
@@ -76,6 +78,11 @@ impl Maps {
             })?,
             flows,
             unproven: self.unproven()?.iter().collect::<Result<_, _>>().context("can't read the unproven")?,
+            fragments: self
+                .fragments()?
+                .iter()
+                .collect::<Result<_, _>>()
+                .context("can't read the fragments")?,
             affinity: self.affinity()?.iter().collect::<Result<_, _>>().context("can't read the affinity")?,
         })
     }
@@ -92,6 +99,10 @@ impl Maps {
 
     fn unproven<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FlowKey<F>, UnprovenRow<F>>> {
         Ok(HashTable::try_from(self.map(&format!("UNPROVEN{}", F::MAPS))?)?)
+    }
+
+    fn fragments<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FragmentKey<F>, FragmentRow>> {
+        Ok(HashTable::try_from(self.map(&format!("FRAGMENTS{}", F::MAPS))?)?)
     }
 
     fn affinity<F: Net>(&mut self) -> Result<HashTable<&mut MapData, AffinityKey<F>, AffinityRow>> {

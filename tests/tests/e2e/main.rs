@@ -3,6 +3,7 @@
 mod answers;
 mod bed;
 mod forward;
+mod fragments;
 mod homes;
 mod neighbours;
 mod nodes;
@@ -14,6 +15,7 @@ mod services;
 mod sockets;
 mod tap;
 mod uninstall;
+mod vlan;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -27,6 +29,7 @@ fn main() {
     let all = [
         answers::ALL,
         forward::ALL,
+        fragments::ALL,
         homes::ALL,
         neighbours::ALL,
         nodes::ALL,
@@ -37,6 +40,7 @@ fn main() {
         services::ALL,
         sockets::ALL,
         uninstall::ALL,
+        vlan::ALL,
     ];
     let trials = all.concat().into_iter().map(|(name, test): Test| {
         Trial::test(format!("e2e/{name}"), move || test().map_err(|error| Failed::from(format!("{error:#}"))))
