@@ -41,6 +41,7 @@ pub fn refused(ctx: &TcContext, ethertype: u16, why: u32) {
         Unowned: "{:i} -> {:i} dropped: unowned-address",
         Unsettled: "{:i} -> {:i} dropped: service-changing",
         Unreachable: "{:i} -> {:i} dropped: backend-unreachable",
+        FragmentLost: "{:i} -> {:i} dropped: fragment-without-first",
         TableFull: "{:i} -> {:i} dropped: flow-table-full",
         Clash: "{:i} -> {:i} dropped: tuple-clash",
         RewriteFailed: "{:i} -> {:i} dropped: rewrite-failed",

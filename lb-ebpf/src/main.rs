@@ -17,12 +17,12 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::Counter,
-    family::{Family, V4, V6},
-    path::{self, Hook, Verdict},
+    family::{Family as _, V4, V6},
+    path::{self, Hook, Packet as _, Verdict},
     wire::ethernet,
 };
 
-use crate::{packet::Skb, tables::Maps};
+use crate::{maps::FamilyMaps, packet::Skb, tables::Maps};
 
 /// A program per hook. The steps of each family's path are functions of their own, called one after the other,
 /// because together they exceed the 512 bytes of stack that a program has.
@@ -39,6 +39,14 @@ macro_rules! programs {
             #[inline(never)]
             fn ipv6(skb: *mut __sk_buff) -> Answer {
                 answer(path::run::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            }
+            #[inline(never)]
+            fn hard_ipv4(skb: *mut __sk_buff) -> Answer {
+                answer(path::hard::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            }
+            #[inline(never)]
+            fn hard_ipv6(skb: *mut __sk_buff) -> Answer {
+                answer(path::hard::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
             }
             #[inline(never)]
             fn resume_ipv4(skb: *mut __sk_buff) -> Answer {
@@ -91,54 +99,67 @@ macro_rules! programs {
             let skb = ctx.skb.skb;
             let ethertype = packet::ethertype(skb);
             let is_ipv4 = ethertype == V4::ETHERTYPE;
+            let tagged = Skb::new(skb).tagged();
+            if HOOK.is_uplink() && tagged {
+                // For the device of that VLAN, which may have a program of its own.
+                return TC_ACT_UNSPEC;
+            }
             if !is_ipv4 && ethertype != V6::ETHERTYPE {
-                if HOOK == Hook::PortIngress && ethertype == ethernet::ARP {
+                if HOOK == Hook::PortIngress && ethertype == ethernet::ARP && !tagged {
                     return answer_arp(skb);
                 }
                 return TC_ACT_UNSPEC;
             }
-            let mut answer = if is_ipv4 { ipv4(skb) } else { ipv6(skb) };
-            if answer as u32 == MESSAGE {
-                answer = if is_ipv4 { message_ipv4(skb) } else { message_ipv6(skb) };
-                if HOOK == Hook::PortIngress && answer as u32 == SOLICITATION {
-                    return answer_solicitation(skb);
+            let mut answer = match (tagged, is_ipv4) {
+                (true, _) => HARD as u64,
+                (false, true) => ipv4(skb),
+                (false, false) => ipv6(skb),
+            };
+            // One comparison for packets that are done with.
+            if (answer as u32).wrapping_sub(STEPS) <= LAST_STEP - STEPS {
+                if answer as u32 == HARD {
+                    answer = if is_ipv4 { hard_ipv4(skb) } else { hard_ipv6(skb) };
                 }
-                if answer as u32 == ERROR {
-                    answer = if is_ipv4 { error_ipv4(skb) } else { error_ipv6(skb) };
+                if answer as u32 == MESSAGE {
+                    answer = if is_ipv4 { message_ipv4(skb) } else { message_ipv6(skb) };
+                    if HOOK == Hook::PortIngress && answer as u32 == SOLICITATION {
+                        return answer_solicitation(skb);
+                    }
+                    if answer as u32 == ERROR {
+                        answer = if is_ipv4 { error_ipv4(skb) } else { error_ipv6(skb) };
+                    }
                 }
-            }
-            if answer as u32 == RESUME {
-                answer = if is_ipv4 { resume_ipv4(skb) } else { resume_ipv6(skb) };
-                // Requests are left alone where packets leave the host.
-                if HOOK == Hook::PortIngress && answer as u32 == DIRECT {
-                    answer = if is_ipv4 { direct_ipv4(skb) } else { direct_ipv6(skb) };
-                }
-                if !HOOK.is_egress() {
-                    for _ in 0..path::TRIES {
-                        if answer as u32 == OPEN {
-                            answer = if is_ipv4 { open_ipv4(skb) } else { open_ipv6(skb) };
+                if answer as u32 == RESUME {
+                    answer = if is_ipv4 { resume_ipv4(skb) } else { resume_ipv6(skb) };
+                    // Requests are left alone where packets leave the host.
+                    if HOOK == Hook::PortIngress && answer as u32 == DIRECT {
+                        answer = if is_ipv4 { direct_ipv4(skb) } else { direct_ipv6(skb) };
+                    }
+                    if !HOOK.is_egress() {
+                        for _ in 0..path::TRIES {
+                            if answer as u32 == OPEN {
+                                answer = if is_ipv4 { open_ipv4(skb) } else { open_ipv6(skb) };
+                            }
+                            if answer as u32 == RECORD {
+                                answer = if is_ipv4 { record_ipv4(skb) } else { record_ipv6(skb) };
+                            }
                         }
-                        if answer as u32 == RECORD {
-                            answer = if is_ipv4 { record_ipv4(skb) } else { record_ipv6(skb) };
-                        }
                     }
                 }
-                if HOOK == Hook::UplinkIngress {
-                    if answer as u32 == LEND {
-                        answer = if is_ipv4 { lend_ipv4(skb) } else { lend_ipv6(skb) };
-                    }
-                    if answer as u32 == RETURNED {
-                        answer = if is_ipv4 { returned_ipv4(skb) } else { returned_ipv6(skb) };
-                    }
+                if HOOK == Hook::UplinkIngress && answer as u32 == LEND {
+                    answer = if is_ipv4 { lend_ipv4(skb) } else { lend_ipv6(skb) };
                 }
                 if answer as u32 == FINISH {
                     answer = if is_ipv4 { finish_ipv4(skb) } else { finish_ipv6(skb) };
                 }
-            }
-            if !HOOK.is_egress() && answer as u32 == REJECT {
-                let why = (answer >> 32) as u32;
-                let done = if is_ipv4 { reject_ipv4(skb, why) } else { reject_ipv6(skb, why) };
-                answer = answer & !(u32::MAX as u64) | done;
+                if HOOK == Hook::UplinkIngress && answer as u32 == RETURNED {
+                    answer = if is_ipv4 { returned_ipv4(skb) } else { returned_ipv6(skb) };
+                }
+                if !HOOK.is_egress() && answer as u32 == REJECT {
+                    let why = (answer >> 32) as u32;
+                    let done = if is_ipv4 { reject_ipv4(skb, why) } else { reject_ipv6(skb, why) };
+                    answer = answer & !(u32::MAX as u64) | done;
+                }
             }
             let why = (answer >> 32) as u32;
             if why != 0 {
@@ -168,7 +189,8 @@ programs! {
 /// high half where that is worth a line in the log.
 type Answer = u64;
 
-/// In the low half: the verdicts that are no actions of the kernel's.
+/// In the low half: the verdicts that are no actions of the kernel's, from here to [`LAST_STEP`].
+const STEPS: u32 = OPEN;
 const OPEN: u32 = 0x100;
 const REJECT: u32 = 0x101;
 const MESSAGE: u32 = 0x102;
@@ -180,12 +202,15 @@ const ERROR: u32 = 0x107;
 const SOLICITATION: u32 = 0x108;
 const LEND: u32 = 0x109;
 const RETURNED: u32 = 0x10a;
+const HARD: u32 = 0x10b;
+const LAST_STEP: u32 = HARD;
 
 /// `TC_ACT_UNSPEC` is `TCX_NEXT`: what is not ours is left to the next program.
 #[inline(always)]
 fn answer(verdict: Verdict, skb: *mut __sk_buff) -> Answer {
     match verdict {
         Verdict::Pass => TC_ACT_UNSPEC as u32 as u64,
+        Verdict::Hard => HARD as u64,
         Verdict::Resume => RESUME as u64,
         Verdict::Open => OPEN as u64,
         Verdict::Direct => DIRECT as u64,
@@ -243,7 +268,7 @@ fn reject_ipv6(skb: *mut __sk_buff, why: u32) -> u64 {
 }
 
 #[inline(always)]
-fn reject<F: Family>(skb: *mut __sk_buff, why: u32) -> u64 {
+fn reject<F: FamilyMaps>(skb: *mut __sk_buff, why: u32) -> u64 {
     const TTL_EXCEEDED: u32 = Counter::TtlExceeded as u32;
     const TOO_BIG: u32 = Counter::TooBig as u32;
     let why = match why {

@@ -10,8 +10,9 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, AnswerRow, BackendRow, Cidr, Counter, FlowKey, FlowRow,
-        FrontendKey, FrontendRow, HomeRow, INTEREST_BITS, Lifetimes, MAX_CIDRS, RangeKey, ReachRow,
-        ServiceRow, SetRow, Settings, SlotRow, SnatRow, SocketKey, SocketRow, Traffic, UnprovenRow,
+        FragmentKey, FragmentRow, FrontendKey, FrontendRow, HomeRow, INTEREST_BITS, Lifetimes, MAX_CIDRS,
+        RangeKey, ReachRow, ServiceRow, SetRow, Settings, SlotRow, SnatRow, SocketKey, SocketRow, Traffic,
+        UnprovenRow,
     },
     family::{Addr4, Addr6, Address as _, Family, V4, V6},
     path::Note,
@@ -92,6 +93,8 @@ pub static AFFINITY4: LruHashMap<AffinityKey<V4>, AffinityRow, 1024> = LruHashMa
 #[btf_map]
 pub static RANGES4: LpmTrie<RangeKey<V4>, u32, 1024> = LpmTrie::new();
 #[btf_map]
+pub static FRAGMENTS4: LruHashMap<FragmentKey<V4>, FragmentRow, 1024> = LruHashMap::new();
+#[btf_map]
 static SCRATCH4: PerCpuArray<Scratch<V4>, 1> = PerCpuArray::new();
 
 #[btf_map]
@@ -108,6 +111,8 @@ pub static SNAT6: HashMap<FlowKey<V6>, SnatRow<V6>, 1024, SPARSE> = HashMap::new
 pub static AFFINITY6: LruHashMap<AffinityKey<V6>, AffinityRow, 1024> = LruHashMap::new();
 #[btf_map]
 pub static RANGES6: LpmTrie<RangeKey<V6>, u32, 1024> = LpmTrie::new();
+#[btf_map]
+pub static FRAGMENTS6: LruHashMap<FragmentKey<V6>, FragmentRow, 1024> = LruHashMap::new();
 #[btf_map]
 static SCRATCH6: PerCpuArray<Scratch<V6>, 1> = PerCpuArray::new();
 
@@ -128,11 +133,12 @@ pub trait FamilyMaps: Family {
     fn snat() -> &'static HashMap<FlowKey<Self>, SnatRow<Self>, 1024, SPARSE>;
     fn affinity() -> &'static LruHashMap<AffinityKey<Self>, AffinityRow, 1024>;
     fn ranges() -> &'static LpmTrie<RangeKey<Self>, u32, 1024>;
+    fn fragments() -> &'static LruHashMap<FragmentKey<Self>, FragmentRow, 1024>;
     fn scratch() -> &'static PerCpuArray<Scratch<Self>, 1>;
 }
 
 macro_rules! family {
-    ($family:ident: $frontends:ident, $backends:ident, $flows:ident, $unproven:ident, $snat:ident, $affinity:ident, $ranges:ident, $scratch:ident) => {
+    ($family:ident: $frontends:ident, $backends:ident, $flows:ident, $unproven:ident, $snat:ident, $affinity:ident, $ranges:ident, $fragments:ident, $scratch:ident) => {
         impl FamilyMaps for $family {
             #[inline(always)]
             fn frontends() -> &'static HashMap<FrontendKey<Self>, FrontendRow, 1024> {
@@ -163,14 +169,18 @@ macro_rules! family {
                 &$ranges
             }
             #[inline(always)]
+            fn fragments() -> &'static LruHashMap<FragmentKey<Self>, FragmentRow, 1024> {
+                &$fragments
+            }
+            #[inline(always)]
             fn scratch() -> &'static PerCpuArray<Scratch<Self>, 1> {
                 &$scratch
             }
         }
     };
 }
-family!(V4: FRONTENDS4, BACKENDS4, FLOWS4, UNPROVEN4, SNAT4, AFFINITY4, RANGES4, SCRATCH4);
-family!(V6: FRONTENDS6, BACKENDS6, FLOWS6, UNPROVEN6, SNAT6, AFFINITY6, RANGES6, SCRATCH6);
+family!(V4: FRONTENDS4, BACKENDS4, FLOWS4, UNPROVEN4, SNAT4, AFFINITY4, RANGES4, FRAGMENTS4, SCRATCH4);
+family!(V6: FRONTENDS6, BACKENDS6, FLOWS6, UNPROVEN6, SNAT6, AFFINITY6, RANGES6, FRAGMENTS6, SCRATCH6);
 
 #[btf_map]
 pub static SOCKETS4: LruHashMap<SocketKey<V4>, SocketRow<V4>, 1024> = LruHashMap::new();

@@ -31,12 +31,11 @@ pub struct Skb {
     skb: *mut __sk_buff,
 }
 
-/// EtherType, network byte order; 0 for a tagged packet.
+/// EtherType behind a VLAN tag, if there is one, network byte order; of a packet with two tags, a tag's.
 #[inline(always)]
 pub fn ethertype(skb: *mut __sk_buff) -> u16 {
-    // SAFETY: fields of the live context.
-    let (protocol, tagged) = unsafe { ((*skb).protocol, (*skb).vlan_present) };
-    if tagged != 0 { 0 } else { protocol as u16 }
+    // SAFETY: a field of the live context.
+    unsafe { (*skb).protocol as u16 }
 }
 
 impl Skb {
@@ -98,6 +97,12 @@ impl Packet for Skb {
     fn ifindex(&self) -> u32 {
         // SAFETY: a field of the live context.
         unsafe { (*self.skb).ifindex }
+    }
+
+    #[inline(always)]
+    fn tagged(&self) -> bool {
+        // SAFETY: a field of the live context.
+        unsafe { (*self.skb).vlan_present != 0 }
     }
 
     #[inline(always)]

@@ -9,9 +9,9 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
-        FrontendRow, HomeRow, INTEREST_BITS, Mac, RangeKey, ReachKind, ReachRow, ServiceRow, SetRow,
-        Settings, SlotRow, SnatRow, SocketKey, SocketRow, Word,
+        AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FragmentKey,
+        FragmentRow, FrontendKey, FrontendRow, HomeRow, INTEREST_BITS, Mac, RangeKey, ReachKind, ReachRow,
+        ServiceRow, SetRow, Settings, SlotRow, SnatRow, SocketKey, SocketRow, Word,
     },
     path::{Common, Insert, InsertError, Note, Parsed, Sockets, Table, Tables},
 };
@@ -202,6 +202,25 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     fn claim(&self, row: &Cell<SnatRow<F>>, seen: u32) -> bool {
         // SAFETY: a field of a live row, aligned to 4.
         compare_exchange(unsafe { &raw mut (*row.as_ptr()).row.seen }, seen, self.now())
+    }
+
+    #[inline(always)]
+    fn fragments(&self, key: &FragmentKey<F>) -> Option<&Cell<FragmentRow>> {
+        let row = F::fragments().get_ptr_mut(key)?;
+        // SAFETY: as in `flow`. A row that is recycled meanwhile names another packet's flow: one fragment may
+        // go to the backend of a packet that came at the same moment, and the receiver's checksum tells.
+        Some(unsafe { &*row.cast::<Cell<FragmentRow>>() })
+    }
+
+    #[inline(always)]
+    fn keep_fragments(&self, key: FragmentKey<F>, row: FragmentRow) {
+        let _ = F::fragments().insert(&key, &row, BPF_ANY as u64);
+    }
+
+    #[inline(always)]
+    fn forget_fragments(&self, key: &FragmentKey<F>) {
+        // Gone already is as good.
+        let _ = F::fragments().remove(key);
     }
 
     #[inline(always)]

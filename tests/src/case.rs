@@ -67,7 +67,7 @@ impl<F: Net> Case<F> {
     /// A packet at a hook of a device; left alone unless one of the next methods says otherwise.
     pub fn send(mut self, hook: Hook, ifindex: u32, packet: Wire) -> Self {
         self.steps.push(Step::Packet(Box::new(Sent {
-            at: At { settings: self.settings, hook, ifindex },
+            at: At { settings: self.settings, hook, ifindex, tagged: false },
             becomes: packet.clone(),
             packet,
             verdict: Verdict::Pass,
@@ -80,6 +80,12 @@ impl<F: Net> Case<F> {
     /// A packet that a pod sends.
     pub fn pod(self, port: Port, packet: Wire) -> Self {
         self.send(Hook::PortIngress, port.ifindex, packet)
+    }
+
+    /// The last packet has a VLAN tag.
+    pub fn tagged(mut self) -> Self {
+        self.last().at.tagged = true;
+        self
     }
 
     /// It goes on to a backend (`address:port`), addressed to its MAC.

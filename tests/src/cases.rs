@@ -6,8 +6,10 @@ mod direct;
 mod foreign;
 mod forged;
 mod forward;
+mod fragments;
 mod frontends;
 mod hairpin;
+mod headers;
 mod icmp;
 mod lifecycle;
 mod malformed;
@@ -15,6 +17,7 @@ mod neighbour;
 mod refused;
 mod snat;
 mod unproven;
+mod vlan;
 
 use lb_common::{
     abi::{ReachKind, ReachRow},
@@ -38,8 +41,11 @@ const BACKEND: &str = "10.244.1.3:8080";
 pub fn all<F: Net>() -> Vec<Case<F>> {
     [
         forward::cases::<F>(),
+        fragments::cases(),
         hairpin::cases(),
         icmp::cases(),
+        headers::cases(),
+        vlan::cases(),
         lifecycle::cases(),
         choice::cases(),
         clash::cases(),

@@ -9,9 +9,9 @@ use bumpalo::Bump;
 use bytemuck::Pod;
 use lb_common::{
     abi::{
-        AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
-        FrontendRow, HomeRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow, SnatRow, Traffic,
-        UnprovenRow,
+        AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FragmentKey,
+        FragmentRow, FrontendKey, FrontendRow, HomeRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow,
+        SnatRow, Traffic, UnprovenRow,
     },
     path::{self, Common, Hook, Insert, InsertError, Note, Packet, Parsed, SumKind, Table, Tables, Verdict},
     wire::{Ethernet, Protocol, checksum::fold16, ethernet},
@@ -20,7 +20,7 @@ use lb_common::{
 use crate::{
     family::Net,
     kernel::ROWS,
-    state::{Affinity, At, Flows, Lent, State, Unproven, interest_bit, mtu},
+    state::{Affinity, At, Flows, Fragments, Lent, State, Unproven, interest_bit, mtu},
 };
 
 /// What a packet got, its verdict aside.
@@ -38,19 +38,25 @@ pub struct Outcome<F: Net> {
     pub unproven: Unproven<F>,
     /// The ports lent afterwards.
     pub snat: Lent<F>,
+    /// The table of packets in fragments afterwards.
+    pub fragments: Fragments<F>,
     /// The table of affinity afterwards.
     pub affinity: Affinity<F>,
 }
 
 /// Runs the decision core on one packet.
 pub fn run<F: Net>(state: &State<F>, at: At, packet: &[u8]) -> (Verdict, Outcome<F>) {
-    run_on(state, at, Bytes { bytes: packet.to_vec(), readable: packet.len(), ifindex: at.ifindex })
+    run_on(
+        state,
+        at,
+        Bytes { bytes: packet.to_vec(), readable: packet.len(), ifindex: at.ifindex, tagged: at.tagged },
+    )
 }
 
 /// The same on a packet of which only the link header can be read until more is asked for.
 pub fn run_in_pieces<F: Net>(state: &State<F>, at: At, packet: &[u8]) -> (Verdict, Outcome<F>) {
     let readable = packet.len().min(size_of::<Ethernet>());
-    run_on(state, at, Bytes { bytes: packet.to_vec(), readable, ifindex: at.ifindex })
+    run_on(state, at, Bytes { bytes: packet.to_vec(), readable, ifindex: at.ifindex, tagged: at.tagged })
 }
 
 fn run_on<F: Net>(state: &State<F>, at: At, mut packet: Bytes) -> (Verdict, Outcome<F>) {
@@ -72,7 +78,7 @@ impl<'a, F: Net> Running<'a, F> {
     /// Runs it on the next packet: what it gets, and its bytes afterwards.
     pub fn run(&mut self, hook: Hook, ifindex: u32, packet: &[u8]) -> (Verdict, Vec<u8>) {
         self.0.note = OnceCell::new();
-        let mut packet = Bytes { bytes: packet.to_vec(), readable: packet.len(), ifindex };
+        let mut packet = Bytes { bytes: packet.to_vec(), readable: packet.len(), ifindex, tagged: false };
         let verdict = decide(&self.0, hook, &mut packet);
         (verdict, packet.bytes)
     }
@@ -85,6 +91,7 @@ impl<'a, F: Net> Running<'a, F> {
 
 fn decide<F: Net>(tables: &Host<'_, F>, hook: Hook, packet: &mut Bytes) -> Verdict {
     match packet.load::<u16>(12) {
+        _ if packet.tagged && hook.is_uplink() => Verdict::Pass,
         Some(ethertype) if ethertype == F::ETHERTYPE => match path::decide::<F, _, _>(packet, tables, hook) {
             Verdict::Reject(why) => {
                 path::reject::<F, _, _>(packet, tables, why).map_or(Verdict::Drop(why), Verdict::Forward)
@@ -92,7 +99,9 @@ fn decide<F: Net>(tables: &Host<'_, F>, hook: Hook, packet: &mut Bytes) -> Verdi
             Verdict::Solicitation => path::answer_solicitation(packet, tables),
             other => other,
         },
-        Some(ethernet::ARP) if hook == Hook::PortIngress => path::answer_arp(packet, tables),
+        Some(ethernet::ARP) if hook == Hook::PortIngress && !packet.tagged => {
+            path::answer_arp(packet, tables)
+        }
         _ => Verdict::Pass,
     }
 }
@@ -102,6 +111,7 @@ struct Bytes {
     bytes: Vec<u8>,
     readable: usize,
     ifindex: u32,
+    tagged: bool,
 }
 
 impl Packet for Bytes {
@@ -111,6 +121,10 @@ impl Packet for Bytes {
 
     fn ifindex(&self) -> u32 {
         self.ifindex
+    }
+
+    fn tagged(&self) -> bool {
+        self.tagged
     }
 
     fn pull(&mut self, len: u32) {
@@ -185,6 +199,7 @@ struct Host<'a, F: Net> {
     flows: RefCell<HashMap<FlowKey<F>, &'a Cell<FlowRow<F>>>>,
     unproven: RefCell<HashMap<FlowKey<F>, Unproved<'a, F>>>,
     snat: RefCell<HashMap<FlowKey<F>, &'a Cell<SnatRow<F>>>>,
+    fragments: RefCell<HashMap<FragmentKey<F>, &'a Cell<FragmentRow>>>,
     affinity: RefCell<Affinity<F>>,
     counters: RefCell<BTreeMap<u32, u64>>,
     traffic: RefCell<BTreeMap<u32, Traffic>>,
@@ -213,6 +228,9 @@ impl<'a, F: Net> Host<'a, F> {
             flows: RefCell::new(flows),
             unproven,
             snat: RefCell::new(state.snat.iter().map(|(key, row)| (*key, keep(arena, *row))).collect()),
+            fragments: RefCell::new(
+                state.fragments.iter().map(|(key, row)| (*key, keep(arena, *row))).collect(),
+            ),
             affinity: RefCell::new(state.affinity.clone()),
             counters: Default::default(),
             traffic: Default::default(),
@@ -232,6 +250,7 @@ impl<'a, F: Net> Host<'a, F> {
                 .map(|(key, (row, proof))| (key, UnprovenRow { row: row.get(), proof: proof.get() }))
                 .collect(),
             snat: self.snat.into_inner().into_iter().map(|(key, row)| (key, row.get())).collect(),
+            fragments: self.fragments.into_inner().into_iter().map(|(key, row)| (key, row.get())).collect(),
             affinity: self.affinity.into_inner(),
         }
     }
@@ -364,6 +383,18 @@ impl<F: Net> Tables<F> for Host<'_, F> {
             row.set(now);
         }
         claimed
+    }
+
+    fn fragments(&self, key: &FragmentKey<F>) -> Option<&Cell<FragmentRow>> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn keep_fragments(&self, key: FragmentKey<F>, row: FragmentRow) {
+        self.fragments.borrow_mut().insert(key, keep(self.arena, row));
+    }
+
+    fn forget_fragments(&self, key: &FragmentKey<F>) {
+        self.fragments.borrow_mut().remove(key);
     }
 
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow> {

@@ -193,7 +193,9 @@ pub fn load(object: &[u8], settings: &Settings, flows: u32) -> Result<Ebpf> {
     for name in ["SERVICES", "SETS", "SLOTS", "REACH", "BACKENDS4", "BACKENDS6", "TRAFFIC"] {
         loader.map_max_entries(name, ROWS);
     }
-    for name in ["FLOWS4", "FLOWS6", "UNPROVEN4", "UNPROVEN6", "AFFINITY4", "AFFINITY6"] {
+    for name in
+        ["FLOWS4", "FLOWS6", "UNPROVEN4", "UNPROVEN6", "AFFINITY4", "AFFINITY6", "FRAGMENTS4", "FRAGMENTS6"]
+    {
         loader.map_max_entries(name, flows);
     }
     loader.load(object).context("can't load the kernel object")

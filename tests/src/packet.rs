@@ -203,13 +203,18 @@ impl Wire {
     pub fn no_checksum(self) -> Self {
         self.edit(Edit::NoChecksum)
     }
-    /// With IPv4 options or an IPv6 extension header.
-    pub fn options(self) -> Self {
-        self.edit(Edit::Options)
+    /// With so many bytes of IPv4 options: a multiple of 4 up to 40.
+    pub fn options(self, len: usize) -> Self {
+        self.edit(Edit::Options(len))
     }
-    /// The fragment at `offset` (in units of 8 bytes); more follow.
-    pub fn fragment(self, offset: u16) -> Self {
-        self.edit(Edit::Fragment(offset))
+    /// With IPv6 extension headers: the number of each and all of it but its first byte.
+    pub fn extensions(self, chain: &[(u8, Vec<u8>)]) -> Self {
+        self.edit(Edit::Extensions(chain.to_vec()))
+    }
+    /// The fragment with the bytes `from..to` of what follows the network header, of a packet with this
+    /// identification; the last one if the packet ends there.
+    pub fn piece(self, id: u16, from: usize, to: usize) -> Self {
+        self.edit(Edit::Piece { id, from, to })
     }
     /// With a VLAN tag.
     pub fn tagged(self, id: u16) -> Self {
@@ -300,6 +305,25 @@ impl Wire {
             edit.apply::<F>(&mut bytes);
         }
         bytes
+    }
+
+    /// Whether something lies between its network and transport headers.
+    fn has_more_headers(&self) -> bool {
+        let lies_between =
+            |edit: &Edit| matches!(edit, Edit::Options(_) | Edit::Extensions(_) | Edit::Piece { .. });
+        self.edits.iter().any(lies_between)
+    }
+
+    /// What an ICMP error of ours says of it: the network header and `len` bytes of the transport header, without
+    /// what lies between them.
+    fn quote<F: Net>(&self, len: usize) -> Vec<u8> {
+        let plain = Wire { edits: Vec::new(), ..self.clone() }.bytes::<F>();
+        let mut quote = self.bytes::<F>()[14..F::TRANSPORT].to_vec();
+        quote.extend_from_slice(&plain[F::TRANSPORT..F::TRANSPORT + len]);
+        // What says that something lies there: IPv4's header length, IPv6's next header.
+        let at = if F::TRANSPORT == 34 { 0 } else { 6 };
+        quote[at] = plain[14 + at];
+        quote
     }
 
     fn transport<F: Net>(&self, ip: PacketBuilderStep<IpHeaders>) -> Vec<u8> {

@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 
 use lb_common::{
     abi::{
-        AffinityKey, AffinityRow, BackendRow, BackendState, BackendWord, FlowKey, FlowRow, FrontendKind, Mac,
-        ReachKind, ReachRow, Scopes, Settings, Word, ZONE_OF_CLIENT,
+        AffinityKey, AffinityRow, BackendRow, BackendState, BackendWord, FlowKey, FlowRow, FragmentKey,
+        FragmentRow, FrontendKind, Mac, ReachKind, ReachRow, Scopes, Settings, Word, ZONE_OF_CLIENT,
     },
     path::{Hook, interest_hash},
     wire::Protocol,
@@ -30,6 +30,8 @@ const ADDRESSES: [&str; 6] =
 /// The frontends of the two services.
 const VIPS: [&str; 2] = ["10.96.0.10:80", "10.96.0.11:80"];
 const PORTS: [u16; 3] = [80, 8080, 40_000];
+/// Identification of all packets in fragments.
+const ID: u16 = 0x1234;
 /// One beyond the rows of the maps.
 const NO_ROW: u32 = crate::kernel::ROWS;
 
@@ -44,6 +46,8 @@ pub struct Scenario {
     rules: Rules,
     flows: Vec<Flow>,
     first: First,
+    /// The first fragment of the packet went to this backend so long ago, and so many bytes have been seen.
+    begun: Option<(u32, u32, u32)>,
     place: (Settings, Hook, u32),
     tuple: Tuple,
     shape: Shape,
@@ -104,8 +108,10 @@ enum Shape {
     Fin,
     Rst,
     Hops(u8),
-    Options,
-    Fragment(u16),
+    /// So many IPv4 options of 4 bytes, or these IPv6 extension headers, each with so many times 8 bytes more.
+    Headers(usize, Vec<(u8, u8)>),
+    /// The fragment with these times 8 bytes, of a packet with [`ID`].
+    Fragment(usize, usize),
     Shortened(usize, usize),
     NoChecksum,
     /// An error about a packet of the first flow; from an end of it or from a router; it quotes so much.
@@ -206,6 +212,7 @@ fn error() -> impl Strategy<Value = Shape> {
 }
 
 fn shape() -> impl Strategy<Value = Shape> {
+    let header = (select(&[0u8, 43, 44, 51, 60, 60, 60, 50][..]), 0..3u8);
     prop_oneof![
         6 => Just(Shape::Plain),
         2 => Just(Shape::Syn),
@@ -213,8 +220,8 @@ fn shape() -> impl Strategy<Value = Shape> {
         1 => Just(Shape::Fin),
         1 => Just(Shape::Rst),
         2 => (0..3u8).prop_map(Shape::Hops),
-        1 => Just(Shape::Options),
-        1 => (0..3u16).prop_map(Shape::Fragment),
+        2 => (1..11usize, vec(header, 1..10)).prop_map(|(options, chain)| Shape::Headers(options, chain)),
+        2 => (select(&[0, 0, 1, 2][..]), 1..6usize).prop_map(|(from, len)| Shape::Fragment(from, from + len)),
         1 => (0..24usize, 0..24usize).prop_map(|(len, padding)| Shape::Shortened(len, padding)),
         1 => Just(Shape::NoChecksum),
         6 => error(),
@@ -227,14 +234,16 @@ pub fn scenario() -> impl Strategy<Value = Scenario> {
     let slots = || vec(prop_oneof![19 => 1..5u32, 1 => Just(NO_ROW)], 0..6);
     let bytes = prop_oneof![6 => Just(Vec::new()), 1 => vec(any::<(Index, u8)>(), 1..4)];
     let first = select(&[First::Nothing, First::Its, First::ItsReplies][..]);
-    let rows = (vec(backend(), 1..5), [slots(), slots()], rules(), vec(flow(), 0..5), first);
+    let begun = proptest::option::of((1..3u32, select(&[0u32, 2, 3][..]), select(&[8u32, 16, 40][..])));
+    let rows = (vec(backend(), 1..5), [slots(), slots()], rules(), vec(flow(), 0..5), first, begun);
     (rows, place(), call(), shape(), bytes, proptest::option::weighted(0.03, any::<Index>())).prop_map(
-        |((backends, slots, rules, flows, first), place, tuple, shape, bytes, cut)| Scenario {
+        |((backends, slots, rules, flows, first, begun), place, tuple, shape, bytes, cut)| Scenario {
             backends,
             slots,
             rules,
             flows,
             first,
+            begun,
             place,
             tuple,
             shape,
@@ -258,11 +267,21 @@ fn key<F: Net>(
     }
 }
 
+/// An extension header: its number and all of it but its first byte.
+fn extension(&(number, more): &(u8, u8)) -> (u8, Vec<u8>) {
+    let more = if number == 44 { 0 } else { more };
+    // An authentication header counts in words, and the first two do not count.
+    let bytes = if number == 51 { 4 * (more as usize + 2) } else { 8 * (more as usize + 1) };
+    let mut header = vec![more];
+    header.resize(bytes - 1, 0);
+    (number, header)
+}
+
 impl Scenario {
     /// Where the packet is seen.
     pub fn at(&self) -> At {
         let (settings, hook, ifindex) = self.place;
-        At { settings, hook, ifindex }
+        At { settings, hook, ifindex, tagged: false }
     }
 
     /// The rows.
@@ -298,6 +317,20 @@ impl Scenario {
             state.backends.insert(id, row);
             state.reach.insert(id, backend.reach);
         }
+        if let Some((backend, age, bytes)) = self.begun {
+            let flow = key::<F>(self.tuple, self.place.0.zone as u16);
+            let id = if F::TRANSPORT == 34 { ID.to_be() as u32 } else { (ID as u32).to_be() };
+            let row = FragmentRow {
+                backend: Word { low: backend, generation: 1 },
+                src_port: flow.src_port,
+                dst_port: flow.dst_port,
+                seen: 0u32.wrapping_sub(age),
+                bytes,
+                total: 0,
+                protocol: flow.protocol as u32,
+            };
+            state.fragments.insert(FragmentKey::new(&flow, id), row);
+        }
         for (index, flow) in self.flows.iter().enumerate() {
             let key = if index == 0 { self.first_key(flow) } else { key(flow.tuple, flow.zone) };
             let row = FlowRow {
@@ -330,7 +363,7 @@ impl Scenario {
 
     /// The packet's bytes, and whether its checksum covers what may change.
     pub fn packet<F: Net>(&self) -> (Vec<u8>, bool) {
-        let mut bytes = self.wire().bytes::<F>();
+        let mut bytes = self.wire::<F>().bytes::<F>();
         for (index, byte) in &self.bytes {
             // In the headers, where it matters.
             let index = index.index(bytes.len().min(F::TRANSPORT + 20));
@@ -345,7 +378,7 @@ impl Scenario {
         (bytes, message || !no_checksum && self.tuple.0 != Protocol::Sctp)
     }
 
-    fn wire(&self) -> Wire {
+    fn wire<F: Net>(&self) -> Wire {
         let (protocol, source, source_port, destination, destination_port) = self.tuple;
         let (client, called) =
             (format!("{source}:{source_port}"), format!("{destination}:{destination_port}"));
@@ -358,8 +391,9 @@ impl Scenario {
             Shape::Rst if tcp => wire.rst(),
             Shape::NoChecksum if protocol == Protocol::Udp => wire.no_checksum(),
             Shape::Hops(hops) => wire.hops(hops),
-            Shape::Options => wire.options(),
-            Shape::Fragment(offset) => wire.fragment(offset),
+            Shape::Headers(options, _) if F::TRANSPORT == 34 => wire.options(options * 4),
+            Shape::Headers(_, ref chain) => wire.extensions(&chain.iter().map(extension).collect::<Vec<_>>()),
+            Shape::Fragment(from, to) => wire.piece(ID, from * 8, to * 8),
             Shape::Shortened(len, padding) => wire.shortened(len).padded(padding),
             Shape::Error { complaint, router, quoted } => {
                 let (address, port) = self.backends[0].at;

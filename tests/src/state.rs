@@ -8,8 +8,9 @@ use std::{
 use lb_common::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, AnswerRow, BackendRow, BackendState, BackendWord, Cidr, FlowKey,
-        FlowRow, FrontendKey, FrontendKind, FrontendRow, HomeRow, INTEREST_BITS, Lifetimes, MAX_CIDRS, Mac,
-        RangeKey, ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings, SlotRow, SnatRow, UnprovenRow,
+        FlowRow, FragmentKey, FragmentRow, FrontendKey, FrontendKind, FrontendRow, HomeRow, INTEREST_BITS,
+        Lifetimes, MAX_CIDRS, Mac, RangeKey, ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings,
+        SlotRow, SnatRow, UnprovenRow,
     },
     path::{Hook, interest_hash},
     wire::Protocol,
@@ -32,6 +33,9 @@ pub type Lent<F> = HashMap<FlowKey<F>, SnatRow<F>>;
 
 /// The rows of the table of affinity.
 pub type Affinity<F> = HashMap<AffinityKey<F>, AffinityRow>;
+
+/// The rows of the table of packets in fragments.
+pub type Fragments<F> = HashMap<FragmentKey<F>, FragmentRow>;
 
 /// All rows. Each service's set has its own index, and its slots begin at [`slots_of`].
 #[derive(Clone, Debug)]
@@ -58,6 +62,8 @@ pub struct State<F: Net> {
     pub snat: Lent<F>,
     /// Whose backends clients get again.
     pub affinity: Affinity<F>,
+    /// Packets of which only a part has been seen.
+    pub fragments: Fragments<F>,
     /// Addresses that bridges answer for.
     pub answers: HashMap<AnswerKey, AnswerRow>,
     /// Where neighbours' addresses are at home.
@@ -80,6 +86,7 @@ impl<F: Net> Default for State<F> {
             unproven: HashMap::new(),
             snat: HashMap::new(),
             affinity: HashMap::new(),
+            fragments: HashMap::new(),
             answers: HashMap::new(),
             homes: HashMap::new(),
             ranges: HashSet::new(),
@@ -96,6 +103,8 @@ pub struct At {
     pub hook: Hook,
     /// The device.
     pub ifindex: u32,
+    /// It has a VLAN tag, which is none of its bytes. The kernel can't be given such a packet to try.
+    pub tagged: bool,
 }
 
 /// First slot of a service.
@@ -307,8 +316,8 @@ impl<F: Net> State<F> {
 
     /// With the rows that packets have left.
     pub fn take(&mut self, left: Outcome<F>) {
-        let Outcome { flows, unproven, snat, affinity, .. } = left;
-        (self.flows, self.unproven, self.snat, self.affinity) = (flows, unproven, snat, affinity);
+        (self.flows, self.unproven, self.snat) = (left.flows, left.unproven, left.snat);
+        (self.affinity, self.fragments) = (left.affinity, left.fragments);
     }
 
     /// A row of a flow is gone, in whichever table it was; whether there was one.
@@ -328,6 +337,9 @@ impl<F: Net> State<F> {
         }
         for row in self.snat.values_mut() {
             row.row.seen = row.row.seen.wrapping_sub(ticks);
+        }
+        for row in self.fragments.values_mut() {
+            row.seen = row.seen.wrapping_sub(ticks);
         }
         for row in self.affinity.values_mut() {
             row.seen = row.seen.wrapping_sub(ticks);

@@ -44,9 +44,11 @@ counters! {
     Truncated = "truncated",
     /// A header that contradicts itself.
     Malformed = "malformed",
-    /// A fragment; passed on.
+    /// A fragment of a packet whose first one is not known, to an address that may be anybody's; passed on.
     Fragment = "fragment",
-    /// IPv4 options or IPv6 extension headers; passed on.
+    /// A fragment to the address of a service before the packet's first one, or long after; dropped.
+    FragmentLost = "fragment-without-first",
+    /// IPv6 extension headers: too many, or such that what follows can't be told; passed on.
     Options = "ip-options",
     /// A protocol that is not balanced; passed on.
     Protocol = "protocol",

@@ -169,7 +169,7 @@ pub fn reply_row<F: Family, T: Common>(
     parsed: &Parsed<F>,
     request: &FlowRow<F>,
 ) -> FlowRow<F> {
-    let way: ReachKind = way_back(tables, hook);
+    let way: ReachKind = way_back(tables, hook, parsed.tagged);
     FlowRow {
         backend: request.backend,
         seen: tables.now(),

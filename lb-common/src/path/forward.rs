@@ -59,14 +59,21 @@ pub fn to_backend<F: Family, P: Packet, T: Common>(
     let hop = kind == ReachKind::Uplink || hook == Hook::UplinkIngress;
     let onward = |way| Ok(Onward::new(way, parsed, hop));
     let through_stack = settings.way_back == ReachKind::Stack as u32 && hook == Hook::PortIngress && !hairpin;
+    if parsed.tagged && !(kind == ReachKind::Host || reach.bridge == settings.bridge) {
+        // Nobody would know what tag the answers have to get.
+        return Err(Counter::Unreachable);
+    }
     match kind {
         ReachKind::Host => Ok(Onward::new(Way::Continue, parsed, false)),
         ReachKind::Uplink => onward(Way::Neighbour(reach.ifindex)),
         ReachKind::Peer | ReachKind::Bridge | ReachKind::Neighbour if through_stack => {
             Ok(Onward::new(Way::Continue, parsed, hop).to(reach.bridge_mac))
         }
-        ReachKind::Peer => Ok(Onward::new(Way::Peer(reach.ifindex), parsed, hop).to(reach.mac)),
-        ReachKind::Bridge => {
+        ReachKind::Peer if !parsed.tagged => {
+            Ok(Onward::new(Way::Peer(reach.ifindex), parsed, hop).to(reach.mac))
+        }
+        // A tagged packet is the bridge's to deliver.
+        ReachKind::Peer | ReachKind::Bridge => {
             let way = if hook != Hook::PortIngress || settings.bridge != reach.bridge {
                 Way::Egress(reach.bridge)
             } else if packet.ifindex() == reach.ifindex {
@@ -97,8 +104,8 @@ pub fn to_client<F: Family, P: Packet>(
     let hop = kind == ReachKind::Uplink || hook == Hook::UplinkIngress;
     let onward = |way| Onward::new(way, parsed, hop);
     match kind {
-        ReachKind::Peer => Ok(onward(Way::Peer(row.ifindex)).to(row.mac)),
-        ReachKind::Bridge => {
+        ReachKind::Peer if !parsed.tagged => Ok(onward(Way::Peer(row.ifindex)).to(row.mac)),
+        ReachKind::Peer | ReachKind::Bridge => {
             let same_bridge = row.twin_zone() == parsed.key.zone && hook == Hook::PortIngress;
             let turns = !same_bridge || packet.ifindex() == row.ifindex;
             Ok(onward(if turns { Way::Egress(row.ifindex) } else { Way::Continue }).to(row.mac))

@@ -7,7 +7,7 @@ use super::{
     conclude,
     error::About,
     interest_hash,
-    parse::{Frame, readable},
+    parse::{Frame, Place, readable},
     select,
 };
 use crate::{
@@ -69,7 +69,7 @@ fn about<F: Family, P: Packet>(packet: &mut P, frame: &Frame<F>, zone: u16) -> R
         zone,
         protocol: quote.ip.protocol() as u16,
     };
-    Ok(Parsed::of(key, &frame.ethernet, TcpFlags::default()))
+    Ok(Parsed::with(&frame.ethernet, key, Place::plain::<F>(0), TcpFlags::default()))
 }
 
 /// Answers an echo request by turning it round.

@@ -12,6 +12,7 @@ mod answer;
 mod error;
 mod flow;
 mod forward;
+mod hard;
 mod message;
 mod neighbour;
 mod open;
@@ -33,13 +34,14 @@ pub use select::{TRIES, client_hash, scope, slot_hash};
 pub use socket::{Access, Caller, Peer, Socket, Sockets, connect, send, shown};
 pub use tables::{Common, Insert, InsertError, Packet, SumKind, Table, Tables, interest_hash};
 
-use crate::wire::Protocol;
 use crate::{
-    abi::{Counter, FlowRow, ReachKind},
+    abi::{Counter, FlowKey, FlowRow, ReachKind},
     family::Family,
+    wire::{Ethernet, NetworkHeader as _, Part, Protocol},
 };
 use open::Resumed;
-use parse::readable;
+use parse::{Place, readable};
+use rewrite::Form;
 
 /// Where a program is attached, seen from the traffic.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
@@ -81,6 +83,12 @@ impl Hook {
         }
     }
 
+    /// Whether it is an uplink's.
+    #[inline(always)]
+    pub fn is_uplink(self) -> bool {
+        matches!(self, Hook::UplinkIngress | Hook::UplinkEgress)
+    }
+
     /// Whether packets leave the host's stack here: only replies of its own processes are ours then.
     #[inline(always)]
     pub fn is_egress(self) -> bool {
@@ -96,6 +104,8 @@ pub enum Verdict {
     Pass,
     /// Dropped, and why.
     Drop(Counter),
+    /// Not a plain, whole packet: [`hard`] parses it. So it does those with a VLAN tag, from the start.
+    Hard,
     /// Of no proven flow: [`resume`] looks further.
     Resume,
     /// Of no flow that could guide it: [`open`] chooses a backend.
@@ -134,6 +144,13 @@ pub fn run<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook:
         return Verdict::Message;
     }
     conclude(way, tables)
+}
+
+/// Parses a packet that came back with [`Verdict::Hard`]: [`resume`] takes it then, or [`finish`] if it belongs to
+/// one that was seen before.
+#[inline(always)]
+pub fn hard<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
+    conclude(hard::parse(packet, tables, hook), tables)
 }
 
 /// Looks for the rows of a packet that came back with [`Verdict::Resume`]: [`finish`] takes it if there are
@@ -183,10 +200,26 @@ pub fn direct<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T) -> Ver
 /// Carries out what the rows of a packet say that came back with [`Verdict::Finish`].
 #[inline(always)]
 pub fn finish<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
-    let way = noted(tables, |Note { parsed, .. }: &Note<F>| {
+    let way = noted(tables, |note| {
+        let parsed = &note.parsed;
+        let later = parsed.part == Part::Later;
         // What has just been recorded is gone again: the table is that full.
-        let found = flow::find(tables, &parsed.key).ok_or(Counter::TableFull)?;
-        go(packet, tables, hook, parsed, found)
+        let gone = if later { Counter::FragmentLost } else { Counter::TableFull };
+        let found = flow::find(tables, &parsed.key);
+        if later && hook == Hook::UplinkIngress && found.is_none() && tables.snat(&parsed.key).is_some() {
+            return Ok(Verdict::Returned);
+        }
+        let found = found.ok_or(gone)?;
+        let backend = found.1.backend;
+        // The flow has moved since its packet began.
+        if later && backend != note.backend.get() {
+            return Err(gone);
+        }
+        let verdict = go(packet, tables, hook, parsed, found, Form::Any)?;
+        if parsed.part == Part::First {
+            hard::keep(tables, parsed, backend);
+        }
+        Ok(verdict)
     });
     conclude(way, tables)
 }
@@ -194,9 +227,10 @@ pub fn finish<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, ho
 /// All these functions, as the kernel programs call them one after the other: for hosts, where stack is no
 /// matter. None of the verdicts that ask for the next, [`Verdict::Solicitation`] aside.
 pub fn decide<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
-    let mut verdict = run(packet, tables, hook);
+    let mut verdict = if packet.tagged() { Verdict::Hard } else { run(packet, tables, hook) };
     loop {
         verdict = match verdict {
+            Verdict::Hard => hard(packet, tables, hook),
             Verdict::Resume => resume(packet, tables, hook),
             Verdict::Open => open(tables),
             Verdict::Direct => direct(packet, tables),
@@ -234,16 +268,18 @@ fn travel<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
 ) -> Result<Verdict, Counter> {
-    let frame = parse::frame::<F, P>(packet)?;
+    let frame = match parse::frame::<F, P>(packet) {
+        Ok(frame) => frame,
+        // Too short: perhaps a fragment of a byte or two.
+        Err(Counter::Truncated | Counter::Fragment | Counter::Options) => return Ok(Verdict::Hard),
+        Err(stop) => return Err(stop),
+    };
     let key = frame.key(tables.settings().zone as u16);
-    let ours = tables.interesting(interest_hash(key.dst, 0))
-        || tables.interesting(interest_hash(key.src, key.src_port))
-        || hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port));
-    if !ours {
-        let unowned = !hook.is_egress() && select::is_unowned::<F, T>(tables, key.dst);
-        return Err(if unowned { Counter::Unowned } else { Counter::NotOurs });
+    if let Some(stop) = outsider(tables, hook, &key) {
+        return Err(stop);
     }
-    let parsed = Parsed::new(packet, &frame, key)?;
+    let payload = frame.ip.payload(packet.size() - size_of::<Ethernet>() as u32);
+    let parsed = Parsed::new(packet, &frame.ethernet, key, Place::plain::<F>(payload))?;
     let row = tables.flow(Table::Proven, &key);
     if let Some(row) = row {
         let known = row.get();
@@ -255,11 +291,29 @@ fn travel<F: Family, P: Packet, T: Tables<F>>(
                 && !flow::is_elsewhere(packet, hook, &known)
         };
         if guides {
-            return go(packet, tables, hook, &parsed, (row, known));
+            let way = go(packet, tables, hook, &parsed, (row, known), Form::Plain);
+            if way.is_err() && !hook.is_egress() {
+                // [`reject`] may have to know it.
+                tables.note(&parsed, true);
+            }
+            return way;
         }
     }
     tables.note(&parsed, row.is_some());
     Ok(Verdict::Resume)
+}
+
+/// Why a packet is nobody's of ours, if it is not.
+#[inline(always)]
+fn outsider<F: Family, T: Tables<F>>(tables: &T, hook: Hook, key: &FlowKey<F>) -> Option<Counter> {
+    if tables.interesting(interest_hash(key.dst, 0))
+        || tables.interesting(interest_hash(key.src, key.src_port))
+        || hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port))
+    {
+        return None;
+    }
+    let unowned = !hook.is_egress() && select::is_unowned::<F, T>(tables, key.dst);
+    Some(if unowned { Counter::Unowned } else { Counter::NotOurs })
 }
 
 #[inline(always)]
@@ -305,6 +359,7 @@ fn go<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     parsed: &Parsed<F>,
     found: flow::Found<'_, F>,
+    form: Form,
 ) -> Result<Verdict, Counter> {
     let (_, known) = found;
     let (onward, port);
@@ -332,7 +387,7 @@ fn go<F: Family, P: Packet, T: Tables<F>>(
     } else {
         flow::translated(&parsed.key, &known)
     };
-    rewrite::rewrite(packet, parsed, &to, &onward)?;
+    rewrite::rewrite(packet, parsed, &to, &onward, form)?;
     tables.count(if known.is_reply() { Counter::Reply } else { Counter::Request });
     Ok(Verdict::Forward(onward.way))
 }
@@ -367,6 +422,7 @@ fn verdict(stop: Counter) -> Verdict {
         | Counter::Clash
         | Counter::Forged
         | Counter::NoSnatPort
+        | Counter::FragmentLost
         | Counter::RewriteFailed => Verdict::Drop(stop),
         Counter::NotOurs
         | Counter::Truncated
@@ -393,10 +449,11 @@ fn verdict(stop: Counter) -> Verdict {
     }
 }
 
-/// The way back to clients whose packets are seen at `hook`.
+/// The way back to clients whose packets are seen at `hook`. A bridge knows what tag its client is to get.
 #[inline(always)]
-fn way_back<T: Common>(tables: &T, hook: Hook) -> ReachKind {
+fn way_back<T: Common>(tables: &T, hook: Hook, tagged: bool) -> ReachKind {
     match hook {
+        Hook::PortIngress if tagged => ReachKind::Bridge,
         Hook::PortIngress | Hook::PortEgress => ReachKind::from_bits(tables.settings().way_back),
         Hook::BridgeIngress | Hook::BridgeEgress => ReachKind::Bridge,
         Hook::UplinkIngress | Hook::UplinkEgress => ReachKind::Uplink,

@@ -1,4 +1,5 @@
-//! Parse: from bytes to a flow key. What is not TCP, UDP or SCTP in a plain, whole IP packet ends here.
+//! Parse: from bytes to a flow key. What is not TCP, UDP or SCTP ends here; packets that are not whole and plain
+//! are parsed by [`super::hard`].
 
 use core::cell::Cell;
 
@@ -8,10 +9,10 @@ use super::Packet;
 use crate::{
     abi::{BackendRef, Counter, FlowKey, Mac},
     family::{Family, V4, V6},
-    wire::{Ethernet, NetworkHeader, Ports, Protocol, TcpFlags},
+    wire::{Ethernet, Fragment, NetworkHeader, Part, Ports, Protocol, TcpFlags},
 };
 
-/// The headers the path reads and rewrites, in one piece: read once, written once.
+/// The headers of a plain packet that the path reads and rewrites, in one piece: read once, written once.
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct Frame<F: Family> {
@@ -29,6 +30,22 @@ const _: () = assert!(size_of::<Frame<V4>>() == 14 + 20 + 4 && size_of::<Frame<V
 unsafe impl<F: Family> Zeroable for Frame<F> {}
 // SAFETY: as above.
 unsafe impl<F: Family> Pod for Frame<F> {}
+
+/// The headers of any packet that the path reads and rewrites, ports aside.
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct Headers<F: Family> {
+    /// Link header.
+    pub ethernet: Ethernet,
+    /// Network header without options.
+    pub ip: F::Header,
+}
+
+const _: () = assert!(size_of::<Headers<V4>>() == 14 + 20 && size_of::<Headers<V6>>() == 14 + 40);
+// SAFETY: as for `Frame`.
+unsafe impl<F: Family> Zeroable for Headers<F> {}
+// SAFETY: as for `Frame`.
+unsafe impl<F: Family> Pod for Headers<F> {}
 
 impl<F: Family> Frame<F> {
     /// Offset of the transport header.
@@ -48,7 +65,8 @@ impl<F: Family> Frame<F> {
     }
 }
 
-/// What the path has read of a packet of a protocol we balance.
+/// What the path has read of a packet of a protocol we balance. In such an order that fields which are zero at first
+/// lie apart: four of them side by side LLVM would write by a byte loop.
 #[repr(C)]
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parsed<F: Family> {
@@ -58,31 +76,41 @@ pub struct Parsed<F: Family> {
     pub destination: Mac,
     /// Its link source.
     pub source: Mac,
+    /// What all fragments of its packet have in common, see [`Fragment`].
+    pub id: u32,
     /// Offset of its transport header.
     pub transport: u16,
     /// TCP's flags, none for others.
     pub flags: TcpFlags,
+    /// Which part of a packet it is.
+    pub part: Part,
+    /// How many bytes of the packet it carries, see [`Fragment`]. That fits where it is one.
+    pub length: u16,
+    /// It has a VLAN tag.
+    pub tagged: bool,
     reserved: u8,
 }
 
-/// What one step of the path leaves to the next of a packet.
+const _: () = assert!(size_of::<Parsed<V4>>() == 40 && size_of::<Parsed<V6>>() == 64);
+
+/// What one step of the path leaves to the next of a packet. In this order for the same reason.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct Note<F: Family> {
     /// What was read.
     pub parsed: Parsed<F>,
+    /// There is a row of its flow among the proven ones.
+    pub proven: Cell<bool>,
     /// There are rows of its flow which are no guide.
     pub misguided: Cell<bool>,
     /// A new flow's client is to get the same backend again.
     pub keep: Cell<bool>,
-    /// How often a backend has been tried for a new flow.
-    pub attempts: Cell<u8>,
     /// Which port a new flow is to have on the backend's side, see [`crate::abi::FlowRow::port_mask`].
     pub port: Cell<u32>,
-    /// The backend that a new flow is to have.
+    /// How often a backend has been tried for a new flow.
+    pub attempts: Cell<u8>,
+    /// The backend that a new flow is to have; of a later fragment, the one that the first went to.
     pub backend: Cell<BackendRef>,
-    /// There is a row of its flow among the proven ones.
-    pub proven: Cell<bool>,
 }
 
 impl<F: Family> Note<F> {
@@ -102,7 +130,8 @@ impl<F: Family> Note<F> {
                 unsafe { core::ptr::from_mut(to).write_volatile(from) };
             }
         }
-        (to.transport, to.flags) = (from.transport, from.flags);
+        (to.id, to.transport, to.flags) = (from.id, from.transport, from.flags);
+        (to.part, to.length, to.tagged) = (from.part, from.length, from.tagged);
         self.misguided.set(false);
         self.keep.set(false);
         self.attempts.set(0);
@@ -112,43 +141,74 @@ impl<F: Family> Note<F> {
     }
 }
 
-impl<F: Family> Parsed<F> {
-    /// Reads on to the transport header of a packet that may be ours.
+/// Where the path finds what follows a packet's network header and all that belongs to it.
+#[derive(Copy, Clone)]
+pub struct Place {
+    /// Offset in the packet.
+    pub transport: usize,
+    /// Bytes from there on, without what pads the frame.
+    pub payload: u32,
+    /// Which part of its packet it is.
+    pub fragment: Fragment,
+}
+
+impl Place {
+    /// Right behind the network header, of a whole packet.
     #[inline(always)]
-    pub fn new<P: Packet>(packet: &mut P, frame: &Frame<F>, key: FlowKey<F>) -> Result<Self, Counter> {
-        let protocol = Protocol::from_number(frame.ip.protocol()).ok_or(Counter::Protocol)?;
-        let payload = frame.ip.payload(packet.size() - size_of::<Ethernet>() as u32);
+    pub fn plain<F: Family>(payload: u32) -> Place {
+        let fragment = Fragment { length: payload, ..Fragment::default() };
+        Place { transport: Frame::<F>::TRANSPORT, payload, fragment }
+    }
+}
+
+impl<F: Family> Parsed<F> {
+    /// Reads the transport header of a packet that may be ours. It has to be whole, in a first fragment, too
+    /// (RFC 1858, RFC 7112).
+    #[inline(always)]
+    pub fn new<P: Packet>(
+        packet: &mut P,
+        ethernet: &Ethernet,
+        key: FlowKey<F>,
+        place: Place,
+    ) -> Result<Self, Counter> {
+        let Place { transport, payload, fragment } = place;
+        let protocol = Protocol::from_number(key.protocol as u8).ok_or(Counter::Protocol)?;
         if payload < protocol.header_len() {
             return Err(Counter::Truncated);
         }
         let (flags, length) = match protocol {
             Protocol::Udp => {
                 const LENGTH: usize = 4;
-                let length = readable::<u16, P>(packet, Frame::<F>::TRANSPORT + LENGTH)?;
+                let length = readable::<u16, P>(packet, transport + LENGTH)?;
                 (TcpFlags::default(), u16::from_be(length) as u32)
             }
             Protocol::Sctp => (TcpFlags::default(), payload),
             Protocol::Tcp => {
                 const DATA_OFFSET: usize = 12;
-                let [words, flags] = readable::<[u8; 2], P>(packet, Frame::<F>::TRANSPORT + DATA_OFFSET)?;
+                let [words, flags] = readable::<[u8; 2], P>(packet, transport + DATA_OFFSET)?;
                 (TcpFlags(flags), (words >> 4) as u32 * 4)
             }
         };
-        if length < protocol.header_len() || length > payload {
+        // UDP's length is the datagram's, not the fragment's.
+        if length < protocol.header_len() || length > payload && fragment.part() == Part::Whole {
             return Err(Counter::Malformed);
         }
-        Ok(Parsed::of(key, &frame.ethernet, flags))
+        Ok(Self::with(ethernet, key, place, flags))
     }
 
-    /// A packet of a flow.
+    /// What is known of a packet with these flags of TCP's.
     #[inline(always)]
-    pub fn of(key: FlowKey<F>, ethernet: &Ethernet, flags: TcpFlags) -> Self {
+    pub fn with(ethernet: &Ethernet, key: FlowKey<F>, place: Place, flags: TcpFlags) -> Self {
         Parsed {
             key,
             destination: ethernet.destination,
             source: ethernet.source,
-            transport: Frame::<F>::TRANSPORT as u16,
+            transport: place.transport as u16,
             flags,
+            part: place.fragment.part(),
+            id: place.fragment.id,
+            length: place.fragment.length as u16,
+            tagged: false,
             reserved: 0,
         }
     }
@@ -166,11 +226,14 @@ impl<F: Family> Parsed<F> {
     /// Offset of its transport header, within the bound that the verifier wants to see.
     #[inline(always)]
     pub fn transport(&self) -> usize {
-        self.transport as usize & 0x3ff
+        self.transport as usize & FARTHEST
     }
 }
 
-/// The headers of a whole packet of a protocol with ports.
+/// The largest offset of a transport header; a mask.
+pub const FARTHEST: usize = 0x3ff;
+
+/// The headers of a whole, plain packet of a protocol with ports.
 #[inline(always)]
 pub fn frame<F: Family, P: Packet>(packet: &mut P) -> Result<Frame<F>, Counter> {
     let frame = readable::<Frame<F>, P>(packet, 0)?;

@@ -5,9 +5,9 @@
 //! 4443). The packet itself becomes the answer and leaves where it came from.
 
 use super::{
-    Common, Packet, Way,
+    Packet, Parsed, Tables, Way,
     answer::{Answer, NETWORK, complete, put, started, sum},
-    parse::{Frame, readable},
+    parse::{Frame, Headers, readable},
 };
 use crate::{
     abi::Counter,
@@ -15,33 +15,35 @@ use crate::{
     wire::{Ethernet, Icmp, NetworkHeader, Protocol, Tcp, checksum},
 };
 
-/// Turns a packet into the refusal of it; `None`: it gets none (a RST), or the kernel would not let us.
+/// Turns the packet that was noted into the refusal of it; `None`: it gets none (a RST), or the kernel would not
+/// let us.
 #[inline(always)]
-pub fn reject<F: Family, P: Packet, T: Common>(packet: &mut P, tables: &T, why: Counter) -> Option<Way> {
-    let frame = packet.load::<Frame<F>>(0)?;
-    let protocol = Protocol::from_number(frame.ip.protocol())?;
+pub fn reject<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, why: Counter) -> Option<Way> {
+    let parsed = &tables.noted()?.parsed;
+    let Headers { ethernet, ip } = packet.load::<Headers<F>>(0)?;
     let settings = tables.settings();
-    let called = frame.ip.destination();
+    let called = ip.destination();
     let node = F::host(settings);
     let router = if node == F::Addr::ZERO { called } else { node };
     match why {
-        Counter::TtlExceeded => error(packet, &frame, protocol, F::Header::TIME_EXCEEDED, router)?,
-        Counter::TooBig => error(packet, &frame, protocol, F::Header::too_big(settings.mtu_floor), router)?,
-        _ if protocol == Protocol::Tcp => reset(packet, &frame)?,
-        _ => error(packet, &frame, protocol, F::Header::PORT_UNREACHABLE, called)?,
+        Counter::TtlExceeded => error(packet, parsed, ip, F::Header::TIME_EXCEEDED, router)?,
+        Counter::TooBig => error(packet, parsed, ip, F::Header::too_big(settings.mtu_floor), router)?,
+        _ if parsed.protocol() == Protocol::Tcp => reset(packet, parsed, &ip)?,
+        _ => error(packet, parsed, ip, F::Header::PORT_UNREACHABLE, called)?,
     }
-    let Ethernet { destination, source, ethertype } = frame.ethernet;
+    let Ethernet { destination, source, ethertype } = ethernet;
     let turned = Ethernet { destination: source, source: destination, ethertype };
     packet.store(0, &turned).then_some(Way::Egress(packet.ifindex()))
 }
 
 #[inline(always)]
-fn reset<F: Family, P: Packet>(packet: &mut P, frame: &Frame<F>) -> Option<()> {
-    let offset = Frame::<F>::TRANSPORT;
+fn reset<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>, ip: &F::Header) -> Option<()> {
+    let offset = parsed.transport();
     let tcp = readable::<Tcp, P>(packet, offset).ok()?;
-    let payload = frame.ip.payload(packet.size() - NETWORK as u32);
+    let network = (offset - NETWORK) as u32;
+    let payload = ip.payload(packet.size() - NETWORK as u32) + size_of::<F::Header>() as u32 - network;
     let mut then = tcp.reset_for(payload)?;
-    let ip = F::Header::answer(&frame.ip, Protocol::Tcp as u8, size_of::<Tcp>() as u16);
+    let ip = F::Header::answer(ip, Protocol::Tcp as u8, size_of::<Tcp>() as u16);
     let pseudo = ip.pseudo_sum();
     let unfinished = packet.unfinished(offset + Protocol::Tcp.checksum_offset()?);
     then.check = if unfinished { started(pseudo) } else { complete(pseudo + sum(&then)) };
@@ -52,30 +54,49 @@ fn reset<F: Family, P: Packet>(packet: &mut P, frame: &Frame<F>) -> Option<()> {
 #[inline(always)]
 fn error<F: Family, P: Packet>(
     packet: &mut P,
-    frame: &Frame<F>,
-    protocol: Protocol,
+    parsed: &Parsed<F>,
+    ip: F::Header,
     mut icmp: Icmp,
     source: F::Addr,
 ) -> Option<()> {
+    let protocol = parsed.protocol();
     let quoted = size_of::<F::Header>() as u32 + protocol.header_len();
-    let rest = transport_sum::<F, P>(packet, protocol)?;
+    let rest = transport_sum::<F, P>(packet, parsed)?;
+    // What lies between the headers is left out: who reads it finds the ports.
+    let about = ip.followed_by(protocol as u8);
+    if parsed.transport() != Frame::<F>::TRANSPORT {
+        join::<F, P>(packet, parsed, &about)?;
+    }
     let length = (size_of::<Icmp>() as u32 + quoted) as u16;
-    let mut ip = F::Header::answer(&frame.ip, F::Header::ICMP, length);
+    let mut ip = F::Header::answer(&ip, F::Header::ICMP, length);
     let difference = checksum::difference(ip.source().sum(), source.sum());
     ip.set_addresses(source, ip.destination(), difference);
     // ICMPv6's checksum covers a pseudo header, ICMP's does not.
     let pseudo = if F::ETHERTYPE == V6::ETHERTYPE { ip.pseudo_sum() } else { 0 };
-    icmp.check = complete(pseudo + sum(&icmp) + sum(&frame.ip) + rest);
+    icmp.check = complete(pseudo + sum(&icmp) + sum(&about) + rest);
     let made = packet.resize(NETWORK as u32 + quoted)
         && packet.make_room((size_of::<F::Header>() + size_of::<Icmp>()) as u32)
         && packet.replace(NETWORK, &Answer::<F, Icmp> { ip, then: icmp });
     made.then_some(())
 }
 
+/// Puts the transport header right behind the network header.
+#[inline(always)]
+fn join<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>, ip: &F::Header) -> Option<()> {
+    let (from, to) = (parsed.transport(), Frame::<F>::TRANSPORT);
+    let moved = match parsed.protocol() {
+        Protocol::Tcp => packet.load::<[u16; 10]>(from).map(|header| packet.replace(to, &header)),
+        Protocol::Udp => packet.load::<[u16; 4]>(from).map(|header| packet.replace(to, &header)),
+        Protocol::Sctp => packet.load::<[u16; 6]>(from).map(|header| packet.replace(to, &header)),
+    };
+    (moved? && packet.replace(NETWORK, ip)).then_some(())
+}
+
 /// One's complement sum of the transport header as it will be once no device has a part in it any more.
 #[inline(always)]
-fn transport_sum<F: Family, P: Packet>(packet: &mut P, protocol: Protocol) -> Option<u64> {
-    let at = Frame::<F>::TRANSPORT;
+fn transport_sum<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>) -> Option<u64> {
+    let at = parsed.transport();
+    let protocol = parsed.protocol();
     let sum = match protocol {
         Protocol::Tcp => sum(&readable::<[u16; 10], P>(packet, at).ok()?),
         Protocol::Udp => sum(&readable::<[u16; 4], P>(packet, at).ok()?),

@@ -3,13 +3,22 @@
 use super::{
     Packet, SumKind,
     forward::Onward,
-    parse::{Frame, Parsed},
+    parse::{Frame, Headers, Parsed},
 };
 use crate::{
     abi::{Counter, FlowKey},
     family::{Address, Family, V6},
-    wire::{NetworkHeader, checksum},
+    wire::{Ethernet, NetworkHeader, Part, Ports, checksum},
 };
+
+/// What is known of a packet's headers. A constant wherever it is named, so that each function has one form.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// They lie where those of a plain packet do.
+    Plain,
+    /// The transport header may be anywhere, or in another fragment.
+    Any,
+}
 
 /// Gives the packet the addresses and ports of `to` and the link header and hop count of its way.
 #[inline(always)]
@@ -18,41 +27,103 @@ pub fn rewrite<F: Family, P: Packet>(
     parsed: &Parsed<F>,
     to: &FlowKey<F>,
     onward: &Onward,
+    form: Form,
 ) -> Result<(), Counter> {
     let from = &parsed.key;
-    let protocol = parsed.protocol();
-    let ipv6 = F::ETHERTYPE == V6::ETHERTYPE;
     let addresses = checksum::difference(from.src.sum() + from.dst.sum(), to.src.sum() + to.dst.sum());
+    let changed = match form {
+        Form::Plain => plain(packet, parsed, to, onward, addresses)?,
+        Form::Any => anywhere(packet, parsed, to, onward, addresses)?,
+    };
+    if changed { Ok(()) } else { Err(Counter::RewriteFailed) }
+}
+
+#[inline(always)]
+fn plain<F: Family, P: Packet>(
+    packet: &mut P,
+    parsed: &Parsed<F>,
+    to: &FlowKey<F>,
+    onward: &Onward,
+    addresses: u32,
+) -> Result<bool, Counter> {
+    let (ethernet, ip) = change(packet, parsed, to, onward, addresses)?;
+    let frame = Frame::<F> { ethernet, ip, ports: Ports { source: to.src_port, destination: to.dst_port } };
+    let mended = mend(packet, Frame::<F>::TRANSPORT, parsed, to, addresses);
+    Ok(mended & packet.store(0, &frame))
+}
+
+#[inline(always)]
+fn anywhere<F: Family, P: Packet>(
+    packet: &mut P,
+    parsed: &Parsed<F>,
+    to: &FlowKey<F>,
+    onward: &Onward,
+    addresses: u32,
+) -> Result<bool, Counter> {
+    let (ethernet, ip) = change(packet, parsed, to, onward, addresses)?;
+    let mut changed = packet.store(0, &Headers::<F> { ethernet, ip });
+    if parsed.part != Part::Later {
+        let ports = Ports { source: to.src_port, destination: to.dst_port };
+        changed &= mend(packet, parsed.transport(), parsed, to, addresses);
+        changed &= packet.store(parsed.transport(), &ports);
+    } else if F::ETHERTYPE == V6::ETHERTYPE {
+        packet.update_sum(addresses);
+    }
+    Ok(changed)
+}
+
+/// The link and network headers as they are to be.
+#[inline(always)]
+fn change<F: Family, P: Packet>(
+    packet: &mut P,
+    parsed: &Parsed<F>,
+    to: &FlowKey<F>,
+    onward: &Onward,
+    addresses: u32,
+) -> Result<(Ethernet, F::Header), Counter> {
     // Read again rather than kept since it was parsed: that would not fit the stack.
-    let Some(mut frame) = packet.load::<Frame<F>>(0) else { return Err(Counter::Truncated) };
+    let Some(mut ip) = packet.load::<F::Header>(size_of::<Ethernet>()) else {
+        return Err(Counter::Truncated);
+    };
     if onward.hop {
-        let difference = frame.ip.take_hop().ok_or(Counter::TtlExceeded)?;
-        if ipv6 {
+        let difference = ip.take_hop().ok_or(Counter::TtlExceeded)?;
+        if F::ETHERTYPE == V6::ETHERTYPE {
             packet.update_sum(difference);
         }
     }
-    frame.ethernet.destination = onward.destination;
-    frame.ip.set_addresses(to.src, to.dst, addresses);
-    frame.ports.source = to.src_port;
-    frame.ports.destination = to.dst_port;
+    ip.set_addresses(to.src, to.dst, addresses);
+    let Onward { destination, .. } = *onward;
+    Ok((Ethernet { destination, source: parsed.source, ethertype: F::ETHERTYPE }, ip))
+}
 
-    let mut changed = true;
+/// Mends the transport checksum; whether it could.
+#[inline(always)]
+fn mend<F: Family, P: Packet>(
+    packet: &mut P,
+    transport: usize,
+    parsed: &Parsed<F>,
+    to: &FlowKey<F>,
+    addresses: u32,
+) -> bool {
+    let from = &parsed.key;
+    let protocol = parsed.protocol();
+    let ipv6 = F::ETHERTYPE == V6::ETHERTYPE;
+    let mut mended = true;
     if let Some(offset) = protocol.checksum_offset() {
-        let offset = Frame::<F>::TRANSPORT + offset;
+        let offset = transport + offset;
         let mut update = |difference, pseudo_header| {
             packet.update_checksum(offset, difference, SumKind { protocol, pseudo_header, ipv6 })
         };
-        changed &= update(addresses, true);
+        mended &= update(addresses, true);
         if (from.src_port, from.dst_port) != (to.src_port, to.dst_port) {
             let ports = checksum::difference(
                 from.src_port as u64 + from.dst_port as u64,
                 to.src_port as u64 + to.dst_port as u64,
             );
-            changed &= update(ports, false);
+            mended &= update(ports, false);
         }
     } else if ipv6 {
         packet.update_sum(addresses);
     }
-    changed &= packet.store(0, &frame);
-    if changed { Ok(()) } else { Err(Counter::RewriteFailed) }
+    mended
 }

@@ -7,12 +7,14 @@ use core::cell::Cell;
 use super::{
     Hook, InsertError, Note, Packet, Parsed, Table, Tables, Verdict,
     flow::{self, find},
-    forward, open, readable, rewrite, select,
+    forward, hard, open, readable,
+    rewrite::{self, Form},
+    select,
 };
 use crate::{
     abi::{BackendRow, Counter, FlowKey, FlowRow, ReachKind, SnatRow, flow_bits},
     family::{Address as _, Family},
-    wire::Protocol,
+    wire::{Part, Protocol},
 };
 
 /// How many ports are tried for a flow.
@@ -244,7 +246,7 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
         zone: known.twin_zone(),
         protocol: key.protocol,
     };
-    if !known.is_proven() && parsed.protocol() == Protocol::Tcp {
+    if !known.is_proven() && parsed.protocol() == Protocol::Tcp && parsed.part != Part::Later {
         const SEQUENCE: usize = 4;
         let sequence = readable::<[u16; 2], P>(packet, parsed.transport() + SEQUENCE)?;
         if let Some(proof) = tables.proof(&asked) {
@@ -272,7 +274,10 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
             }
         }
     }
-    rewrite::rewrite(packet, parsed, &returned(key, &held.get()), &onward)?;
+    rewrite::rewrite(packet, parsed, &returned(key, &held.get()), &onward, Form::Any)?;
+    if parsed.part == Part::First {
+        hard::keep(tables, parsed, known.backend);
+    }
     tables.count(Counter::Reply);
     Ok(Verdict::Forward(onward.way))
 }

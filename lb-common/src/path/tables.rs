@@ -7,8 +7,9 @@ use bytemuck::Pod;
 use super::{Note, Parsed};
 use crate::{
     abi::{
-        AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
-        FrontendRow, HomeRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow, SnatRow,
+        AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FragmentKey,
+        FragmentRow, FrontendKey, FrontendRow, HomeRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow,
+        SnatRow,
     },
     family::{Address, Family, scramble},
     wire::Protocol,
@@ -20,6 +21,8 @@ pub trait Packet {
     fn size(&self) -> u32;
     /// Interface index of the device the program runs on.
     fn ifindex(&self) -> u32;
+    /// Whether it has a VLAN tag, which is none of its bytes.
+    fn tagged(&self) -> bool;
     /// Makes the first `len` bytes readable.
     fn pull(&mut self, len: u32);
     /// A copy of what lies at `offset`, if it is readable.
@@ -116,6 +119,12 @@ pub trait Tables<F: Family>: Common {
     fn remove_snat(&self, key: &FlowKey<F>);
     /// Makes the time of a row now, unless it is no longer `seen`: of those who try at once one succeeds.
     fn claim(&self, row: &Cell<SnatRow<F>>, seen: u32) -> bool;
+    /// What is known of a packet in fragments. As with [`Self::flow`], the row may be recycled while it is held.
+    fn fragments(&self, key: &FragmentKey<F>) -> Option<&Cell<FragmentRow>>;
+    /// Notes what a first fragment says. Nothing is said where that fails: the others are lost.
+    fn keep_fragments(&self, key: FragmentKey<F>, row: FragmentRow);
+    /// Forgets it.
+    fn forget_fragments(&self, key: &FragmentKey<F>);
     /// The service a frontend leads to.
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow>;
     /// Whose backend a client had.

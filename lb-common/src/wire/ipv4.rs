@@ -1,6 +1,6 @@
 //! IPv4 (RFC 791).
 
-use super::{Icmp, NetworkHeader, checksum};
+use super::{Fragment, Icmp, Layers, NetworkHeader, checksum};
 use crate::{
     abi::Counter,
     family::{Addr4, Address as _},
@@ -47,6 +47,8 @@ impl NetworkHeader for Ipv4 {
         const OFFSET: u16 = 0x1fffu16.to_be();
         self.version_and_length == 0x45 && self.flags_and_offset & OFFSET == 0
     }
+    const EXTENSIBLE: bool = false;
+    const FRAGMENTS_BY_PROTOCOL: bool = true;
 
     #[inline(always)]
     fn answer(&self, protocol: u8, payload: u16) -> Self {
@@ -95,6 +97,35 @@ impl NetworkHeader for Ipv4 {
             return Err(Counter::Fragment);
         }
         Ok(())
+    }
+
+    #[inline(always)]
+    fn followed_by(self, _protocol: u8) -> Self {
+        Ipv4 { version_and_length: 0x45, ..self }
+    }
+
+    /// The options are for those who handle the packet next: they stay, unread.
+    #[inline(always)]
+    fn layers(&self, len: u32) -> Result<Layers, Counter> {
+        const MORE_FRAGMENTS: u16 = 0x2000;
+        const OFFSET: u16 = 0x1fff;
+        let header = (self.version_and_length & 0xf) as u32 * 4;
+        let total = u16::from_be(self.total_length) as u32;
+        let plain = size_of::<Self>() as u32;
+        if self.version_and_length >> 4 != 4 || header < plain || total < header {
+            return Err(Counter::Malformed);
+        }
+        if total > len {
+            return Err(Counter::Truncated);
+        }
+        let flags_and_offset = u16::from_be(self.flags_and_offset);
+        let fragment = Fragment {
+            id: self.id as u32,
+            offset: (flags_and_offset & OFFSET) << 3,
+            more: flags_and_offset & MORE_FRAGMENTS != 0,
+            length: total - header,
+        };
+        Ok(Layers { protocol: self.protocol, offset: header, payload: total - header, fragment })
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! IPv6 (RFC 8200).
 
-use super::{Icmp, NetworkHeader, checksum};
+use super::{Extension, Fragment, Icmp, Layers, NetworkHeader, checksum};
 use crate::{
     abi::Counter,
     family::{Addr6, Address as _},
@@ -19,13 +19,6 @@ pub struct Ipv6 {
     source: [u16; 8],
     destination: [u16; 8],
 }
-
-/// Next-header numbers of extension headers (RFC 8200 section 4; 51 and 135 ff. from IANA's list).
-fn is_extension(next: u8) -> bool {
-    matches!(next, 0 | 43 | 50 | 51 | 60 | 135 | 139 | 140)
-}
-/// The Fragment header.
-const FRAGMENT: u8 = 44;
 
 impl Ipv6 {
     /// A header of our own, `payload` bytes of `protocol` to follow.
@@ -74,6 +67,8 @@ impl NetworkHeader for Ipv6 {
     fn begins_transport(&self) -> bool {
         self.version_and_class >> 4 == 6
     }
+    const EXTENSIBLE: bool = true;
+    const FRAGMENTS_BY_PROTOCOL: bool = false;
 
     #[inline(always)]
     fn answer(&self, protocol: u8, payload: u16) -> Self {
@@ -96,13 +91,31 @@ impl NetworkHeader for Ipv6 {
         if payload + size_of::<Self>() as u32 > len {
             return Err(Counter::Truncated);
         }
-        if self.next_header == FRAGMENT {
+        if self.next_header == Extension::FRAGMENT {
             return Err(Counter::Fragment);
         }
-        if is_extension(self.next_header) {
+        if Extension::is(self.next_header) {
             return Err(Counter::Options);
         }
         Ok(())
+    }
+
+    #[inline(always)]
+    fn followed_by(self, protocol: u8) -> Self {
+        Ipv6 { next_header: protocol, ..self }
+    }
+
+    #[inline(always)]
+    fn layers(&self, len: u32) -> Result<Layers, Counter> {
+        if self.version_and_class >> 4 != 6 {
+            return Err(Counter::Malformed);
+        }
+        let offset = size_of::<Self>() as u32;
+        if u16::from_be(self.payload_length) as u32 + offset > len {
+            return Err(Counter::Truncated);
+        }
+        let (protocol, payload) = (self.next_header, self.payload(len));
+        Ok(Layers { protocol, offset, payload, fragment: Fragment::default() })
     }
 
     #[inline(always)]

@@ -6,6 +6,8 @@
 mod arp;
 pub mod checksum;
 pub mod ethernet;
+mod extension;
+mod fragment;
 mod icmp;
 mod ipv4;
 mod ipv6;
@@ -16,6 +18,8 @@ mod transport;
 pub use arp::Arp;
 use bytemuck::Pod;
 pub use ethernet::Ethernet;
+pub use extension::Extension;
+pub use fragment::{Fragment, Part};
 pub use icmp::Icmp;
 pub use ipv4::Ipv4;
 pub use ipv6::Ipv6;
@@ -24,6 +28,20 @@ pub use tcp::Tcp;
 pub use transport::{Ports, Protocol, TCP_FLAGS, TcpFlags};
 
 use crate::abi::Counter;
+
+/// What follows a network header: at first its options or the first of its extension headers, if it has any,
+/// then what those leave.
+#[derive(Copy, Clone, Debug)]
+pub struct Layers {
+    /// Protocol number of what follows.
+    pub protocol: u8,
+    /// Bytes from the network header's start to it.
+    pub offset: u32,
+    /// Bytes from there to the packet's end, without what pads the frame.
+    pub payload: u32,
+    /// Which part of its packet it is.
+    pub fragment: Fragment,
+}
 
 /// What the path needs of an IPv4 or IPv6 header.
 pub trait NetworkHeader: Pod {
@@ -43,18 +61,28 @@ pub trait NetworkHeader: Pod {
     fn too_big(mtu: u32) -> Icmp;
     /// Whether its messages of a type are errors, which quote the packet that they are about.
     fn is_error(kind: u8) -> bool;
+    /// Whether headers may lie between this one and the transport header.
+    const EXTENSIBLE: bool;
+    /// Whether the protocol is part of what tells a packet's fragments from another's (RFC 791, section 3.2;
+    /// RFC 8200, section 4.5).
+    const FRAGMENTS_BY_PROTOCOL: bool;
     /// The header of an answer to the packet with this header: addresses turned, `payload` bytes of
     /// `protocol` to follow.
     fn answer(&self, protocol: u8, payload: u16) -> Self;
     /// One's complement sum of the pseudo header over what follows, unfolded (RFC 9293 section 3.1, RFC
     /// 8200 section 8.1).
     fn pseudo_sum(&self) -> u64;
-    /// Refuses headers that contradict themselves or the packet's length, fragments, and headers
-    /// between this one and the transport header. `len`: bytes from this header to the packet's end.
+    /// Refuses headers that contradict themselves or the packet's length, fragments, options and
+    /// headers between this one and the transport header. `len`: bytes from this header to the packet's end.
     fn check(&self, len: u32) -> Result<(), Counter>;
     /// Whether a header that an error quotes is followed by a transport header: no other header in between,
     /// and no later fragment. What follows may be cut off.
     fn begins_transport(&self) -> bool;
+    /// The same header without what lies between it and a transport header of this protocol. Its lengths stay.
+    fn followed_by(self, protocol: u8) -> Self;
+    /// What follows a header that need not be plain, or why it contradicts itself or the packet's length.
+    /// `len`: as before.
+    fn layers(&self, len: u32) -> Result<Layers, Counter>;
     /// Bytes that follow, of a header that passed [`Self::check`] with the same `len`. Not what pads the
     /// frame.
     fn payload(&self, len: u32) -> u32;

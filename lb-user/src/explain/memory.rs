@@ -13,9 +13,9 @@ use std::{
 use ipnet::IpNet;
 use lb_common::{
     abi::{
-        AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FrontendKey,
-        FrontendKind, FrontendRow, HomeRow, INTEREST_BITS, Mac, ReachRow, ServiceRow, SetRow, Settings,
-        SlotRow, SnatRow, SocketKey, SocketRow, Word, ZONE_UPLINK,
+        AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FragmentKey,
+        FragmentRow, FrontendKey, FrontendKind, FrontendRow, HomeRow, INTEREST_BITS, Mac, ReachRow,
+        ServiceRow, SetRow, Settings, SlotRow, SnatRow, SocketKey, SocketRow, Word, ZONE_UPLINK,
     },
     family::{Family, V4, V6},
     path::{Common, Insert, InsertError, Note, Parsed, Sockets, Table, Tables, interest_hash},
@@ -353,6 +353,15 @@ impl<F: Sided> Tables<F> for Tried<'_, F> {
     fn claim(&self, _: &Cell<SnatRow<F>>, _: u32) -> bool {
         false
     }
+
+    /// The packet is a whole one.
+    fn fragments(&self, _key: &FragmentKey<F>) -> Option<&Cell<FragmentRow>> {
+        None
+    }
+
+    fn keep_fragments(&self, _key: FragmentKey<F>, _row: FragmentRow) {}
+
+    fn forget_fragments(&self, _key: &FragmentKey<F>) {}
 
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow> {
         F::side(self.memory).frontends.get(key).copied()

@@ -118,6 +118,10 @@ impl Packet for Bytes {
         self.ifindex
     }
 
+    fn tagged(&self) -> bool {
+        false
+    }
+
     /// All of it can be read.
     fn pull(&mut self, _len: u32) {}
 

@@ -101,7 +101,7 @@ fn every_kind_of_frontend_from_everywhere() {
         (POD, "10.96.77.77:80/tcp", Drop, None, &[], Some("unowned-address")),
         (POD6, "[fd00:96::77]:80/tcp", Drop, None, &[], Some("unowned-address")),
         (POD, "192.168.1.11:22/tcp", Pass, None, &[], Some("no-frontend")),
-        (POD, "10.244.1.3:8080/tcp", Pass, None, &[], Some("not-ours")),
+        (POD, "10.244.1.3:8080/tcp", Pass, None, &[], Some("direct-call")),
         // The others are not ready, terminate, have weight 0.
         (POD, "10.96.0.13:80/tcp", Forward, cluster, LOCAL, None),
         (POD, "10.96.0.14:80/tcp", Forward, cluster, &["10.244.1.2:8080", "192.168.1.11:8080"], None),

@@ -43,7 +43,7 @@ impl Sizes {
     const FRONTENDS: u32 = 4;
 
     /// Name and rows of each map whose size is not fixed.
-    pub fn entries(&self) -> [(&'static str, u32); 23] {
+    pub fn entries(&self) -> [(&'static str, u32); 25] {
         let backends = self.services.saturating_mul(Self::BACKENDS).min(1 << 24);
         [
             ("SERVICES", self.services),
@@ -67,6 +67,9 @@ impl Sizes {
             ("AFFINITY6", self.flows / 4),
             ("RANGES4", self.services.saturating_mul(2).max(1 << 16)),
             ("RANGES6", self.services.saturating_mul(2).max(1 << 16)),
+            // Packets of which only a part has been seen yet.
+            ("FRAGMENTS4", (self.flows / 16).max(1 << 14)),
+            ("FRAGMENTS6", (self.flows / 16).max(1 << 14)),
             ("SOCKETS4", (self.flows / 4).max(1 << 14)),
             ("SOCKETS6", (self.flows / 4).max(1 << 14)),
         ]
@@ -74,7 +77,7 @@ impl Sizes {
 }
 
 /// The names of all maps that are pinned.
-pub const PINNED: [&str; 26] = [
+pub const PINNED: [&str; 28] = [
     "INTEREST",
     "SERVICES",
     "SETS",
@@ -98,6 +101,8 @@ pub const PINNED: [&str; 26] = [
     "AFFINITY6",
     "RANGES4",
     "RANGES6",
+    "FRAGMENTS4",
+    "FRAGMENTS6",
     "SOCKETS4",
     "SOCKETS6",
     "COOKIES",

@@ -63,6 +63,8 @@ const COUNTED: &[(&str, &str, WhenFull, &str)] = &[
     ("UNPROVEN6", "new flows, IPv6", Evicts, "flows whose clients never answer push each other out"),
     ("AFFINITY4", "affinity, IPv4", Evicts, "clients that were not seen for long get other backends"),
     ("AFFINITY6", "affinity, IPv6", Evicts, "clients that were not seen for long get other backends"),
+    ("FRAGMENTS4", "fragments, IPv4", Evicts, "packets that never came whole push each other out"),
+    ("FRAGMENTS6", "fragments, IPv6", Evicts, "packets that never came whole push each other out"),
     ("SOCKETS4", "sockets, IPv4", Evicts, "sockets that were idle for long are shown their backends"),
     ("SOCKETS6", "sockets, IPv6", Evicts, "sockets that were idle for long are shown their backends"),
 ];

@@ -14,7 +14,7 @@ use crate::{
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
-    vec![neighbours(), protocols(), fragments(), options(), not_ip(), zones(), every_hook()]
+    vec![neighbours(), protocols(), not_ip(), zones(), every_hook()]
 }
 
 fn neighbours<F: Net>() -> Case<F> {
@@ -39,24 +39,6 @@ fn protocols<F: Net>() -> Case<F> {
     numbers
         .into_iter()
         .fold(case, |case, number| case.pod(RED, other(number, CLIENT, VIP)).passes(Counter::Protocol))
-}
-
-fn fragments<F: Net>() -> Case<F> {
-    case("fragments are left alone", web())
-        .pod(RED, udp(CLIENT, VIP).fragment(0))
-        .passes(Counter::Fragment)
-        .pod(RED, udp(CLIENT, VIP).fragment(185))
-        .passes(Counter::Fragment)
-        .pod(RED, tcp(CLIENT, VIP).fragment(0))
-        .passes(Counter::Fragment)
-}
-
-fn options<F: Net>() -> Case<F> {
-    case("IPv4 options, IPv6 extension headers: left alone", web())
-        .pod(RED, tcp(CLIENT, VIP).options())
-        .passes(Counter::Options)
-        .pod(RED, udp(CLIENT, VIP).options())
-        .passes(Counter::Options)
 }
 
 fn not_ip<F: Net>() -> Case<F> {

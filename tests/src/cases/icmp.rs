@@ -325,23 +325,33 @@ fn changes_nothing<F: Net>() -> Case<F> {
         .passes(Counter::Protocol)
 }
 
+/// Something between its network header and what that is followed by.
+fn with_header<F: Net>(packet: Wire) -> Wire {
+    const DESTINATION_OPTIONS: u8 = 60;
+    if F::TRANSPORT == 34 {
+        packet.options(4)
+    } else {
+        packet.extensions(&[(DESTINATION_OPTIONS, vec![0, 1, 4, 0, 0, 0, 0])])
+    }
+}
+
 fn quoted_headers<F: Net>() -> Case<F> {
     let error = |packet: Wire| packet.unreachable_from(ROUTER);
     let open = case("errors that quote options, extension headers or fragments", web())
         .pod(RED, udp(CLIENT, VIP))
         .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(BLUE, error(udp(CLIENT, BACKEND).options()))
+        .pod(BLUE, error(with_header::<F>(udp(CLIENT, BACKEND))))
         .passes(Counter::Protocol)
-        .pod(BLUE, error(udp(CLIENT, BACKEND).fragment(3)))
+        .pod(BLUE, error(udp(CLIENT, BACKEND).piece(7, 8, 26)))
         .passes(Counter::Protocol)
-        .pod(BLUE, error(udp(CLIENT, BACKEND)).options())
-        .passes(Counter::Options);
+        .pod(BLUE, with_header::<F>(error(udp(CLIENT, BACKEND))))
+        .passes(Counter::Protocol);
     if F::TRANSPORT != 34 {
         return open;
     }
-    open.pod(BLUE, error(udp(CLIENT, BACKEND).fragment(0))).error(
+    open.pod(BLUE, error(udp(CLIENT, BACKEND).piece(7, 0, 16))).error(
         Peer(RED.ifindex),
-        error(udp(CLIENT, VIP).fragment(0)),
+        error(udp(CLIENT, VIP).piece(7, 0, 16)),
         CLIENT,
     )
 }
@@ -382,8 +392,8 @@ fn echoes_elsewhere<F: Net>() -> Case<F> {
         .pod(RED, echo(CLIENT, VIP).echoed())
         .passes(Counter::Protocol)
         .change(|state| *state = std::mem::take(state).owned(VIP))
-        .pod(RED, echo(CLIENT, VIP).fragment(0))
-        .passes(Counter::Fragment)
+        .pod(RED, echo(CLIENT, VIP).piece(7, 0, 16))
+        .passes(Counter::Protocol)
         .pod(RED, echo(CLIENT, VIP).shortened(6).padded(20))
         .passes(Counter::Truncated)
         .pod(RED, echo(CLIENT, VIP))

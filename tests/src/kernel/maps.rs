@@ -13,8 +13,8 @@ use aya::{
 };
 use lb_common::{
     abi::{
-        AffinityKey, AffinityRow, Counter, FlowKey, FlowRow, INTEREST_BITS, RangeKey, SnatRow, Traffic,
-        UnprovenRow,
+        AffinityKey, AffinityRow, Counter, FlowKey, FlowRow, FragmentKey, FragmentRow, INTEREST_BITS,
+        RangeKey, SnatRow, Traffic, UnprovenRow,
     },
     path::Hook,
 };
@@ -61,6 +61,7 @@ impl Maps {
         self.hash(&format!("UNPROVEN{}", F::MAPS), &state.unproven)?;
         self.hash(&format!("SNAT{}", F::MAPS), &state.snat)?;
         self.hash(&format!("AFFINITY{}", F::MAPS), &state.affinity)?;
+        self.hash(&format!("FRAGMENTS{}", F::MAPS), &state.fragments)?;
         self.hash("ANSWERS", &state.answers)?;
         self.hash("HOMES", &state.homes)?;
         self.ranges(state)
@@ -79,6 +80,11 @@ impl Maps {
             flows,
             unproven: self.unproven()?.iter().collect::<Result<_, _>>().context("can't read the unproven")?,
             snat: self.snat()?.iter().collect::<Result<_, _>>().context("can't read the ports lent")?,
+            fragments: self
+                .fragments()?
+                .iter()
+                .collect::<Result<_, _>>()
+                .context("can't read the fragments")?,
             affinity: self.affinity()?.iter().collect::<Result<_, _>>().context("can't read the affinity")?,
         })
     }
@@ -99,6 +105,10 @@ impl Maps {
 
     fn snat<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FlowKey<F>, SnatRow<F>>> {
         Ok(HashTable::try_from(self.map(&format!("SNAT{}", F::MAPS))?)?)
+    }
+
+    fn fragments<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FragmentKey<F>, FragmentRow>> {
+        Ok(HashTable::try_from(self.map(&format!("FRAGMENTS{}", F::MAPS))?)?)
     }
 
     fn affinity<F: Net>(&mut self) -> Result<HashTable<&mut MapData, AffinityKey<F>, AffinityRow>> {

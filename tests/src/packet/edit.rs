@@ -1,7 +1,5 @@
 //! Changes to the bytes of a valid packet.
 
-use etherparse::IpFragOffset;
-
 use crate::family::Net;
 
 /// What a builder of valid packets won't make.
@@ -13,10 +11,13 @@ pub enum Edit {
     Frame(usize, Vec<u8>),
     /// Bytes from an offset on, counted from the transport header.
     Transport(usize, Vec<u8>),
-    /// IPv4 options or an IPv6 hop-by-hop header, padding only.
-    Options,
-    /// One of several fragments, at this offset in units of 8 bytes.
-    Fragment(u16),
+    /// So many bytes of IPv4 options, which do nothing.
+    Options(usize),
+    /// IPv6 extension headers before the transport header: number and bytes of each.
+    Extensions(Vec<(u8, Vec<u8>)>),
+    /// The fragment with these bytes of what follows the network header, of a packet with this identification.
+    /// It is the last one where the packet ends.
+    Piece { id: u16, from: usize, to: usize },
     /// A VLAN tag.
     Tag(u16),
     /// Ends after so many bytes.
@@ -36,21 +37,31 @@ impl Edit {
             Edit::NoChecksum => bytes[F::TRANSPORT + 6..][..2].fill(0),
             Edit::Frame(offset, new) => bytes[*offset..][..new.len()].copy_from_slice(new),
             Edit::Transport(offset, new) => bytes[F::TRANSPORT + offset..][..new.len()].copy_from_slice(new),
-            Edit::Options if ipv4 => {
-                bytes.splice(IP + 20..IP + 20, [1; 4]);
-                bytes[IP] += 1;
+            Edit::Options(len) => {
+                bytes.splice(IP + 20..IP + 20, vec![1; *len]);
+                bytes[IP] += (len / 4) as u8;
                 set_ip_len::<F>(bytes);
             }
-            Edit::Options => insert_extension::<F>(bytes, 0, [1, 4, 0, 0, 0, 0]),
-            Edit::Fragment(offset) if ipv4 => {
-                let offset = IpFragOffset::try_new(*offset).expect("a fragment offset").value();
-                bytes[IP + 6..][..2].copy_from_slice(&(offset | 0x2000).to_be_bytes());
-                set_ip_len::<F>(bytes);
+            Edit::Extensions(chain) => {
+                for (number, header) in chain.iter().rev() {
+                    insert_extension::<F>(bytes, *number, header);
+                }
             }
-            Edit::Fragment(offset) => {
-                let [high, low] = (offset << 3 | 1).to_be_bytes();
-                // The byte for the length is reserved in this header.
-                insert_extension::<F>(bytes, 44, [high, low, 0, 0, 0, 7]);
+            Edit::Piece { id, from, to } => {
+                let start = if ipv4 { IP + (bytes[IP] & 0xf) as usize * 4 } else { F::TRANSPORT };
+                let more = start + to < bytes.len();
+                bytes.truncate(start + to);
+                bytes.drain(start..start + from);
+                if ipv4 {
+                    let word = (from / 8) as u16 | if more { 0x2000 } else { 0 };
+                    bytes[IP + 4..][..2].copy_from_slice(&id.to_be_bytes());
+                    bytes[IP + 6..][..2].copy_from_slice(&word.to_be_bytes());
+                    set_ip_len::<F>(bytes);
+                } else {
+                    let [high, low] = (*from as u16 | more as u16).to_be_bytes();
+                    let [first, second] = id.to_be_bytes();
+                    insert_extension::<F>(bytes, 44, &[0, high, low, 0, 0, first, second]);
+                }
             }
             Edit::Tag(id) => {
                 let [high, low] = id.to_be_bytes();
@@ -66,10 +77,10 @@ impl Edit {
     }
 }
 
-/// Puts an extension header of 8 bytes before the transport header.
-fn insert_extension<F: Net>(bytes: &mut Vec<u8>, number: u8, rest: [u8; 6]) {
+/// Puts an extension header before what follows the network header; `rest` is all of it but its first byte.
+fn insert_extension<F: Net>(bytes: &mut Vec<u8>, number: u8, rest: &[u8]) {
     let next = std::mem::replace(&mut bytes[20], number);
-    bytes.splice(F::TRANSPORT..F::TRANSPORT, [next, 0].into_iter().chain(rest));
+    bytes.splice(F::TRANSPORT..F::TRANSPORT, [next].into_iter().chain(rest.iter().copied()));
     set_ip_len::<F>(bytes);
 }
 

@@ -120,9 +120,14 @@ pub fn write<F: Net>(
         Message::EchoReply => (if ipv4 { 0 } else { 129 }, 0, ECHO, wire.payload.clone()),
         Message::Error(complaint, about, quoted) => {
             let (kind, code, rest) = complaint.header(ipv4);
-            let about = about.bytes::<F>();
-            let end = about.len().min(F::TRANSPORT.saturating_add(*quoted));
-            (kind, code, rest, about[14..end].to_vec())
+            let bytes = about.bytes::<F>();
+            let end = bytes.len().min(F::TRANSPORT.saturating_add(*quoted));
+            let quote = if *quoted < usize::MAX && about.has_more_headers() {
+                about.quote::<F>(*quoted)
+            } else {
+                bytes[14..end].to_vec()
+            };
+            (kind, code, rest, quote)
         }
     };
     if ipv4 {

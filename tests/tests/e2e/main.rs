@@ -3,6 +3,7 @@
 mod answers;
 mod bed;
 mod forward;
+mod fragments;
 mod homes;
 mod icmp;
 mod neighbours;
@@ -15,6 +16,7 @@ mod services;
 mod sockets;
 mod tap;
 mod uninstall;
+mod vlan;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -29,6 +31,7 @@ fn main() {
         answers::ALL,
         forward::ALL,
         icmp::ALL,
+        fragments::ALL,
         homes::ALL,
         neighbours::ALL,
         nodes::ALL,
@@ -39,6 +42,7 @@ fn main() {
         services::ALL,
         sockets::ALL,
         uninstall::ALL,
+        vlan::ALL,
     ];
     let trials = all.concat().into_iter().map(|(name, test): Test| {
         Trial::test(format!("e2e/{name}"), move || test().map_err(|error| Failed::from(format!("{error:#}"))))

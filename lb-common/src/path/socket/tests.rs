@@ -10,9 +10,9 @@ use bytemuck::Zeroable as _;
 use super::*;
 use crate::{
     abi::{
-        AffinityKey, AffinityRow, AnswerKey, BackendWord, Cidr, FlowRow, FrontendKey, FrontendKind,
-        FrontendRow, HomeRow, Mac, ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings, SlotRow,
-        SnatRow, Word, set_flags,
+        AffinityKey, AffinityRow, AnswerKey, BackendWord, Cidr, FlowRow, FragmentKey, FragmentRow,
+        FrontendKey, FrontendKind, FrontendRow, HomeRow, Mac, ReachKind, ReachRow, Scopes, ServiceRow,
+        SetRow, Settings, SlotRow, SnatRow, Word, set_flags,
     },
     family::{Address as _, V4, V6},
     path::{Common, Insert, InsertError, Note, Parsed, Table},
@@ -184,6 +184,14 @@ impl<F: Family> Tables<F> for Node<F> {
     fn claim(&self, _: &Cell<SnatRow<F>>, _: u32) -> bool {
         false
     }
+
+    fn fragments(&self, _: &FragmentKey<F>) -> Option<&Cell<FragmentRow>> {
+        None
+    }
+
+    fn keep_fragments(&self, _: FragmentKey<F>, _: FragmentRow) {}
+
+    fn forget_fragments(&self, _: &FragmentKey<F>) {}
 
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow> {
         self.frontends.get(key).copied()

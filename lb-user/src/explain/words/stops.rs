@@ -36,6 +36,7 @@ fn rule(served: &Served, asked: &Asked, counter: Counter) -> Option<Step> {
         Counter::Truncated
         | Counter::Malformed
         | Counter::Fragment
+        | Counter::FragmentLost
         | Counter::Options
         | Counter::Protocol
         | Counter::Unsettled

@@ -1,0 +1,162 @@
+//! Hard packets: fragments, IPv4 options, IPv6 extension headers, VLAN tags. Only parsing differs, what is noted of them goes
+//! the way of all packets.
+//!
+//! A packet's fragments go where its first one went, which alone has ports: what it says is kept until all bytes
+//! have been seen. A later one that overtakes the first is dropped: it would have to wait for it, and a guess
+//! could be another backend.
+
+use super::{
+    Hook, Packet, Table, Tables, Verdict, interest_hash, outsider,
+    parse::{FARTHEST, Headers, Parsed, Place, readable},
+    select,
+};
+use crate::{
+    abi::{BackendRef, Counter, FlowKey, FragmentKey, FragmentRow, FrontendKey, ZONE_UPLINK},
+    family::Family,
+    wire::{Ethernet, Extension, Layers, NetworkHeader, Part, Ports, Protocol, TcpFlags},
+};
+
+/// How many extension headers are passed by.
+const EXTENSIONS: usize = 8;
+/// Offset of the network header.
+const NETWORK: usize = size_of::<Ethernet>();
+
+/// Notes what is known of a hard packet; the verdict names who takes it then.
+#[inline(always)]
+pub fn parse<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    hook: Hook,
+) -> Result<Verdict, Counter> {
+    let Headers { ethernet, ip } = readable::<Headers<F>, P>(packet, 0)?;
+    let mut layers = ip.layers(packet.size() - NETWORK as u32)?;
+    if F::Header::EXTENSIBLE {
+        pass_by(packet, &mut layers)?;
+    }
+    let place = Place {
+        transport: (NETWORK + layers.offset as usize) & FARTHEST,
+        payload: layers.payload,
+        fragment: layers.fragment,
+    };
+    let mut key = FlowKey {
+        src: ip.source(),
+        dst: ip.destination(),
+        src_port: 0,
+        dst_port: 0,
+        zone: tables.settings().zone as u16,
+        protocol: layers.protocol as u16,
+    };
+    if place.fragment.part() == Part::Later {
+        let backend = follow(tables, hook, &mut key, &place)?;
+        let mut parsed = Parsed::with(&ethernet, key, place, TcpFlags::default());
+        parsed.tagged = packet.tagged();
+        tables.note(&parsed, false);
+        tables.noted().ok_or(Counter::Unsettled)?.backend.set(backend);
+        return Ok(Verdict::Finish);
+    }
+    if Protocol::from_number(layers.protocol).is_none() {
+        return Err(Counter::Protocol);
+    }
+    if (place.payload as usize) < size_of::<Ports>() {
+        return Err(Counter::Truncated);
+    }
+    let ports = readable::<Ports, P>(packet, place.transport)?;
+    (key.src_port, key.dst_port) = (ports.source, ports.destination);
+    if let Some(stop) = outsider(tables, hook, &key) {
+        return Err(stop);
+    }
+    let mut parsed = Parsed::new(packet, &ethernet, key, place)?;
+    parsed.tagged = packet.tagged();
+    tables.note(&parsed, tables.flow(Table::Proven, &key).is_some());
+    Ok(Verdict::Resume)
+}
+
+/// Passes by the extension headers; not by what is behind the header of a later fragment.
+#[inline(always)]
+fn pass_by<P: Packet>(packet: &mut P, layers: &mut Layers) -> Result<(), Counter> {
+    for _ in 0..EXTENSIONS {
+        let number = layers.protocol;
+        if !Extension::can_be_passed(number) {
+            break;
+        }
+        let offset = (NETWORK + layers.offset as usize) & FARTHEST;
+        let header = readable::<Extension, P>(packet, offset)?;
+        let length = header.length(number);
+        if length > layers.payload {
+            return Err(Counter::Truncated);
+        }
+        if number == Extension::ROUTING && header.segments_left() != 0 {
+            return Err(Counter::Options);
+        }
+        layers.protocol = header.next();
+        layers.offset += length;
+        layers.payload -= length;
+        if layers.offset as usize > FARTHEST - NETWORK {
+            return Err(Counter::Options);
+        }
+        if number == Extension::FRAGMENT {
+            layers.fragment = header.fragment(layers.payload);
+            if layers.fragment.part() == Part::Later {
+                return Ok(());
+            }
+        }
+    }
+    if Extension::is(layers.protocol) { Err(Counter::Options) } else { Ok(()) }
+}
+
+/// Gives a later fragment's flow the ports of the first one, or says why it goes nowhere: the backend of its
+/// packet. The row is forgotten when all bytes have been seen: the identification may be used again.
+#[inline(always)]
+fn follow<F: Family, T: Tables<F>>(
+    tables: &T,
+    hook: Hook,
+    flow: &mut FlowKey<F>,
+    place: &Place,
+) -> Result<BackendRef, Counter> {
+    let key = FragmentKey::new(flow, place.fragment.id);
+    let Some(known) = tables.fragments(&key) else { return Err(lost(tables, hook, flow)) };
+    let (row, now) = (known.get(), tables.now());
+    if row.expired(now) {
+        return Err(lost(tables, hook, flow));
+    }
+    let bytes = row.bytes + place.fragment.length;
+    let end = place.fragment.offset as u32 + place.fragment.length;
+    let total = if place.fragment.more { row.total } else { end };
+    if total != 0 && bytes >= total {
+        tables.forget_fragments(&key);
+    } else {
+        FragmentRow::update(known, now, bytes, total);
+    }
+    (flow.src_port, flow.dst_port, flow.protocol) = (row.src_port, row.dst_port, row.protocol as u16);
+    Ok(row.backend)
+}
+
+/// Why a later fragment of an unknown packet goes nowhere. It is ours for certain only where all of an address is a
+/// service's: the host has other ports at its own.
+#[inline(always)]
+fn lost<F: Family, T: Tables<F>>(tables: &T, hook: Hook, flow: &FlowKey<F>) -> Counter {
+    if hook.is_egress() {
+        return Counter::Fragment;
+    }
+    let address = FrontendKey { addr: flow.dst, port: 0, zone: ZONE_UPLINK, protocol: 0 };
+    if !tables.interesting(interest_hash(flow.dst, 0)) {
+        let unowned = select::is_unowned::<F, T>(tables, flow.dst);
+        return if unowned { Counter::Unowned } else { Counter::Fragment };
+    }
+    if tables.frontend(&address).is_some() { Counter::FragmentLost } else { Counter::Fragment }
+}
+
+/// Keeps what a first fragment said, which has gone to this backend.
+#[inline(always)]
+pub fn keep<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, backend: BackendRef) {
+    let row = FragmentRow {
+        backend,
+        src_port: parsed.key.src_port,
+        dst_port: parsed.key.dst_port,
+        seen: tables.now(),
+        bytes: parsed.length as u32,
+        total: 0,
+        protocol: parsed.key.protocol as u32,
+    };
+    tables.keep_fragments(FragmentKey::new(&parsed.key, parsed.id), row);
+}
