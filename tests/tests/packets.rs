@@ -123,7 +123,7 @@ keep this as a file of tests/corpus:
 {file}"
         );
     }
-    for counter in [Counter::Request, Counter::Reply, Counter::NewFlow, Counter::Malformed, Counter::Options]
+    for counter in [Counter::Request, Counter::Reply, Counter::NewFlow, Counter::Malformed, Counter::Fragment]
     {
         let count = tally.counted(counter);
         ensure!(count >= 50, "of {} packets, {count} got {counter:?}: they show nothing", tally.packets);

@@ -36,6 +36,7 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
         from_outside(),
         foreign(),
         moved(),
+        forged(),
         refused(),
         too_short(),
         no_checksum(),
@@ -255,6 +256,22 @@ fn moved<F: Net>() -> Case<F> {
     .opens(Peer(GREEN.ifindex), SECOND_BACKEND)
     .pod(RED, piece(&datagram(), 7, LAST))
     .drops(Counter::FragmentLost)
+}
+
+fn forged<F: Net>() -> Case<F> {
+    let whole = datagram();
+    case("fragments: one in another's name", owned().home(RED))
+        .pod(RED, piece(&whole, 7, FIRST))
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .pod(GREEN, piece(&whole, 7, LAST))
+        .drops(Counter::Forged)
+        // Its bytes do not count.
+        .pod(RED, piece(&whole, 7, LAST))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .pod(RED, piece(&whole, 7, SECOND))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .pod(RED, piece(&whole, 7, SECOND))
+        .drops(Counter::FragmentLost)
 }
 
 fn refused<F: Net>() -> Case<F> {

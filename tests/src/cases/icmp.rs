@@ -114,11 +114,10 @@ fn cut<F: Net>(protocol: Protocol) -> Case<F> {
     let lengths = F::TRANSPORT..whole.bytes::<F>().len();
     let cut =
         lengths.fold(open, |case, len| case.pod(BLUE, whole.clone().cut(len)).passes(Counter::Truncated));
-    // ICMP's header, the network header and the first 8 bytes; of the message's own header, 4 bytes are read.
+    // ICMP's header, the network header and the first 8 bytes.
     let least = 8 + (F::TRANSPORT - 14) + 8;
     let shortened = (0..least).fold(cut, |case, len| {
-        let why = if len < 4 { Counter::Truncated } else { Counter::Protocol };
-        let case = case.pod(BLUE, whole.clone().shortened(len)).passes(why);
+        let case = case.pod(BLUE, whole.clone().shortened(len)).passes(Counter::Protocol);
         case.pod(BLUE, whole.clone().shortened(len).padded(80)).passes(Counter::Protocol)
     });
     // Half a checksum of TCP is none.
