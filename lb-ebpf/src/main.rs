@@ -65,12 +65,12 @@ macro_rules! programs {
                 answer(path::record::<V6, _, _>(&Skb::new(skb), &Maps, HOOK), skb)
             }
             #[inline(never)]
-            fn returned_ipv4(skb: *mut __sk_buff) -> Answer {
-                answer(path::returned::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            fn deliver_ipv4(skb: *mut __sk_buff) -> Answer {
+                answer(path::deliver::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
             }
             #[inline(never)]
-            fn returned_ipv6(skb: *mut __sk_buff) -> Answer {
-                answer(path::returned::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            fn deliver_ipv6(skb: *mut __sk_buff) -> Answer {
+                answer(path::deliver::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
             }
             #[inline(never)]
             fn finish_ipv4(skb: *mut __sk_buff) -> Answer {
@@ -152,8 +152,11 @@ macro_rules! programs {
                 if answer as u32 == FINISH {
                     answer = if is_ipv4 { finish_ipv4(skb) } else { finish_ipv6(skb) };
                 }
-                if HOOK == Hook::UplinkIngress && answer as u32 == RETURNED {
-                    answer = if is_ipv4 { returned_ipv4(skb) } else { returned_ipv6(skb) };
+                if HOOK == Hook::UplinkIngress && answer as u32 == HEARD {
+                    answer = if is_ipv4 { heard_ipv4(skb) } else { heard_ipv6(skb) };
+                }
+                if HOOK == Hook::UplinkIngress && answer as u32 == DELIVER {
+                    answer = if is_ipv4 { deliver_ipv4(skb) } else { deliver_ipv6(skb) };
                 }
                 if !HOOK.is_egress() && answer as u32 == REJECT {
                     let why = (answer >> 32) as u32;
@@ -201,9 +204,10 @@ const RECORD: u32 = 0x106;
 const ERROR: u32 = 0x107;
 const SOLICITATION: u32 = 0x108;
 const LEND: u32 = 0x109;
-const RETURNED: u32 = 0x10a;
+const HEARD: u32 = 0x10a;
 const HARD: u32 = 0x10b;
-const LAST_STEP: u32 = HARD;
+const DELIVER: u32 = 0x10c;
+const LAST_STEP: u32 = DELIVER;
 
 /// `TC_ACT_UNSPEC` is `TCX_NEXT`: what is not ours is left to the next program.
 #[inline(always)]
@@ -216,7 +220,8 @@ fn answer(verdict: Verdict, skb: *mut __sk_buff) -> Answer {
         Verdict::Direct => DIRECT as u64,
         Verdict::Record => RECORD as u64,
         Verdict::Lend => LEND as u64,
-        Verdict::Returned => RETURNED as u64,
+        Verdict::Heard => HEARD as u64,
+        Verdict::Deliver => DELIVER as u64,
         Verdict::Finish => FINISH as u64,
         Verdict::Drop(why) => TC_ACT_SHOT as u64 | (why as u64) << 32,
         Verdict::Reject(why) => REJECT as u64 | (why as u64) << 32,
@@ -245,6 +250,16 @@ fn lend_ipv4(skb: *mut __sk_buff) -> Answer {
 #[inline(never)]
 fn lend_ipv6(skb: *mut __sk_buff) -> Answer {
     answer(path::lend::<V6, _, _>(&Skb::new(skb), &Maps), skb)
+}
+
+#[inline(never)]
+fn heard_ipv4(skb: *mut __sk_buff) -> Answer {
+    answer(path::heard::<V4, _, _>(&mut Skb::new(skb), &Maps), skb)
+}
+
+#[inline(never)]
+fn heard_ipv6(skb: *mut __sk_buff) -> Answer {
+    answer(path::heard::<V6, _, _>(&mut Skb::new(skb), &Maps), skb)
 }
 
 #[inline(never)]

@@ -50,7 +50,8 @@ fn sort<F: Family, P: Packet, T: Tables<F>>(
 /// What an error is about: as a packet of the other direction, whose row says what to make of it.
 #[inline(always)]
 fn about<F: Family, P: Packet>(packet: &mut P, frame: &Frame<F>, zone: u16) -> Result<Parsed<F>, Counter> {
-    if frame.ip.payload(packet.size() - NETWORK as u32) < About::<F>::PAYLOAD as u32 {
+    let payload = frame.ip.payload(packet.size() - NETWORK as u32);
+    if payload < About::<F>::PAYLOAD as u32 {
         return Err(Counter::Protocol);
     }
     // Told by the size: it is all there.
@@ -69,7 +70,7 @@ fn about<F: Family, P: Packet>(packet: &mut P, frame: &Frame<F>, zone: u16) -> R
         zone,
         protocol: quote.ip.protocol() as u16,
     };
-    Ok(Parsed::with(&frame.ethernet, key, Place::plain::<F>(0), TcpFlags::default()))
+    Ok(Parsed::with(&frame.ethernet, key, Place::plain::<F>(payload), TcpFlags::default()))
 }
 
 /// Answers an echo request by turning it round.

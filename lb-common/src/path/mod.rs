@@ -116,8 +116,10 @@ pub enum Verdict {
     Direct,
     /// Of a flow that is to be, with a port of the node's: [`lend`] makes its rows.
     Lend,
-    /// To a port of the node's that is lent: [`returned`] sends it on.
-    Returned,
+    /// To a port of the node's that is lent: [`heard`] notes it.
+    Heard,
+    /// So, and noted: [`deliver`] sends it back.
+    Deliver,
     /// Decided, not carried out: [`finish`] does.
     Finish,
     /// Answered by [`reject`], and why.
@@ -183,10 +185,16 @@ pub fn lend<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T) -> Verdi
     conclude(lent.map(|()| Verdict::Finish), tables)
 }
 
-/// Sends on what came back with [`Verdict::Returned`].
+/// Notes what came back with [`Verdict::Heard`] in its flow; [`deliver`] takes it then.
 #[inline(always)]
-pub fn returned<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
-    conclude(noted(tables, |note| snat::reply(packet, tables, hook, &note.parsed)), tables)
+pub fn heard<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
+    conclude(noted(tables, |note| snat::heard(packet, tables, &note.parsed)), tables)
+}
+
+/// Sends what came back with [`Verdict::Deliver`] to its client.
+#[inline(always)]
+pub fn deliver<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
+    conclude(noted(tables, |note| snat::deliver(packet, tables, hook, &note.parsed)), tables)
 }
 
 /// Keeps a packet that came back with [`Verdict::Direct`] apart from flows through services; perhaps it is to
@@ -207,7 +215,7 @@ pub fn finish<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, ho
         let gone = if later { Counter::FragmentLost } else { Counter::TableFull };
         let found = flow::find(tables, &parsed.key);
         if later && hook == Hook::UplinkIngress && found.is_none() && tables.snat(&parsed.key).is_some() {
-            return Ok(Verdict::Returned);
+            return Ok(Verdict::Deliver);
         }
         let found = found.ok_or(gone)?;
         let backend = found.1.backend;
@@ -236,7 +244,8 @@ pub fn decide<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, ho
             Verdict::Direct => direct(packet, tables),
             Verdict::Record => record(packet, tables, hook),
             Verdict::Lend => lend(packet, tables),
-            Verdict::Returned => returned(packet, tables, hook),
+            Verdict::Heard => heard(packet, tables),
+            Verdict::Deliver => deliver(packet, tables, hook),
             Verdict::Finish => finish(packet, tables, hook),
             Verdict::Message => message(packet, tables, hook),
             Verdict::Error => error(packet, tables, hook),
@@ -338,7 +347,7 @@ fn look<F: Family, P: Packet, T: Tables<F>>(
             && key.dst == F::host(tables.settings())
             && tables.snat(key).is_some() =>
         {
-            Ok(Verdict::Returned)
+            Ok(Verdict::Heard)
         }
         _ if hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port)) => {
             let begins = parsed.protocol() != Protocol::Tcp || parsed.flags.opens();

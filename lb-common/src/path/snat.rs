@@ -223,12 +223,11 @@ pub fn promote<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, request: &
     tables.count(Counter::Proven);
 }
 
-/// A packet to a port of the node's that is lent: back to the client.
+/// Notes a packet to a port of the node's that is lent: [`deliver`] takes it then.
 #[inline(always)]
-pub fn reply<F: Family, P: Packet, T: Tables<F>>(
+pub fn heard<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
-    hook: Hook,
     parsed: &Parsed<F>,
 ) -> Result<Verdict, Counter> {
     let key = &parsed.key;
@@ -246,37 +245,52 @@ pub fn reply<F: Family, P: Packet, T: Tables<F>>(
         zone: known.twin_zone(),
         protocol: key.protocol,
     };
-    if !known.is_proven() && parsed.protocol() == Protocol::Tcp && parsed.part != Part::Later {
+    if !known.is_proven() && parsed.protocol() == Protocol::Tcp {
         const SEQUENCE: usize = 4;
         let sequence = readable::<[u16; 2], P>(packet, parsed.transport() + SEQUENCE)?;
         if let Some(proof) = tables.proof(&asked) {
             proof.set(u32::from_be(bytemuck::cast(sequence)));
         }
     }
-    let onward = forward::to_client(packet, hook, parsed, &known)?;
     let bits = known.bits | flow_bits::ANSWERED | progress(parsed, flow_bits::FIN_BACKEND);
-    if known.seen != now || known.bits != bits {
-        SnatRow::touch(held, now, bits);
-        let shared = bits & flow_bits::SHARED;
-        if let Some((row, request)) = find(tables, &asked) {
-            FlowRow::touch(row, now);
-            FlowRow::set_bits(row, request.bits | shared);
-        } else {
-            let request = FlowRow {
-                bits: shared | flow_bits::SNAT | (key.zone as u32) << flow_bits::ZONE_SHIFT,
-                addr: key.src,
-                port: key.src_port,
-                mac: [key.dst_port, 0, 0],
-                ..known
-            };
-            if tables.insert_flow(request.table(), asked, request, super::Insert::New).is_ok() {
-                tables.count(Counter::Rebuilt);
-            }
-        }
+    if known.seen == now && known.bits == bits {
+        return Ok(Verdict::Deliver);
     }
-    rewrite::rewrite(packet, parsed, &returned(key, &held.get()), &onward, Form::Any)?;
+    SnatRow::touch(held, now, bits);
+    let shared = bits & flow_bits::SHARED;
+    if let Some((row, request)) = find(tables, &asked) {
+        FlowRow::touch(row, now);
+        FlowRow::set_bits(row, request.bits | shared);
+        return Ok(Verdict::Deliver);
+    }
+    let request = FlowRow {
+        bits: shared | flow_bits::SNAT | (key.zone as u32) << flow_bits::ZONE_SHIFT,
+        addr: key.src,
+        port: key.src_port,
+        mac: [key.dst_port, 0, 0],
+        ..known
+    };
+    if tables.insert_flow(request.table(), asked, request, super::Insert::New).is_ok() {
+        tables.count(Counter::Rebuilt);
+    }
+    Ok(Verdict::Deliver)
+}
+
+/// Sends it back to the client.
+#[inline(always)]
+pub fn deliver<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    hook: Hook,
+    parsed: &Parsed<F>,
+) -> Result<Verdict, Counter> {
+    let later = parsed.part == Part::Later;
+    let lost = if later { Counter::FragmentLost } else { Counter::TableFull };
+    let held = tables.snat(&parsed.key).ok_or(lost)?.get();
+    let onward = forward::to_client(packet, hook, parsed, &held.row)?;
+    rewrite::rewrite(packet, parsed, &returned(&parsed.key, &held), &onward, Form::Any)?;
     if parsed.part == Part::First {
-        hard::keep(tables, parsed, known.backend);
+        hard::keep(tables, parsed, held.row.backend);
     }
     tables.count(Counter::Reply);
     Ok(Verdict::Forward(onward.way))
