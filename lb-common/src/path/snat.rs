@@ -85,16 +85,17 @@ pub fn lend<F: Family, P: Packet, T: Tables<F>>(
             }
             _ => select::slot_hash(key, settings.hash_seed),
         };
-        let mut taken = false;
+        // Looked for first and then taken, so that the verifier walks what is little often and what is much once.
+        let mut free = false;
         for attempt in 0..PORT_TRIES {
             let port = settings.snat_first + start.wrapping_add(attempt) % settings.snat_ports.max(1);
             lent.dst_port = (port as u16).to_be();
-            taken = take(tables, &lent, &row)?;
-            if taken {
+            free = is_free(tables, &lent, &row);
+            if free {
                 break;
             }
         }
-        if !taken {
+        if !free || !take(tables, &lent, &row)? {
             return Err(Counter::NoSnatPort);
         }
     }
@@ -129,20 +130,29 @@ fn take<F: Family, T: Tables<F>>(tables: &T, lent: &FlowKey<F>, row: &SnatRow<F>
     }
     let Some(held) = tables.snat(lent) else { return Ok(false) };
     let found = held.get();
-    let now = tables.now();
-    let own = found.client == row.client
-        && found.port == row.port
-        && found.row.addr == row.row.addr
-        && found.row.port == row.row.port;
-    let protocol = Protocol::from_number(lent.protocol as u8).ok_or(Counter::Unsettled)?;
-    let left = found.row.expired(protocol, now, &tables.settings().lifetimes)
-        || !found.row.is_proven() && now.wrapping_sub(found.row.seen) > UNPROVEN_TICKS;
     // Two may have seen that it is left. One of them has it.
-    let ours = own || left && tables.claim(held, found.row.seen);
+    let ours = found.is_of(row) || is_left(tables, lent, &found) && tables.claim(held, found.row.seen);
     if ours {
         tables.remove_snat(lent);
     }
     Ok(ours && tables.insert_snat(lent, row).is_ok())
+}
+
+/// Whether a flow may have a port.
+#[inline(always)]
+fn is_free<F: Family, T: Tables<F>>(tables: &T, lent: &FlowKey<F>, row: &SnatRow<F>) -> bool {
+    let Some(held) = tables.snat(lent) else { return true };
+    let found = held.get();
+    found.is_of(row) || is_left(tables, lent, &found)
+}
+
+/// Whether the flow that has a port is over, or nobody has shown that it is one.
+#[inline(always)]
+fn is_left<F: Family, T: Tables<F>>(tables: &T, lent: &FlowKey<F>, found: &SnatRow<F>) -> bool {
+    let Some(protocol) = Protocol::from_number(lent.protocol as u8) else { return false };
+    let now = tables.now();
+    found.row.expired(protocol, now, &tables.settings().lifetimes)
+        || !found.row.is_proven() && now.wrapping_sub(found.row.seen) > UNPROVEN_TICKS
 }
 
 /// The key of a flow's replies, which are sent to the port that it has.
@@ -304,6 +314,15 @@ fn progress<F: Family>(parsed: &Parsed<F>, fin: u32) -> u32 {
 }
 
 impl<F: Family> SnatRow<F> {
+    /// Whether it is of the same client's flow to the same frontend.
+    #[inline(always)]
+    fn is_of(&self, other: &Self) -> bool {
+        self.client == other.client
+            && self.port == other.port
+            && self.row.addr == other.row.addr
+            && self.row.port == other.row.port
+    }
+
     /// Writes time and bits, in place.
     #[inline(always)]
     fn touch(held: &Cell<Self>, now: u32, bits: u32) {
