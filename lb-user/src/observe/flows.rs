@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::{
     Addresses,
     clock::{hz, now_ticks, tick_shift},
+    protocol_name,
     view::View,
 };
 use crate::maps::{Maps, Side};
@@ -66,11 +67,7 @@ fn add<F: Addresses>(all: &mut Vec<Flow>, side: &Side<F>, view: &View) -> Result
             frontend: show(key.dst, key.dst_port),
             backend: show(row.addr, row.port),
             shown_as: shown_as(&row, &view.node_addresses),
-            protocol: match protocol {
-                Protocol::Tcp => "TCP",
-                Protocol::Udp => "UDP",
-                Protocol::Sctp => "SCTP",
-            },
+            protocol: protocol_name(protocol),
             state: match row.state() {
                 FlowState::Unanswered => "unanswered",
                 FlowState::Established => "established",
