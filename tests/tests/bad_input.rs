@@ -66,6 +66,25 @@ fn configs() -> Vec<(String, &'static [&'static str])> {
             ],
         ),
         (
+            "services:\n  - {name: a, address: 10.96.0.10, type: NodePort, ports: [{port: 80, nodePort: 30080}]}\nsnatPorts: 30000-39999\n",
+            &["c.yaml:2:12: node port 30080/TCP of service default/a is not served: it lies in snatPorts \
+               30000-39999 at c.yaml:3:12; give the service another, or snatPorts another range"],
+        ),
+        (
+            "services:\n  - {name: a, address: 10.96.0.10, ports: [{port: 80, hostPort: 12000}], backends: [{address: 10.128.0.2}]}\n",
+            &[
+                "c.yaml:2:12: host port 12000/TCP of service default/a is not served: it lies in snatPorts, which \
+               are 10000-29999 where nothing is said; give the service another, or snatPorts another range",
+            ],
+        ),
+        (
+            "services: []\nsnatPorts: 30000\n",
+            &[
+                "c.yaml:2:12: \"30000\" is not a range of ports; write one like 10000-29999, or none to let clients \
+               keep their source",
+            ],
+        ),
+        (
             "services:\n  - {name: a, address: 10.96.0.10, ports: [{port: 80, protocol: HTTP}]}\n",
             &["c.yaml:2:65: \"HTTP\" is not a protocol; write TCP, UDP or SCTP"],
         ),

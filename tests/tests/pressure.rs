@@ -1,14 +1,18 @@
 //! How full maps are, in `lb status`: right, said in time, and cheap with a million flows.
 
-use std::time::Instant;
+use std::{net::Ipv4Addr, time::Instant};
 
 use anyhow::{Context, Result, ensure};
+use aya::maps::{HashMap, Map, MapData};
 use lb_common::{
-    abi::{AnswerKey, AnswerRow, FlowKey, FlowRow, RangeKey},
+    abi::{AnswerKey, AnswerRow, FlowKey, FlowRow, RangeKey, SnatRow},
     family::{Addr4, V4},
 };
 use lb_tests::node::Node;
-use lb_user::maps::{Maps, Pins, count};
+use lb_user::{
+    maps::{Maps, Pins, count},
+    observe::clock::{hz, now_ticks},
+};
 use serde_json::Value;
 
 const FLOWS: u32 = 1 << 20;
@@ -33,12 +37,47 @@ fn flow(number: u32) -> FlowKey<V4> {
     FlowKey { src: Addr4(number), protocol: 6, zone: 1, ..Default::default() }
 }
 
+/// As many as a range holds are lent towards one backend.
+fn ports_run_out(node: &Node) -> Result<()> {
+    let path = Pins::new("pressure").maps().join("SNAT4");
+    let mut lent = HashMap::<_, FlowKey<V4>, SnatRow<V4>>::try_from(Map::HashMap(MapData::from_pin(path)?))?;
+    let key = |port: u16| FlowKey {
+        src: Ipv4Addr::new(10, 244, 2, 2).into(),
+        src_port: 8080u16.to_be(),
+        dst_port: port.to_be(),
+        protocol: 6,
+        ..Default::default()
+    };
+    let row = SnatRow { row: FlowRow { seen: now_ticks(hz()), ..Default::default() }, ..Default::default() };
+    for port in 10_000..10_900 {
+        lent.insert(key(port), row, 0)?;
+    }
+    let text = || Ok::<_, anyhow::Error>(String::from_utf8(node.lb("status --instance pressure")?.stdout)?);
+    let said = text()?;
+    let line =
+        "\nSNAT:      ports 10000-10999, 900 of 1000 lent towards TCP 10.244.2.2:8080 (90.0%), the most\n";
+    ensure!(said.contains(line) && !said.contains("Nearly full"), "{said}");
+    lent.insert(key(10_900), row, 0)?;
+    let (json, healthy) = status(node)?;
+    ensure!(!healthy && json["snat"]["used"] == 901 && json["snat"]["first"] == 10_000, "{json}");
+    let said = text()?;
+    let warning =
+        "Nearly full:\n  snatPorts 10000-10999: 901 of 1000 ports are lent towards TCP 10.244.2.2:8080;";
+    ensure!(said.contains(warning), "{said}");
+    for port in 10_000..10_901 {
+        lent.remove(&key(port))?;
+    }
+    let said = text()?;
+    ensure!(said.contains("\nSNAT:      ports 10000-10999, none is lent\n"), "{said}");
+    Ok(())
+}
+
 #[test]
 fn of_every_map() -> Result<()> {
     let node = Node::new("lbp-node")?;
     let config =
         "services: [{name: a, address: 10.96.0.1, ports: [{port: 80}], backends: [{address: 10.128.0.2}]}]";
-    node.write("c.yaml", config)?;
+    node.write("c.yaml", &format!("{config}\nsnatPorts: 10000-10999\n"))?;
     let options = format!("c.yaml --max-flows {FLOWS} --max-services {SERVICES}");
     let mut agent = node.agent("pressure", &options)?;
     agent.wait_for("ready: 1 services", 0)?;
@@ -61,9 +100,11 @@ fn of_every_map() -> Result<()> {
         ("flows, IPv4", 0),
         ("affinity, IPv6", 0),
         ("sockets, IPv4", 0),
+        ("node's ports, IPv4", 0),
     ] {
         ensure!(rows(&empty, name)?.0 == used, "{name} should have {used} rows: {empty}");
     }
+    ports_run_out(&node)?;
 
     // Ranges are keyed by prefixes, and there are more of them than are read at once.
     const RANGES: u32 = 20_000;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Result;
+use lb_common::abi::ReachKind;
 use tracing::{debug, error, info, warn};
 
 use super::{answers::Answers, homes::Homes, kept::Kept, listening::Listening, node, sockets::Sockets, ways};
@@ -16,7 +17,7 @@ use crate::{
     apply,
     compile::{Frontend, NodeFacts, Wanted, WantedFrontend, compile},
     maps::{Maps, Pins},
-    model::{Model, Service, ServiceName, diff},
+    model::{Family, Model, Service, ServiceName, diff},
     netlink::Location,
     observe::{
         backends::way,
@@ -235,6 +236,19 @@ impl Control {
         self.mirror.addresses().into_iter().filter_map(unknown).collect()
     }
 
+    /// A backend of that family behind an uplink, and a service that has it.
+    pub fn remote(&self, family: Family) -> Option<(ServiceName, IpAddr)> {
+        let is_remote = |address: IpAddr| {
+            let way = self.mirror.way_to(address).filter(|_| Family::of(address) == family);
+            way.is_some_and(|(_, row)| row.kind() == ReachKind::Uplink)
+        };
+        let backends = self.model.services.values().flat_map(|service| {
+            let endpoints = service.ports.iter().flat_map(|port| &port.endpoints);
+            endpoints.map(|endpoint| (&service.name, endpoint.address))
+        });
+        backends.into_iter().find(|(_, address)| is_remote(*address)).map(|(name, at)| (name.clone(), at))
+    }
+
     /// Notes that the view must be written.
     pub fn view_changed(&mut self) {
         self.view_changed = true;
@@ -250,6 +264,7 @@ impl Control {
         self.view.problems =
             self.problems.iter().cloned().chain(failed).chain(self.answers.problems()).collect();
         self.view.lifetimes = self.model.lifetimes;
+        self.view.snat_ports = self.model.snat_ports;
         self.view.services =
             self.model.services.values().flat_map(|service| self.service_views(service)).collect();
         if let Err(error) = self.view.write(&self.pins.view()) {

@@ -7,7 +7,10 @@ use ipnet::IpNet;
 use lb_common::abi::Lifetimes;
 
 use super::{node, ways::View};
-use crate::{model::Model, netlink::Link};
+use crate::{
+    model::{Model, PortRange},
+    netlink::Link,
+};
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +23,8 @@ pub struct Facts {
     pub mtu_floor: u32,
     /// Lifetimes of flows, in seconds.
     pub lifetimes: Lifetimes,
+    /// Ports that the node lends to flows to other nodes.
+    pub snat_ports: Option<PortRange>,
 }
 
 impl Facts {
@@ -30,6 +35,7 @@ impl Facts {
             host: node::primary(model, view),
             mtu_floor: mtu_floor(view),
             lifetimes: model.lifetimes,
+            snat_ports: model.snat_ports,
         }
     }
 
@@ -40,6 +46,7 @@ impl Facts {
             (self.host != old.host, "the node's addresses"),
             (self.mtu_floor != old.mtu_floor, "the smallest MTU"),
             (self.lifetimes != old.lifetimes, "lifetimes"),
+            (self.snat_ports != old.snat_ports, "snatPorts"),
         ];
         changes.into_iter().filter(|(differs, _)| *differs).map(|(_, what)| what).collect()
     }
@@ -98,15 +105,16 @@ mod tests {
     #[test]
     fn what_has_changed() {
         let mut world = world([1500; 6]);
-        let model = Model::default();
+        let mut model = Model::default();
         let old = Facts::of(&model, &view(&world));
         assert_eq!(old.host, (None, None));
 
         world.addresses.push(Address { ifindex: 5, net: "192.168.1.11/24".parse().expect("a subnet") });
         world.links.entry(2).and_modify(|port| port.mtu = 1400);
+        model.snat_ports = Some(PortRange::SNAT);
         let new = Facts::of(&model, &view(&world));
         assert_eq!((new.host, new.mtu_floor), ((Some([192, 168, 1, 11].into()), None), 1400));
-        assert_eq!(new.changes(&old), ["the node's addresses", "the smallest MTU"]);
+        assert_eq!(new.changes(&old), ["the node's addresses", "the smallest MTU", "snatPorts"]);
         assert_eq!(new.changes(&new), [""; 0]);
     }
 }

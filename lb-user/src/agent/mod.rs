@@ -2,6 +2,7 @@
 
 mod answers;
 mod control;
+mod ephemeral;
 mod facts;
 mod homes;
 mod kept;
@@ -12,6 +13,7 @@ mod pods;
 mod ports;
 pub(crate) mod programs;
 mod resolver;
+mod snat;
 mod sockets;
 mod table;
 mod uninstall;
@@ -39,6 +41,7 @@ use crate::{
     system::{has_tcx, missing_capabilities},
 };
 use control::{Control, Served};
+use ephemeral::Ephemeral;
 use facts::Facts;
 use kept::Kept;
 pub use options::{Options, SocketLb};
@@ -112,6 +115,7 @@ pub async fn run(options: Options) -> Result<()> {
 
     load(&mut control, &ports, &watcher, loaded);
     let facts = Facts::of(&control.model, &ports.view(watcher.world()));
+    say_snat(&mut control, &facts, &ports.view(watcher.world()));
     ports.set(facts);
     let cookie = netns_cookie().context("asking for the network namespace's cookie")?;
     ports.programs().serve_sockets(cookie, options.socket_lb == SocketLb::All);
@@ -200,6 +204,7 @@ fn update_ports(
 ) {
     let before = (control.view.ports.clone(), control.view.socket_lb.clone());
     let facts = Facts::of(&control.model, &ports.view(watcher.world()));
+    say_snat(control, &facts, &ports.view(watcher.world()));
     if ports.set(facts) {
         match sockets.attach(socket_lb, ports.programs()) {
             Ok(mode) => control.view.socket_lb = mode,
@@ -210,6 +215,20 @@ fn update_ports(
         error!("{error:#}");
     }
     if before != (control.view.ports.clone(), control.view.socket_lb.clone()) {
+        control.view_changed();
+    }
+}
+
+/// Says what stands in the way of SNAT, once, and keeps it for `lb status`.
+fn say_snat(control: &mut Control, facts: &Facts, view: &ways::View) {
+    let said = snat::warnings(facts, view, Ephemeral::now().as_ref(), |family| control.remote(family));
+    for line in said.iter().filter(|line| !control.view.warnings.contains(line)) {
+        warn!("{line}");
+    }
+    let host = [facts.host.0.map(IpAddr::from), facts.host.1.map(IpAddr::from)];
+    let host: Vec<IpAddr> = host.into_iter().flatten().collect();
+    if (&said, &host) != (&control.view.warnings, &control.view.node_addresses) {
+        (control.view.warnings, control.view.node_addresses) = (said, host);
         control.view_changed();
     }
 }

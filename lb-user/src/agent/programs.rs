@@ -103,6 +103,8 @@ impl Programs {
         self.base.host6 = facts.host.1.map_or(Addr6::ZERO, Addr6::from);
         self.base.mtu_floor = facts.mtu_floor;
         self.base.lifetimes = facts.lifetimes.in_ticks(clock::hz(), self.base.tick_shift);
+        self.base.snat_first = facts.snat_ports.map_or(0, |ports| ports.first.into());
+        self.base.snat_ports = facts.snat_ports.map_or(0, |ports| ports.count());
         self.loaded.clear();
     }
 

@@ -115,7 +115,7 @@ impl Get {
     }
 
     fn flows(&self, maps: &Maps, view: &View) -> Result<()> {
-        let all = self.keep("flows", flows::flows(maps, &view.lifetimes)?, |flow| &flow.client)?;
+        let all = self.keep("flows", flows::flows(maps, view)?, |flow| &flow.client)?;
         print(self.output, &all, || {
             let rows = all.iter().map(|flow| {
                 [
@@ -123,11 +123,12 @@ impl Get {
                     flow.client.clone(),
                     flow.frontend.clone(),
                     flow.backend.clone(),
+                    none(flow.shown_as.as_deref().unwrap_or_default()),
                     flow.state.to_owned(),
                     format!("{}s", flow.idle),
                 ]
             });
-            let header = ["PROTOCOL", "CLIENT", "FRONTEND", "BACKEND", "STATE", "IDLE"];
+            let header = ["PROTOCOL", "CLIENT", "FRONTEND", "BACKEND", "AS", "STATE", "IDLE"];
             table(header, rows.collect(), "No flows found.")
         })
     }
@@ -135,7 +136,6 @@ impl Get {
     fn ports(&self, view: &View) -> Result<()> {
         let all = self.keep("ports", view.ports.clone(), |port: &PortView| &port.name)?;
         print(self.output, &all, || {
-            let none = |text: &str| if text.is_empty() { "<none>".to_owned() } else { text.to_owned() };
             let rows = all.iter().map(|port| {
                 [
                     port.name.clone(),
@@ -150,4 +150,9 @@ impl Get {
             table(header, rows.collect(), "No ports found.")
         })
     }
+}
+
+/// What stands for nothing in a table.
+fn none(text: &str) -> String {
+    if text.is_empty() { "<none>".to_owned() } else { text.to_owned() }
 }

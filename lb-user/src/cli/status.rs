@@ -7,7 +7,10 @@ use anyhow::Result;
 use super::output::{Format, print, table};
 use crate::{
     maps::Pins,
-    observe::status::{Status, read},
+    observe::{
+        snat::Lent,
+        status::{Status, read},
+    },
 };
 
 /// Says how an instance is; the code is 1 where something is wrong.
@@ -17,19 +20,37 @@ pub fn status(pins: &Pins, format: Format) -> Result<ExitCode> {
     Ok(if status.healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn snat(lent: Option<&Lent>) -> String {
+    match lent {
+        None => "off".to_owned(),
+        Some(Lent { ports, backend: None, .. }) => format!("ports {ports}, none is lent"),
+        Some(Lent { ports, backend: Some(backend), used, max, pressure }) => {
+            let percent = pressure * 100.0;
+            format!("ports {ports}, {used} of {max} lent towards {backend} ({percent:.1}%), the most")
+        }
+    }
+}
+
 fn text(status: &Status) -> String {
     let agent = match &status.agent {
         Some(pid) => format!("running, process {pid}"),
         None => "not running; services go on without it, changes are not taken over".to_owned(),
     };
     let mut text = format!(
-        "Instance:  {}\nAgent:     {agent}\nConfig:    {}\nForward:   {}, attached by {}\nSockets:   {}\nHash seed: {}\n",
-        status.instance, status.config, status.forward, status.attach, status.socket_lb, status.hash_seed
+        "Instance:  {}\nAgent:     {agent}\nConfig:    {}\nForward:   {}, attached by {}\nSockets:   {}\nHash seed: {}\nSNAT:      {}\n",
+        status.instance,
+        status.config,
+        status.forward,
+        status.attach,
+        status.socket_lb,
+        status.hash_seed,
+        snat(status.snat.as_ref())
     );
     for (title, lines) in [
         ("Problems", &status.problems),
         ("Nearly full", &status.nearly_full),
         ("Full", &status.evicting),
+        ("Warnings", &status.warnings),
         ("Passed by", &status.bypassed),
     ] {
         if !lines.is_empty() {

@@ -1,11 +1,11 @@
 //! The pinned maps of one instance, typed.
 
 mod cookies;
-mod count;
 mod mapped;
 mod pins;
 mod ranges;
 mod sockets;
+mod walk;
 
 use std::path::{Path, PathBuf};
 
@@ -20,10 +20,10 @@ use lb_common::{
 
 use crate::system::io_kind;
 pub use cookies::Cookies;
-pub use count::count;
 pub use mapped::Mapped;
 pub use pins::Pins;
 pub use sockets::Sockets;
+pub use walk::{count, walk};
 
 /// How many rows the maps hold. Fixed when an instance's maps are made; `lb uninstall` frees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

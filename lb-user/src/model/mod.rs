@@ -2,12 +2,14 @@
 
 pub mod addresses;
 pub mod diff;
+mod port_range;
 pub mod refused;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use lb_common::abi::Lifetimes;
+pub use port_range::PortRange;
 
 /// Everything the agent is asked to serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +28,9 @@ pub struct Model {
     pub node_port_addresses: Vec<NodePortAddress>,
     /// How long flows are kept without a packet, in seconds.
     pub lifetimes: Lifetimes,
+    /// Ports of this node that it lends to flows of clients outside to backends on other nodes; no service has one
+    /// of them. `None`: such flows keep their source.
+    pub snat_ports: Option<PortRange>,
 }
 
 impl Model {

@@ -1,10 +1,10 @@
 //! Flows that are going on.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result};
 use lb_common::{
-    abi::{FlowKey, FlowRow, FlowState, Lifetimes},
+    abi::{FlowKey, FlowRow, FlowState},
     wire::Protocol,
 };
 use serde::Serialize;
@@ -12,6 +12,8 @@ use serde::Serialize;
 use super::{
     Addresses,
     clock::{hz, now_ticks, tick_shift},
+    protocol_name,
+    view::View,
 };
 use crate::maps::{Maps, Side};
 
@@ -24,6 +26,9 @@ pub struct Flow {
     pub frontend: String,
     /// Who answers.
     pub backend: String,
+    /// Who the client is to the backend, `address:port`: this node, where that is on another one.
+    #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
+    pub shown_as: Option<String>,
     /// `TCP` or `UDP`.
     pub protocol: &'static str,
     /// `unanswered`, `established` or `closing`.
@@ -32,18 +37,18 @@ pub struct Flow {
     pub idle: u64,
 }
 
-/// Every flow whose lifetime, of these in seconds, is not over.
-pub fn flows(maps: &Maps, lifetimes: &Lifetimes) -> Result<Vec<Flow>> {
+/// Every flow whose lifetime is not over.
+pub fn flows(maps: &Maps, view: &View) -> Result<Vec<Flow>> {
     let mut all = Vec::new();
-    add(&mut all, &maps.v4, lifetimes)?;
-    add(&mut all, &maps.v6, lifetimes)?;
+    add(&mut all, &maps.v4, view)?;
+    add(&mut all, &maps.v6, view)?;
     all.sort_by(|a, b| (&a.frontend, &a.client).cmp(&(&b.frontend, &b.client)));
     Ok(all)
 }
 
-fn add<F: Addresses>(all: &mut Vec<Flow>, side: &Side<F>, lifetimes: &Lifetimes) -> Result<()> {
+fn add<F: Addresses>(all: &mut Vec<Flow>, side: &Side<F>, view: &View) -> Result<()> {
     let hz = hz();
-    let (now, lifetimes) = (now_ticks(hz), lifetimes.in_ticks(hz, tick_shift(hz)));
+    let (now, lifetimes) = (now_ticks(hz), view.lifetimes.in_ticks(hz, tick_shift(hz)));
     let unproven = side.unproven.iter().map(|entry| entry.map(|(key, row)| (key, row.row)));
     for entry in side.flows.iter().chain(unproven) {
         let (key, row): (FlowKey<F>, FlowRow<F>) = match entry {
@@ -61,11 +66,8 @@ fn add<F: Addresses>(all: &mut Vec<Flow>, side: &Side<F>, lifetimes: &Lifetimes)
             client: show(key.src, key.src_port),
             frontend: show(key.dst, key.dst_port),
             backend: show(row.addr, row.port),
-            protocol: match protocol {
-                Protocol::Tcp => "TCP",
-                Protocol::Udp => "UDP",
-                Protocol::Sctp => "SCTP",
-            },
+            shown_as: shown_as(&row, &view.node_addresses),
+            protocol: protocol_name(protocol),
             state: match row.state() {
                 FlowState::Unanswered => "unanswered",
                 FlowState::Established => "established",
@@ -75,4 +77,36 @@ fn add<F: Addresses>(all: &mut Vec<Flow>, side: &Side<F>, lifetimes: &Lifetimes)
         });
     }
     Ok(())
+}
+
+/// The node's address and port that a flow has, of these addresses, if it has one.
+fn shown_as<F: Addresses>(row: &FlowRow<F>, node: &[IpAddr]) -> Option<String> {
+    let none = F::ip(F::Addr::default());
+    let address = node.iter().copied().find(|address| address.is_ipv6() == F::IPV6).unwrap_or(none);
+    row.is_snat().then(|| SocketAddr::new(address, u16::from_be(row.snat_port())).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::{
+        abi::{ReachKind, flow_bits},
+        family::{V4, V6},
+    };
+
+    use super::*;
+
+    #[test]
+    fn who_the_client_is_to_the_backend() {
+        let node: [IpAddr; 2] = ["192.168.1.11", "fd00:1::11"].map(|address| address.parse().expect("IP"));
+        let row = |bits| FlowRow::<V4> { bits, mac: [12_345u16.to_be(), 0, 0], ..FlowRow::default() };
+        let lent = row(flow_bits::SNAT | flow_bits::PROVEN | flow_bits::ANSWERED);
+        assert_eq!(shown_as(&lent, &node).as_deref(), Some("192.168.1.11:12345"));
+        assert_eq!(shown_as(&lent, &node[1..]).as_deref(), Some("0.0.0.0:12345"), "its node has no address");
+        let lent6 = FlowRow::<V6> { bits: lent.bits, mac: lent.mac, ..FlowRow::default() };
+        assert_eq!(shown_as(&lent6, &node).as_deref(), Some("[fd00:1::11]:12345"));
+        // A flow of a bridge's has the client's MAC there, and the reply's row the way back.
+        assert_eq!(shown_as(&row(flow_bits::ANSWERED), &node), None);
+        let reply = flow_bits::REPLY | (ReachKind::Uplink as u32) << flow_bits::WAY_SHIFT;
+        assert_eq!(shown_as(&row(reply), &node), None);
+    }
 }

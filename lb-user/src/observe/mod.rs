@@ -6,12 +6,14 @@ pub mod clock;
 pub mod flows;
 pub mod pressure;
 pub mod services;
+pub mod snat;
 pub mod status;
 pub mod view;
 
 use lb_common::{
     abi::{BackendState, FrontendKind},
     family::{Family, V4, V6},
+    wire::Protocol,
 };
 use view::BackendView;
 
@@ -41,6 +43,15 @@ pub fn kind_name(kind: FrontendKind) -> &'static str {
         FrontendKind::ExternalIp => "ExternalIP",
         FrontendKind::HostPort => "HostPort",
         FrontendKind::Address => "Address",
+    }
+}
+
+/// The name of a protocol.
+pub fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
     }
 }
 

@@ -40,7 +40,7 @@ pub enum WhenFull {
 use WhenFull::{Evicts, Refuses};
 
 /// Above this a map that refuses is nearly full.
-const NEARLY_FULL: f64 = 0.9;
+pub const NEARLY_FULL: f64 = 0.9;
 
 /// A full map of services: what it means.
 const NO_MORE_SERVICES: &str = "services that need more will not be taken over; for a larger one: `lb uninstall`, \

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{
     pressure::{Pressure, pressure},
+    snat::{Lent, lent},
     view::View,
 };
 use crate::{
@@ -21,7 +22,8 @@ use crate::{
 pub struct Status {
     /// Its name.
     pub instance: String,
-    /// Nothing is wrong: an agent runs, nothing was refused, no map is nearly full.
+    /// Nothing is wrong: an agent runs, nothing was refused, no map is nearly full, nor the node's ports
+    /// used up.
     pub healthy: bool,
     /// The agent's process, if one runs.
     pub agent: Option<u32>,
@@ -37,11 +39,15 @@ pub struct Status {
     pub hash_seed: String,
     /// What is wrong with the config or could not be applied.
     pub problems: Vec<String>,
+    /// What may go wrong on this host.
+    pub warnings: Vec<String>,
     /// What translated traffic passes by.
     pub bypassed: Vec<String>,
     /// Packets by outcome.
     pub outcomes: BTreeMap<&'static str, u64>,
-    /// Maps that refuse soon, and what that means.
+    /// The node's ports that flows to other nodes have; `None`: they have none.
+    pub snat: Option<Lent>,
+    /// Maps that refuse soon, and what that means, and backends towards which the node's ports run out.
     pub nearly_full: Vec<String>,
     /// Maps that are full and go on by evicting rows.
     pub evicting: Vec<String>,
@@ -60,7 +66,9 @@ pub fn read(pins: &Pins) -> Result<Status> {
         outcomes.insert(counter.label(), cpus.iter().sum());
     }
     let maps = pressure(pins, &maps, &adopt(&maps))?;
-    let nearly_full: Vec<String> = maps.iter().filter_map(Pressure::warning).collect();
+    let snat = lent(pins, &view)?;
+    let nearly_full = maps.iter().filter_map(Pressure::warning).chain(snat.as_ref().and_then(Lent::warning));
+    let nearly_full: Vec<String> = nearly_full.collect();
     Ok(Status {
         instance: pins.instance.clone(),
         healthy: agent.is_some() && view.problems.is_empty() && nearly_full.is_empty(),
@@ -71,8 +79,10 @@ pub fn read(pins: &Pins) -> Result<Status> {
         socket_lb: view.socket_lb,
         hash_seed: view.hash_seed,
         problems: view.problems,
+        warnings: view.warnings,
         bypassed: view.bypassed,
         outcomes,
+        snat,
         nearly_full,
         evicting: maps.iter().filter_map(Pressure::note).collect(),
         maps,

@@ -5,6 +5,8 @@ use std::{fs, io, net::IpAddr, path::Path};
 use lb_common::abi::Lifetimes;
 use serde::{Deserialize, Serialize};
 
+use crate::model::PortRange;
+
 /// The agent's view of its instance, as a JSON file that is replaced whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -31,12 +33,21 @@ pub struct View {
     /// How long flows are kept without a packet, in seconds.
     #[serde(default, with = "LifetimesView")]
     pub lifetimes: Lifetimes,
+    /// Ports that the node lends to flows to other nodes, if any.
+    #[serde(default)]
+    pub snat_ports: Option<PortRange>,
+    /// The node's address of each family that it has one of: who such flows' clients are to their backends.
+    #[serde(default)]
+    pub node_addresses: Vec<IpAddr>,
     /// Devices with programs.
     pub ports: Vec<PortView>,
     /// Services, one row per port and address.
     pub services: Vec<ServiceView>,
     /// What on this host translated traffic passes by.
     pub bypassed: Vec<String>,
+    /// What may go wrong on this host.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// What is wrong now: skipped objects, changes that could not be applied.
     pub problems: Vec<String>,
 }

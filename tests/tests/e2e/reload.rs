@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use xtask::lab::request;
 
 use crate::{
@@ -20,6 +21,7 @@ pub const ALL: &[Test] = &[
     ("a backend goes: TCP stays, UDP moves", backend_goes),
     ("a broken config changes nothing", broken),
     ("lifetimes of flows", lifetimes),
+    ("ports that the node lends", lent_ports),
     ("a directory with Kubernetes' objects", kubernetes),
 ];
 
@@ -50,6 +52,43 @@ fn lifetimes() -> Result<()> {
     bed.configure(&short, "loaded anew, as this has changed: lifetimes")?;
     // With the default it would be there for three minutes.
     bed.wait_for("the flow is over", || Ok(listed()? == 0))?;
+    bed.answered("red", service::BLUE, &["blue"], 3)
+}
+
+/// The range that is stated is the one that programs have, and what is wrong with it on this host is said, once.
+fn lent_ports() -> Result<()> {
+    let bed = Bed::new(&[])?;
+    let status = bed.json(&["status"])?;
+    ensure!(status["snat"]["first"] == 10_000 && status["snat"]["max"] == 20_000, "{status}");
+    ensure!(status["warnings"] == serde_json::json!([]), "{status}");
+    let warned = |of: &[&str]| -> Result<bool> {
+        let status = bed.json(&["status"])?;
+        let warnings: Vec<&str> =
+            status["warnings"].as_array().into_iter().flatten().flat_map(Value::as_str).collect();
+        let so = warnings.len() == of.len()
+            && warnings.iter().zip(of).all(|(line, start)| line.starts_with(start));
+        ensure!(!so || status["healthy"] == true, "a warning is no failure: {status}");
+        Ok(so)
+    };
+    // The kernel's own are 32768 to 60999.
+    let shared = CONFIG.to_owned() + "snatPorts: 31000-39999\n";
+    bed.configure(&shared, "loaded anew, as this has changed: snatPorts")?;
+    let of_ports =
+        "snatPorts 31000-39999 and the ports of the host's own connections, 32768-60999, have 32768-39999";
+    bed.wait_for("the shared ports are warned of", || warned(&[of_ports]))?;
+    let remote = CONFIG.replacen("10.244.1.4", "10.244.2.4", 1) + "node: {addresses: ['fd00:1::11']}\n";
+    bed.configure(
+        &(remote.clone() + "snatPorts: 31000-39999\n"),
+        "as this has changed: the node's addresses",
+    )?;
+    let of_address =
+        "service default/web has the backend 10.244.2.4 on another node, but this node has no IPv4 address";
+    bed.wait_for("the missing address is warned of", || warned(&[of_ports, of_address]))?;
+    let log = bed.agent.log()?;
+    ensure!(log.matches(of_ports).count() == 1 && log.matches(of_address).count() == 1, "{log}");
+    bed.configure(&(remote + "snatPorts: none\n"), "as this has changed: snatPorts")?;
+    bed.wait_for("nothing is lent", || warned(&[]))?;
+    ensure!(bed.json(&["status"])?["snat"].is_null(), "ports are lent");
     bed.answered("red", service::BLUE, &["blue"], 3)
 }
 

@@ -1,5 +1,6 @@
 //! Drafts of services, from whatever document, checked against each other and made into the model.
 
+mod clear;
 mod fit;
 mod taken;
 mod wants;
@@ -9,9 +10,9 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 use lb_common::abi::{Lifetimes, MAX_CIDRS};
 
-use self::{fit::fit, taken::Taken, wants::wants};
+use self::{clear::clear, fit::fit, taken::Taken, wants::wants};
 use super::super::problem::{Place, Problem};
-use crate::model::{Family, Model, Node, NodePortAddress, Service, ServiceName};
+use crate::model::{Family, Model, Node, NodePortAddress, PortRange, Service, ServiceName};
 
 /// What the documents hold, each by itself right.
 #[derive(Default)]
@@ -23,6 +24,7 @@ pub(super) struct Drafts {
     /// Empty: the primary ones.
     pub node_port_addresses: Vec<NodePortAddress>,
     pub lifetimes: Option<(Lifetimes, Place)>,
+    pub snat_ports: Option<(Option<PortRange>, Place)>,
     pub services: Vec<Draft>,
 }
 
@@ -92,6 +94,10 @@ impl Draft {
 /// The model of all drafts. Those of Kubernetes that cannot be served, or what of them cannot, are left out
 /// and go to `warnings`; what is wrong with ours goes to `errors`.
 pub(super) fn model(drafts: Drafts, errors: &mut Vec<Problem>, warnings: &mut Vec<Problem>) -> Model {
+    let (snat_ports, snat_place) = match drafts.snat_ports {
+        Some((range, place)) => (range, Some(place)),
+        None => (Some(PortRange::SNAT), None),
+    };
     let mut model = Model {
         service_cidrs: drafts.ranges,
         hash_seed: drafts.hash_seed.map(|(seed, _)| seed),
@@ -99,6 +105,7 @@ pub(super) fn model(drafts: Drafts, errors: &mut Vec<Problem>, warnings: &mut Ve
         nodes: drafts.nodes,
         node_port_addresses: drafts.node_port_addresses,
         lifetimes: drafts.lifetimes.map(|(lifetimes, _)| lifetimes).unwrap_or_default(),
+        snat_ports,
         ..Model::default()
     };
     if model.node_port_addresses.is_empty() {
@@ -117,7 +124,11 @@ pub(super) fn model(drafts: Drafts, errors: &mut Vec<Problem>, warnings: &mut Ve
         match checked {
             Ok(wants) => {
                 draft.service.wants = wants;
-                problems.extend(fit(&mut draft.service).into_iter().map(|text| draft.problem(text)));
+                let mut lost = fit(&mut draft.service);
+                if let Some(range) = snat_ports {
+                    lost.extend(clear(&mut draft.service, range, snat_place.as_ref()));
+                }
+                problems.extend(lost.into_iter().map(|text| draft.problem(text)));
                 taken.add(&draft);
                 model.services.insert(draft.service.name.clone(), Arc::new(draft.service));
             }

@@ -6,6 +6,7 @@
 //! nodePortAddresses: [primary]       # or addresses and ranges
 //! hashSeed: 7f3a                     # the same on every node; else random
 //! lifetimes: {tcpEstablished: 5d, udpAnswered: 180s}  # and tcpClosing, tcpUnanswered, udpUnanswered, sctp
+//! snatPorts: 10000-29999             # or none
 //! services:
 //!   - name: web                      # namespace: default
 //!     type: LoadBalancer             # or ClusterIP, NodePort
@@ -29,6 +30,7 @@ mod lifetimes;
 mod node;
 mod ports;
 mod service;
+mod snat;
 
 use ipnet::IpNet;
 
@@ -45,8 +47,10 @@ use crate::model::refused::Refusal;
 
 /// Reads one document into `drafts`.
 pub(super) fn document(node: &Node<'_>, drafts: &mut Drafts, places: &mut Places, report: &mut Report<'_>) {
-    let known = ["node", "serviceCIDRs", "nodePortAddresses", "hashSeed", "lifetimes", "services"];
-    let Some([own, cidrs, node_ports, seed, lifetimes, services]) = fields(node, "the config", known, report)
+    let known =
+        ["node", "serviceCIDRs", "nodePortAddresses", "hashSeed", "lifetimes", "snatPorts", "services"];
+    let Some([own, cidrs, node_ports, seed, lifetimes, snat, services]) =
+        fields(node, "the config", known, report)
     else {
         return;
     };
@@ -71,6 +75,10 @@ pub(super) fn document(node: &Node<'_>, drafts: &mut Drafts, places: &mut Places
     if let Some(node) = lifetimes {
         let read = self::lifetimes::lifetimes(node, report);
         once(&mut drafts.lifetimes, read, node, "lifetimes", report);
+    }
+    if let Some(node) = snat {
+        let read = report.take(self::snat::snat_ports(node));
+        once(&mut drafts.snat_ports, read, node, "snatPorts", report);
     }
     for node in items(services, "services", report) {
         drafts.services.extend(service::service(node, places, report));

@@ -26,14 +26,14 @@ fn fields_and_shapes() {
         (
             "web",
             &[
-                "c.yaml:1:1: the config is a mapping; write it with the fields node, serviceCIDRs, nodePortAddresses, hashSeed, lifetimes, services",
+                "c.yaml:1:1: the config is a mapping; write it with the fields node, serviceCIDRs, nodePortAddresses, hashSeed, lifetimes, snatPorts, services",
             ],
         ),
         ("service: []", &["c.yaml:1:1: unknown field \"service\" in the config; did you mean \"services\"?"]),
         (
             "proxy: []",
             &[
-                "c.yaml:1:1: unknown field \"proxy\" in the config; the fields are node, serviceCIDRs, nodePortAddresses, hashSeed, lifetimes, services",
+                "c.yaml:1:1: unknown field \"proxy\" in the config; the fields are node, serviceCIDRs, nodePortAddresses, hashSeed, lifetimes, snatPorts, services",
             ],
         ),
         (
@@ -115,6 +115,26 @@ fn fields_and_shapes() {
         (
             "lifetimes: {sctp: 5min}\n---\nlifetimes: {sctp: 6min}",
             &["c.yaml:3:12: lifetimes differs from the one at c.yaml:1:12; keep one"],
+        ),
+        (
+            "snatPorts: 10000\n---\nsnatPorts: [1-2]\n---\nsnatPorts: 2000-70000",
+            &[
+                "c.yaml:1:12: \"10000\" is not a range of ports; write one like 10000-29999, or none to let clients keep their source",
+                "c.yaml:3:12: snatPorts is a single value, not a list; write one value",
+                "c.yaml:5:12: \"2000-70000\" is not a range of ports; write one like 10000-29999, or none to let clients keep their source",
+            ],
+        ),
+        (
+            "snatPorts: 29999-10000\n---\nsnatPorts: 1023-9999\n---\nsnatPorts: 10000-10062",
+            &[
+                "c.yaml:1:12: 29999-10000 has no port; write the smaller number first",
+                "c.yaml:3:12: 1023-9999 has ports below 1024, which servers are at; begin at 1024 or above",
+                "c.yaml:5:12: 10000-10062 has only 63 ports, and each flow to a backend needs one; write at least 64",
+            ],
+        ),
+        (
+            "snatPorts: none\n---\nsnatPorts: 10000-29999",
+            &["c.yaml:3:12: snatPorts differs from the one at c.yaml:1:12; keep one"],
         ),
         (
             "hashSeed: 1\n---\nhashSeed: 2",

@@ -1,6 +1,7 @@
 use lb_common::abi::Lifetimes;
 
 use super::*;
+use crate::model::PortRange;
 
 #[test]
 fn our_documents() {
@@ -96,6 +97,16 @@ fn lifetimes_of_flows() {
     let text = "lifetimes: {tcpUnanswered: 2s, udpAnswered: 3s, udpUnanswered: 4s}";
     let expected = Lifetimes { tcp_unanswered: 2, udp_answered: 3, udp_unanswered: 4, ..Lifetimes::SECONDS };
     assert_eq!(lifetimes(text), expected);
+}
+
+#[test]
+fn ports_that_the_node_lends() {
+    let range = |text: &str| parse_texts(&[("c.yaml", text)]).expect("a config").model.snat_ports;
+    assert_eq!(range("services: []"), Some(PortRange { first: 10_000, last: 29_999 }));
+    assert_eq!(range("snatPorts: 1024-1087"), Some(PortRange { first: 1024, last: 1087 }));
+    let last = "snatPorts: 40000 - 65535\n---\nsnatPorts: 40000-65535";
+    assert_eq!(range(last), Some(PortRange { first: 40_000, last: u16::MAX }));
+    assert_eq!(range("snatPorts: none"), None);
 }
 
 #[test]

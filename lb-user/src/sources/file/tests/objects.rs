@@ -219,6 +219,20 @@ fn parts_that_cannot_be_served_are_left_out_alone() {
 }
 
 #[test]
+fn a_node_port_that_the_node_lends_is_left_out_alone() {
+    let spec = "{type: NodePort, clusterIP: 10.0.0.1, ports: [{port: 80, nodePort: 30080}, {port: 81, nodePort: 31000}]}";
+    check(
+        &(service("web", spec, "") + "snatPorts: 30000-30999\n"),
+        &[
+            "default/web at 10.0.0.1 NodePort 80/TCP ->",
+            "default/web at 10.0.0.1 NodePort 81/TCP node:31000 ->",
+        ],
+        &["k.yaml:3:18: node port 30080/TCP of service default/web is not served: it lies in snatPorts \
+           30000-30999 at k.yaml:7:12; give the service another, or snatPorts another range"],
+    );
+}
+
+#[test]
 fn the_older_keeps_a_frontend() {
     let old = |name: &str, spec: &str| {
         let created = format!("name: {name}, creationTimestamp: '2024-01-01T00:00:00Z'");

@@ -417,6 +417,36 @@ services:
 }
 
 #[test]
+fn ports_that_the_node_lends() {
+    let services = "\
+services:
+- {name: a, address: 10.0.0.1, type: NodePort, ports: [{port: 80, nodePort: 30080}, {port: 81, nodePort: 30180}]}
+- {name: b, address: 10.0.0.2, ports: [{port: 53, protocol: UDP, hostPort: 10053}], backends: [{address: 10.1.0.1}]}
+";
+    let said = |line, what: &str, range: &str| {
+        format!(
+            "c.yaml:{line}:10: {what} is not served: it lies in {range}; give the service another, or \
+             snatPorts another range"
+        )
+    };
+    let default = "snatPorts, which are 10000-29999 where nothing is said";
+    refuse(services, &[&said(3, "host port 10053/UDP of service default/b", default)]);
+    let stated = "snatPorts 10053-30080 at c.yaml:5:12";
+    refuse(
+        &format!("{services}---\nsnatPorts: 10053-30080\n"),
+        &[
+            &said(2, "node port 30080/TCP of service default/a", stated),
+            &said(3, "host port 10053/UDP of service default/b", stated),
+        ],
+    );
+    for range in ["10054-30079", "30181-32767", "none"] {
+        let text = format!("{services}---\nsnatPorts: {range}\n");
+        let loaded = parse_texts(&[("c.yaml", &text)]).unwrap_or_else(|error| panic!("{text}\n{error}"));
+        assert_eq!(loaded.model.services.len(), 2, "{range}");
+    }
+}
+
+#[test]
 fn bad_nodes() {
     let cases: [(&str, &[&str]); 5] = [
         ("node: {nam: a}", &["c.yaml:1:8: unknown field \"nam\" in node; did you mean \"name\"?"]),

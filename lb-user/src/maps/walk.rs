@@ -1,4 +1,4 @@
-//! How many rows a map of hashes or ranges holds.
+//! A map of hashes or ranges from end to end: how many rows it holds, and which.
 
 use std::{
     io,
@@ -31,16 +31,21 @@ struct Attributes {
     flags: u64,
 }
 
-/// Rows in use and rows that there can be, of the map pinned below `dir`. Reads it in batches, which are in
-/// the kernel since 5.13 for all kinds: a row costs a copy, and no LRU takes that for a use of it. What
-/// comes and goes meanwhile may count or not.
+/// Rows in use and rows that there can be, of the map pinned below `dir`.
 pub fn count(dir: &Path, name: &str) -> Result<(u32, u32), OpenError> {
+    walk(dir, name, |_, _| {})
+}
+
+/// As [`count`], and gives every key and row to `see`, as their bytes. Reads the map in batches, which are in
+/// the kernel since 5.13 for all kinds: a row costs a copy, and no LRU takes that for a use of it. What
+/// comes and goes meanwhile may be seen or not; no more than the map can hold is.
+pub fn walk(dir: &Path, name: &str, mut see: impl FnMut(&[u8], &[u8])) -> Result<(u32, u32), OpenError> {
     let failed = |source: io::Error| OpenError::Count { path: dir.join(name), source };
     let (data, info) = open(dir, name)?;
-    let (key, max) = (info.key_size() as usize, info.max_entries());
+    let (key, row, max) = (info.key_size() as usize, info.value_size() as usize, info.max_entries());
     let batch = BATCH.min(max);
     let mut keys = vec![0u8; batch as usize * key];
-    let mut rows = vec![0u8; batch as usize * info.value_size() as usize];
+    let mut rows = vec![0u8; batch as usize * row];
     // The kernel says where to go on by a bucket's number or by a key.
     let mut at = [vec![0u8; key.max(size_of::<u32>())], vec![0u8; key.max(size_of::<u32>())]];
     let mut used = 0;
@@ -69,6 +74,10 @@ pub fn count(dir: &Path, name: &str) -> Result<(u32, u32), OpenError> {
                 error => return Err(failed(error)),
             },
         };
+        let read = attributes.count as usize;
+        for (key, row) in keys.chunks_exact(key).zip(rows.chunks_exact(row)).take(read) {
+            see(key, row);
+        }
         used += attributes.count;
         if end {
             break;
