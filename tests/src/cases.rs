@@ -7,6 +7,7 @@ mod foreign;
 mod forged;
 mod forward;
 mod frontends;
+mod gone;
 mod hairpin;
 mod lifecycle;
 mod malformed;
@@ -38,6 +39,7 @@ pub fn all<F: Net>() -> Vec<Case<F>> {
         forward::cases::<F>(),
         hairpin::cases(),
         lifecycle::cases(),
+        gone::cases(),
         choice::cases(),
         clash::cases(),
         direct::cases(),

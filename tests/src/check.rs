@@ -75,7 +75,7 @@ pub fn is_sane<F: Net>(state: &State<F>, at: At, bytes: &[u8]) -> Result<()> {
     let (verdict, outcome) = host::run(state, at, bytes);
     let counted = |counter| outcome.counters.get(&(counter as u32)).copied().unwrap_or(0);
     let translated = counted(Counter::Request) + counted(Counter::Reply);
-    let refused = counted(Counter::NoBackend) + counted(Counter::NoPort);
+    let refused = counted(Counter::NoBackend) + counted(Counter::NoPort) + counted(Counter::BackendGone);
     let forwarded = matches!(verdict, Verdict::Forward(_));
     let as_counted = match (translated, refused) {
         // A reset gets no answer.
