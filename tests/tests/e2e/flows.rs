@@ -22,6 +22,7 @@ use lb_common::{
     family::Family,
 };
 use lb_user::maps::{Maps, Pins, Side};
+use rustix::process::Signal;
 use socket2::{Domain, Protocol, Socket, Type};
 use xtask::lab::{Pod, request, serve_pod};
 
@@ -33,6 +34,7 @@ use crate::{
 
 pub const ALL: &[Test] = &[
     ("a connection to a pod that is deleted is reset", pod_deleted),
+    ("a connection to a pod that is deleted while no agent runs is reset", deleted_meanwhile),
     ("a connection to a removed backend goes on, or not, as its service says", removed),
     ("the first datagram after a change reaches who serves", first_datagram),
     ("rows lost by hand are made again under way", rows_lost),
@@ -91,16 +93,36 @@ fn is_reset(stream: &mut BufReader<TcpStream>) -> Result<()> {
     }
 }
 
+/// Who has not been found yet can't leave.
+fn blue_is_found(bed: &Bed) -> Result<()> {
+    bed.wait_for("blue's port is known", || {
+        let backends = bed.json(&["get", "backends"])?;
+        let mut blue = backends.as_array().into_iter().flatten().filter(|row| row["service"] == "blue");
+        Ok(blue.all(|row| row["reachedBy"] == "peer" || row["reachedBy"] == "bridge"))
+    })
+}
+
+/// It leaves while no agent runs: the next one finds a way to a port that is none any more.
+fn deleted_meanwhile() -> Result<()> {
+    let mut bed = Bed::new(&[])?;
+    let mut streams = connections(&bed)?;
+    blue_is_found(&bed)?;
+    bed.agent.signal(Signal::KILL)?;
+    bed.lab().on("node", "link del veth-blue")?;
+    bed.replace(&on(4, ""))?;
+    bed.agent.start_again()?;
+    bed.agent.wait_ready()?;
+    // It is asked for first.
+    thread::sleep(Duration::from_secs(5));
+    streams.iter_mut().try_for_each(is_reset)?;
+    bed.answered("red", service::BLUE, &["green"], 3)
+}
+
 fn pod_deleted() -> Result<()> {
     for options in [&[][..], &["--forward", "bridge"], &["--forward", "stack"]] {
         let bed = Bed::new(options)?;
         let mut streams = connections(&bed)?;
-        // Who has not been found yet can't leave.
-        bed.wait_for("blue's port is known", || {
-            let backends = bed.json(&["get", "backends"])?;
-            let mut blue = backends.as_array().into_iter().flatten().filter(|row| row["service"] == "blue");
-            Ok(blue.all(|row| row["reachedBy"] == "peer" || row["reachedBy"] == "bridge"))
-        })?;
+        blue_is_found(&bed)?;
         bed.lab().on("node", "link del veth-blue")?;
         bed.configure(&on(4, ""), TAKEN)?;
         for stream in &mut streams {
@@ -275,8 +297,13 @@ fn rows_lost() -> Result<()> {
                     ensure!(request::ask(socket).with_context(context)? == "blue", "not blue");
                 }
             }
-            // A row is looked after once in a tick, which is a second at most.
-            thread::sleep(Duration::from_millis(1_400));
+            // Who has just used its row looks after the other one in the next tick, a second at most. Until then
+            // a reply without a row can't be told from one to a direct call, and the client's kernel resets it.
+            let pause = match which {
+                Row::Request => 5,
+                Row::Reply => 1_400,
+            };
+            thread::sleep(Duration::from_millis(pause));
             let lost = lose(&mut maps.v4, which)? + lose(&mut maps.v6, which)?;
             ensure!(lost >= 4, "{lost} rows of flows to lose, {which:?}");
         }
