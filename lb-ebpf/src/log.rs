@@ -39,6 +39,7 @@ pub fn refused(ctx: &TcContext, ethertype: u16, why: u32) {
         NoLocalBackend: "{:i} -> {:i} dropped: no-local-backend",
         SourceRange: "{:i} -> {:i} dropped: source-not-allowed",
         Unowned: "{:i} -> {:i} dropped: unowned-address",
+        BackendGone: "{:i} -> {:i} rejected: backend-gone",
         Unsettled: "{:i} -> {:i} dropped: service-changing",
         Unreachable: "{:i} -> {:i} dropped: backend-unreachable",
         FragmentLost: "{:i} -> {:i} dropped: fragment-without-first",

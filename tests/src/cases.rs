@@ -8,6 +8,7 @@ mod forged;
 mod forward;
 mod fragments;
 mod frontends;
+mod gone;
 mod hairpin;
 mod headers;
 mod icmp;
@@ -47,6 +48,7 @@ pub fn all<F: Net>() -> Vec<Case<F>> {
         headers::cases(),
         vlan::cases(),
         lifecycle::cases(),
+        gone::cases(),
         choice::cases(),
         clash::cases(),
         direct::cases(),

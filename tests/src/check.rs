@@ -81,7 +81,13 @@ pub fn is_sane<F: Net>(state: &State<F>, at: At, bytes: &[u8]) -> Result<()> {
     let counted = |counter| outcome.counters.get(&(counter as u32)).copied().unwrap_or(0);
     let all = |counters: &[Counter]| counters.iter().map(|counter| counted(*counter)).sum::<u64>();
     let sent = all(&[Counter::Request, Counter::Reply, Counter::Error, Counter::Echoed, Counter::Answered]);
-    let refused = all(&[Counter::NoBackend, Counter::NoPort, Counter::TtlExceeded, Counter::TooBig]);
+    let refused = all(&[
+        Counter::NoBackend,
+        Counter::NoPort,
+        Counter::BackendGone,
+        Counter::TtlExceeded,
+        Counter::TooBig,
+    ]);
     let forwarded = matches!(verdict, Verdict::Forward(_));
     let as_counted = match (sent, refused) {
         // A reset gets no answer, nor does an error.

@@ -215,6 +215,7 @@ fn options(set: &SetRow) -> String {
         (set_flags::INTERNAL_LOCAL, ", internal Local"),
         (set_flags::EXTERNAL_LOCAL, ", external Local"),
         (set_flags::RANDOM, ", random"),
+        (set_flags::RESET_ON_REMOVAL, ", reset on removal"),
     ] {
         if set.flags & flag != 0 {
             text += words;
@@ -392,6 +393,7 @@ fn state(word: BackendWord) -> &'static str {
         BackendState::Active(Scopes::Local) => "active for this node",
         BackendState::Draining => "draining",
         BackendState::Removed => "removed",
+        BackendState::Reset => "removed, reset",
     }
 }
 

@@ -142,16 +142,16 @@ fn call() -> impl Strategy<Value = Tuple> {
 }
 
 fn reach() -> impl Strategy<Value = ReachRow> {
-    use ReachKind::{Bridge, Host, Neighbour, None, Peer, Stack};
-    let kinds = select(&[None, Peer, Bridge, Neighbour, Host, Stack][..]);
+    use ReachKind::{Bridge, Gone, Host, Neighbour, None, Peer, Stack};
+    let kinds = select(&[None, Peer, Bridge, Neighbour, Gone, Host, Stack][..]);
     let port = (select(&[RED, BLUE, GREEN, ORANGE][..]), kinds).prop_map(|(port, kind)| port.reached(kind));
     prop_oneof![6 => port, 1 => Just(outside())]
 }
 
 fn backend() -> impl Strategy<Value = Backend> {
-    use BackendState::{Active, Draining, Free, Removed};
+    use BackendState::{Active, Draining, Free, Removed, Reset};
     use Scopes::{Both, Cluster, Local};
-    let state = prop_oneof![4 => select(&[Active(Both), Active(Both), Active(Cluster), Active(Local)][..]), 1 => select(&[Draining, Free, Removed][..])];
+    let state = prop_oneof![4 => select(&[Active(Both), Active(Both), Active(Cluster), Active(Local)][..]), 1 => select(&[Draining, Free, Removed, Reset][..])];
     let at = (address(), select(&PORTS[..]));
     (1..3u32, at, select(&[0, 1, 2, ZONE_OF_CLIENT][..]), state, reach())
         .prop_map(|(service, at, zone, state, reach)| Backend { service, at, zone, state, reach })

@@ -13,6 +13,9 @@ use crate::{
 pub struct Options {
     /// Only tests whose name contains this
     filter: Option<String>,
+    /// The end-to-end tests that take minutes, and nothing else
+    #[arg(long)]
+    long: bool,
 }
 
 /// Sets up, builds, then runs every test: those of the crates, the packet cases on the host and in the
@@ -26,15 +29,22 @@ pub fn test(options: &Options) -> Result<()> {
     }
     say("running the tests");
     let mut tests = cargo();
-    tests.args(["test", "--workspace", "--exclude", "lb-ebpf"]).env("LB_BINARY", lb);
-    if let Some(filter) = &options.filter {
-        tests.arg(filter);
+    tests.env("LB_BINARY", lb);
+    if options.long {
+        tests.args(["test", "--package", "lb-tests", "--test", "e2e"]);
+    } else {
+        tests.args(["test", "--workspace", "--exclude", "lb-ebpf"]);
+    }
+    tests.args(&options.filter);
+    if options.long {
+        tests.args(["--", "--ignored"]);
     }
     let status = tests.status().context("running cargo")?;
     if !status.success() {
         bail!("tests failed");
     }
     match (&options.filter, old_kernel::unavailable()) {
+        _ if options.long => Ok(()),
         (Some(_), _) => Ok(()),
         (None, Some(why)) => {
             say(&format!("skipped: the demonstration on Linux 6.1 ({why})"));

@@ -41,6 +41,8 @@ pub enum BackendState {
     Draining,
     /// No longer of its service: TCP flows stay while the address is reachable, UDP flows move.
     Removed,
+    /// As [`BackendState::Removed`], of a service that wants its TCP flows to end: with a reset, at once.
+    Reset,
 }
 
 /// Which of a service's backends a client may get: what the traffic policies come down to.
@@ -80,6 +82,12 @@ impl BackendState {
         matches!(self, BackendState::Active(_))
     }
 
+    /// Whether it is no longer of its service.
+    #[inline(always)]
+    pub fn is_removed(self) -> bool {
+        matches!(self, BackendState::Removed | BackendState::Reset)
+    }
+
     /// Whether it takes new flows of a scope.
     #[inline(always)]
     pub fn takes(self, scope: Scope) -> bool {
@@ -89,6 +97,7 @@ impl BackendState {
 
 const DRAINING: u32 = 4;
 const REMOVED: u32 = 5;
+const RESET: u32 = 6;
 
 impl BackendWord {
     /// A word from its parts. `reach` has 24 bits.
@@ -99,6 +108,7 @@ impl BackendWord {
             BackendState::Active(scopes) => scopes as u32,
             BackendState::Draining => DRAINING,
             BackendState::Removed => REMOVED,
+            BackendState::Reset => RESET,
         };
         BackendWord(Word { low: bits | reach << 8, generation })
     }
@@ -112,6 +122,7 @@ impl BackendWord {
             3 => BackendState::Active(Scopes::Both),
             DRAINING => BackendState::Draining,
             REMOVED => BackendState::Removed,
+            RESET => BackendState::Reset,
             _ => BackendState::Free,
         }
     }
@@ -166,6 +177,9 @@ pub enum ReachKind {
     Uplink = 5,
     /// Rewritten and handed to the host's stack, so that netfilter sees it.
     Stack = 6,
+    /// As [`ReachKind::Neighbour`], but who was there has gone: its port is none of the bridge's any more, or
+    /// nobody answers for the address.
+    Gone = 7,
 }
 
 impl ReachKind {
@@ -179,6 +193,7 @@ impl ReachKind {
             4 => ReachKind::Host,
             5 => ReachKind::Uplink,
             6 => ReachKind::Stack,
+            7 => ReachKind::Gone,
             _ => ReachKind::None,
         }
     }

@@ -68,6 +68,8 @@ counters! {
     Unsettled = "service-changing",
     /// No way to the backend is known; dropped.
     Unreachable = "backend-unreachable",
+    /// TCP: the flow's backend was removed or is not ready, and it has gone or its service wants that; reset.
+    BackendGone = "backend-gone",
     /// The flow could not be recorded; dropped.
     TableFull = "flow-table-full",
     /// Every backend tried has a live flow with this client's address and port; dropped.

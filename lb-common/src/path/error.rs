@@ -99,7 +99,7 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
         if hook.is_egress() {
             return Err(Counter::WrongHook);
         }
-        if !flow::usable(tables, parsed, &known) {
+        if flow::usable(tables, parsed, &known).is_none() {
             return Err(Counter::Protocol);
         }
         if of_end && flow::is_elsewhere(packet, hook, &known) {

@@ -5,7 +5,7 @@ use core::cell::Cell;
 
 use super::{Common, Hook, Insert, Packet, Parsed, Table, Tables, snat, way_back};
 use crate::{
-    abi::{BackendState, Counter, FlowKey, FlowRow, FlowState, ReachKind, flow_bits},
+    abi::{BackendState, BackendWord, Counter, FlowKey, FlowRow, FlowState, ReachKind, flow_bits},
     family::Family,
     wire::Protocol,
 };
@@ -31,26 +31,45 @@ impl<F: Family> FlowRow<F> {
     }
 }
 
-/// Whether a request may go on by the row it found, or needs a new choice.
+/// The backend that a request may go on to by the row it found; `None`: it needs a new choice.
 #[inline(always)]
-pub fn usable<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, row: &FlowRow<F>) -> bool {
+pub fn usable<F: Family, T: Tables<F>>(
+    tables: &T,
+    parsed: &Parsed<F>,
+    row: &FlowRow<F>,
+) -> Option<BackendWord> {
     let protocol = parsed.protocol();
     if row.expired(protocol, tables.now(), &tables.settings().lifetimes) {
-        return false;
+        return None;
     }
-    let Some((word, _)) = tables.backend(row.backend.low) else { return false };
+    let (word, _) = tables.backend(row.backend.low)?;
     if word.0.generation != row.backend.generation {
-        return false;
+        return None;
     }
     let state = word.state();
-    if parsed.flags.opens() {
+    let usable = if parsed.flags.opens() {
         // The port is used again: what is over, or could not begin again, is no guide.
-        return row.state() != FlowState::Closing && state.is_active();
+        row.state() != FlowState::Closing && state.is_active()
+    } else {
+        match state {
+            BackendState::Active(_) | BackendState::Draining => true,
+            BackendState::Removed | BackendState::Reset => protocol != Protocol::Udp,
+            BackendState::Free => false,
+        }
+    };
+    usable.then_some(word)
+}
+
+/// Notes on both rows that a flow is over.
+#[inline(always)]
+pub fn end<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, (row, known): Found<'_, F>) {
+    FlowRow::set_bits(row, known.bits | flow_bits::RESET);
+    if known.is_snat() {
+        return snat::end(tables, &parsed.key, &known);
     }
-    match state {
-        BackendState::Active(_) | BackendState::Draining => true,
-        BackendState::Removed => protocol != Protocol::Udp,
-        BackendState::Free => false,
+    let twin_key = twin(&translated(&parsed.key, &known), known.twin_zone());
+    if let Some(other) = tables.flow(known.table(), &twin_key) {
+        FlowRow::set_bits(other, other.get().bits | flow_bits::RESET);
     }
 }
 

@@ -66,7 +66,7 @@ pub fn to_backend<F: Family, P: Packet, T: Common>(
     match kind {
         ReachKind::Host => Ok(Onward::new(Way::Continue, parsed, false)),
         ReachKind::Uplink => onward(Way::Neighbour(reach.ifindex)),
-        ReachKind::Peer | ReachKind::Bridge | ReachKind::Neighbour if through_stack => {
+        ReachKind::Peer | ReachKind::Bridge | ReachKind::Neighbour | ReachKind::Gone if through_stack => {
             Ok(Onward::new(Way::Continue, parsed, hop).to(reach.bridge_mac))
         }
         ReachKind::Peer if !parsed.tagged => {
@@ -84,7 +84,7 @@ pub fn to_backend<F: Family, P: Packet, T: Common>(
             };
             Ok(Onward::new(way, parsed, hop).to(reach.mac))
         }
-        ReachKind::Neighbour => onward(Way::Neighbour(reach.bridge)),
+        ReachKind::Neighbour | ReachKind::Gone => onward(Way::Neighbour(reach.bridge)),
         ReachKind::None | ReachKind::Stack => Err(Counter::Unreachable),
     }
 }
@@ -115,7 +115,7 @@ pub fn to_client<F: Family, P: Packet>(
         // not met the stack on its way in either.
         ReachKind::Stack if !row.is_hairpin() => Err(Counter::LeftToStack),
         ReachKind::Stack => Ok(onward(Way::Egress(row.ifindex)).to(row.mac)),
-        ReachKind::None | ReachKind::Neighbour | ReachKind::Host => Err(Counter::WrongHook),
+        ReachKind::None | ReachKind::Neighbour | ReachKind::Gone | ReachKind::Host => Err(Counter::WrongHook),
     }
 }
 

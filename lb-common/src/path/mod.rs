@@ -134,8 +134,8 @@ pub enum Verdict {
     Forward(Way),
 }
 
-/// Decides and carries out what one packet of family `F` gets, if its flow is proven, and counts the
-/// outcome. Others come back: to [`open`], or to the function that the verdict names.
+/// Decides and carries out what one packet of family `F` gets, if its flow is proven and its backend active,
+/// and counts the outcome. Others come back: to [`open`], or to the function that the verdict names.
 ///
 /// Functions one after the other, because all in one exceed the stack of a kernel program; known flows are
 /// the faster for it.
@@ -296,7 +296,7 @@ fn travel<F: Family, P: Packet, T: Tables<F>>(
             !known.expired(parsed.protocol(), tables.now(), &tables.settings().lifetimes)
         } else {
             !hook.is_egress()
-                && flow::usable(tables, &parsed, &known)
+                && flow::usable(tables, &parsed, &known).is_some_and(|word| word.state().is_active())
                 && !flow::is_elsewhere(packet, hook, &known)
         };
         if guides {
@@ -419,9 +419,11 @@ fn answers_for_another<F: Family, P: Packet, T: Tables<F>>(
 #[inline(always)]
 fn verdict(stop: Counter) -> Verdict {
     match stop {
-        Counter::NoBackend | Counter::NoPort | Counter::TtlExceeded | Counter::TooBig => {
-            Verdict::Reject(stop)
-        }
+        Counter::NoBackend
+        | Counter::NoPort
+        | Counter::BackendGone
+        | Counter::TtlExceeded
+        | Counter::TooBig => Verdict::Reject(stop),
         Counter::NoLocalBackend
         | Counter::SourceRange
         | Counter::Unowned

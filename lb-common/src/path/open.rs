@@ -2,12 +2,15 @@
 //! unproven ones and moves over once its client has shown that it hears the backend.
 
 use super::{
-    Hook, Insert, InsertError, Note, Packet, Parsed, Table, Tables, Verdict,
+    Common, Hook, Insert, InsertError, Note, Packet, Parsed, Table, Tables, Verdict,
     flow::{self, Found, find, translated, twin},
     readable, select, snat,
 };
 use crate::{
-    abi::{BackendRow, Counter, FlowKey, FlowRow, FlowState, ZONE_OF_CLIENT, flow_bits},
+    abi::{
+        BackendRow, BackendState, BackendWord, Counter, FlowKey, FlowRow, FlowState, ReachKind,
+        ZONE_OF_CLIENT, flow_bits,
+    },
     family::Family,
     wire::Protocol,
 };
@@ -41,8 +44,13 @@ pub fn resume<F: Family, P: Packet, T: Tables<F>>(
         && known.is_snat()
         && !known.is_proven()
         && !snat::holds(tables, &parsed.key, &known);
-    if lost_port || !flow::usable(tables, parsed, &known) {
+    if lost_port {
         return Ok(Resumed::Misguided);
+    }
+    let Some(word) = flow::usable(tables, parsed, &known) else { return Ok(Resumed::Misguided) };
+    if parsed.protocol() == Protocol::Tcp && ends(tables, word) {
+        flow::end(tables, parsed, (row, known));
+        return Err(Counter::BackendGone);
     }
     if flow::is_elsewhere(packet, hook, &known) {
         if flow::is_forged(packet, tables, hook, parsed.key.src) {
@@ -53,6 +61,22 @@ pub fn resume<F: Family, P: Packet, T: Tables<F>>(
         promote(packet, tables, hook, parsed, &known);
     }
     Ok(Resumed::Guided)
+}
+
+/// Whether a backend's TCP flows end: it takes no new ones, and has gone or is not to keep those it has. An
+/// active one may come back: its clients wait.
+#[inline(always)]
+fn ends<T: Common>(tables: &T, word: BackendWord) -> bool {
+    let gone = || {
+        tables
+            .reach(word.reach())
+            .is_none_or(|reach| matches!(reach.kind(), ReachKind::None | ReachKind::Gone))
+    };
+    match word.state() {
+        BackendState::Active(_) => false,
+        BackendState::Reset => true,
+        BackendState::Draining | BackendState::Removed | BackendState::Free => gone(),
+    }
 }
 
 /// What the tables of flows know of a packet.

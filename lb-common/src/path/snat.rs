@@ -220,6 +220,15 @@ pub fn request<F: Family, P: Packet, T: Tables<F>>(
     }
 }
 
+/// Notes that a flow is over.
+#[inline(always)]
+pub fn end<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, request: &FlowRow<F>) {
+    if let Some(held) = tables.snat(&lent_to(tables, key, request)) {
+        let row = held.get().row;
+        SnatRow::touch(held, row.seen, row.bits | flow_bits::RESET);
+    }
+}
+
 /// Notes that a flow's client has proved itself.
 #[inline(always)]
 pub fn promote<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, request: &FlowRow<F>) {

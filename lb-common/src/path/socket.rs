@@ -195,7 +195,7 @@ fn serving<F: Family, T: Tables<F>>(tables: &T, backend: BackendRef, service: u3
     let (word, row) = tables.backend(backend.low)?;
     let serves = match word.state() {
         BackendState::Active(_) | BackendState::Draining => true,
-        BackendState::Removed | BackendState::Free => false,
+        BackendState::Removed | BackendState::Reset | BackendState::Free => false,
     };
     (serves && word.0.generation == backend.generation && row.service == service).then_some(row)
 }

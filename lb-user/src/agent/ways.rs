@@ -82,7 +82,11 @@ impl Ways for View<'_> {
                 };
                 on_bridge(kind, bridge, port, mac)
             }
-            Location::BridgeUnknown { bridge, .. } => on_bridge(ReachKind::Neighbour, bridge, 0, [0; 6]),
+            Location::BridgeUnknown { bridge } => {
+                let failed = self.world.failed.contains(&(bridge, address));
+                let kind = if failed { ReachKind::Gone } else { ReachKind::Neighbour };
+                on_bridge(kind, bridge, 0, [0; 6])
+            }
             Location::Remote => {
                 let Some(uplink) = self.uplinks.first() else {
                     return (ReachRow::default(), ZONE_UPLINK);
@@ -92,6 +96,22 @@ impl Ways for View<'_> {
                 (row, ZONE_UPLINK)
             }
         }
+    }
+
+    /// Who is asked for anew after it was gone stays gone until it answers. And a port that was known is never
+    /// forgotten as long as it is one ([`World`]'s memory): if it is not, who was behind it has left with it.
+    fn way_after(&self, address: IpAddr, old: &ReachRow) -> ReachRow {
+        let (row, _) = self.way(address);
+        if row.kind() != ReachKind::Neighbour || row.bridge != old.bridge {
+            return row;
+        }
+        let is_port = |port| self.world.links.get(&port).is_some_and(|link| link.master == Some(old.bridge));
+        let gone = match old.kind() {
+            ReachKind::Gone => true,
+            ReachKind::Peer | ReachKind::Bridge => !is_port(old.ifindex),
+            _ => false,
+        };
+        if gone { ReachRow { kind: ReachKind::Gone as u32, ..row } } else { row }
     }
 }
 
@@ -106,5 +126,81 @@ pub fn role_name(role: Role) -> &'static str {
         Role::Pod => "pod",
         Role::Vm => "vm",
         Role::Uplink => "uplink",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::{Address, Neighbour};
+
+    const BLUE: [u8; 6] = [2, 0, 0, 0, 0, 3];
+
+    /// Bridge 1 with blue behind port 3, and another port.
+    fn world() -> World {
+        let mut world = World::default();
+        for (ifindex, master) in [(1, None), (2, Some(1)), (3, Some(1))] {
+            world.links.insert(ifindex, Link { ifindex, master, forwarding: true, ..Link::default() });
+        }
+        world.addresses = vec![Address { ifindex: 1, net: "10.244.1.1/24".parse().expect("a subnet") }];
+        world.fdb = [((1, BLUE), 3)].into();
+        world.neighbours.insert((1, blue()), Neighbour { mac: BLUE, permanent: false });
+        world
+    }
+
+    fn blue() -> IpAddr {
+        [10, 244, 1, 3].into()
+    }
+
+    /// How blue is reached in each world, each agent's view after the one before.
+    fn ways<const N: usize>(worlds: [World; N]) -> [ReachKind; N] {
+        let mut old: Option<ReachRow> = None;
+        worlds.map(|world| {
+            let view = View { world: &world, bridges: &[1], uplinks: &[], forward: Forward::Auto };
+            let row = old.map_or_else(|| view.way(blue()).0, |old| view.way_after(blue(), &old));
+            old = Some(row);
+            row.kind()
+        })
+    }
+
+    fn without_entries() -> World {
+        World { fdb: Default::default(), neighbours: Default::default(), ..world() }
+    }
+
+    fn without_port() -> World {
+        let mut world = without_entries();
+        world.links.remove(&3);
+        world
+    }
+
+    fn failed() -> World {
+        World { failed: [(1, blue())].into(), ..without_entries() }
+    }
+
+    #[test]
+    fn who_is_not_known_yet_has_not_gone() {
+        use ReachKind::{Bridge, Neighbour};
+        assert_eq!(ways([without_entries(), without_port(), world()]), [Neighbour, Neighbour, Bridge]);
+        // A new agent finds the way of the one before, and the tables of the kernel aged.
+        assert_eq!(ways([world(), without_entries()]), [Bridge, Neighbour]);
+    }
+
+    #[test]
+    fn who_leaves_with_its_port_has_gone_until_it_is_found_again() {
+        use ReachKind::{Bridge, Gone};
+        assert_eq!(ways([world(), without_port(), without_entries(), world()]), [Bridge, Gone, Gone, Bridge]);
+        let mut left = without_entries();
+        left.links.entry(3).and_modify(|port| port.master = None);
+        assert_eq!(ways([world(), left]), [Bridge, Gone]);
+        let mut elsewhere = without_port();
+        elsewhere.fdb = [((1, BLUE), 2)].into();
+        elsewhere.neighbours = world().neighbours;
+        assert_eq!(ways([world(), elsewhere]), [Bridge, Bridge]);
+    }
+
+    #[test]
+    fn who_does_not_answer_has_gone() {
+        use ReachKind::{Bridge, Gone};
+        assert_eq!(ways([failed(), without_entries(), world(), failed()]), [Gone, Gone, Bridge, Gone]);
     }
 }

@@ -12,7 +12,7 @@ use lb_common::abi::{BackendState, FrontendKind};
 
 pub use maglev::table;
 
-use crate::model::{Algorithm, Endpoint, Family, Protocol, Service, ServicePort, TrafficPolicy};
+use crate::model::{Algorithm, Endpoint, Family, OnRemoval, Protocol, Service, ServicePort, TrafficPolicy};
 
 /// What one service port should have in one address family: a service row with its frontends and
 /// backends.
@@ -72,6 +72,8 @@ pub struct Choice {
     pub affinity: Option<u32>,
     /// By hash or at random.
     pub algorithm: Algorithm,
+    /// What becomes of TCP flows of a backend that is no longer among them.
+    pub on_removal: OnRemoval,
     /// Clients that may use the load balancer's addresses; empty: all. Of this family, sorted.
     pub source_ranges: Vec<IpNet>,
 }
@@ -157,7 +159,16 @@ fn choice(service: &Service, family: Family) -> Choice {
         external: service.external_policy,
         affinity: service.affinity,
         algorithm: service.algorithm,
+        on_removal: service.on_removal,
         source_ranges,
+    }
+}
+
+/// The state of a backend that is no longer of its service.
+pub fn removed(on_removal: OnRemoval) -> BackendState {
+    match on_removal {
+        OnRemoval::Keep => BackendState::Removed,
+        OnRemoval::Reset => BackendState::Reset,
     }
 }
 
@@ -170,7 +181,7 @@ fn backends(service: &Service, port: &ServicePort, family: Family, node: &NodeFa
         address: endpoint.address,
         port: endpoint.port,
         weight: endpoint.weight,
-        state,
+        state: if state.is_removed() { removed(service.on_removal) } else { state },
     };
     endpoints.into_iter().zip(states).map(backend).collect()
 }

@@ -64,7 +64,7 @@ fn states(endpoints: &[&str], distribution: Distribution, node: &NodeFacts) -> S
         BackendState::Active(Scopes::Cluster) => 'C',
         BackendState::Active(Scopes::Local) => 'L',
         BackendState::Draining => 'd',
-        BackendState::Removed => '-',
+        BackendState::Removed | BackendState::Reset => '-',
         BackendState::Free => '!',
     };
     let refs: Vec<&Endpoint> = endpoints.iter().collect();
@@ -239,6 +239,22 @@ fn a_row_for_each_port_and_family_with_all_its_frontends() {
     assert_eq!(ranges(0), ["192.0.2.0/24", "198.51.100.0/24"]);
     // No load balancer's address of the family: nothing to restrict.
     assert!(ranges(2).is_empty());
+}
+
+#[test]
+fn what_does_not_serve_is_removed_as_the_service_says() {
+    for (on_removal, expected) in
+        [(OnRemoval::Keep, BackendState::Removed), (OnRemoval::Reset, BackendState::Reset)]
+    {
+        let endpoints = vec![endpoint(0, "ready@here"), endpoint(1, "dead@here"), endpoint(2, "ending@here")];
+        let port = ServicePort { port: 80, endpoints, ..ServicePort::default() };
+        let addresses = vec!["10.96.0.10".parse().expect("an address")];
+        let service = Service { addresses, on_removal, ports: vec![port], ..Service::default() };
+        let wanted = compile(&service, &here());
+        let states: Vec<BackendState> = wanted[0].backends.iter().map(|backend| backend.state).collect();
+        assert_eq!(states, [BackendState::Active(Scopes::Both), expected, BackendState::Draining]);
+        assert_eq!(wanted[0].choice.on_removal, on_removal);
+    }
 }
 
 #[test]

@@ -297,7 +297,7 @@ fn way_out(served: &Served, asked: &Asked, after: &Headers) -> Step {
         ReachKind::Uplink => {
             format!("through the uplink to its next hop: {backend} is not on this node")
         }
-        ReachKind::None | ReachKind::Bridge | ReachKind::Neighbour | ReachKind::Stack => {
+        ReachKind::None | ReachKind::Bridge | ReachKind::Neighbour | ReachKind::Gone | ReachKind::Stack => {
             format!("over the bridge to {backend}")
         }
     };

@@ -117,6 +117,8 @@ pub struct Service {
     pub algorithm: Algorithm,
     /// Which backends are preferred by where they are.
     pub distribution: Distribution,
+    /// What becomes of TCP flows of a backend that was removed or does not serve.
+    pub on_removal: OnRemoval,
     /// The ports, in the order of the config. No two share port and protocol.
     pub ports: Vec<ServicePort>,
 }
@@ -174,6 +176,16 @@ pub enum Distribution {
     SameZone,
     /// This node first, then its zone (`PreferSameNode`).
     SameNode,
+}
+
+/// What becomes of TCP flows of a backend that was removed or does not serve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnRemoval {
+    /// They go on while it is reachable.
+    #[default]
+    Keep,
+    /// Their clients get a reset with the next segment.
+    Reset,
 }
 
 /// One port of a service, with the endpoints it is balanced over.

@@ -37,6 +37,10 @@ pub(super) async fn world(handle: &Handle) -> Result<World> {
     while let Some(message) = neighbours.try_next().await.context("reading neighbours")? {
         if let Some((address, neighbour)) = neighbour(&message) {
             world.neighbours.insert((message.header.ifindex, address), neighbour);
+        } else if message.header.state == NeighbourState::Failed
+            && world.links.get(&message.header.ifindex).is_some_and(|link| link.kind == LinkKind::Bridge)
+        {
+            world.failed.extend(destination(&message).map(|address| (message.header.ifindex, address)));
         }
     }
     let fdb = handle.neighbours().get().set_address_family(AddressFamily::Bridge).execute();
@@ -117,6 +121,14 @@ fn mac(message: &NeighbourMessage) -> Option<[u8; 6]> {
     })
 }
 
+fn destination(message: &NeighbourMessage) -> Option<IpAddr> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
+        _ => None,
+    })
+}
+
 fn neighbour(message: &NeighbourMessage) -> Option<(IpAddr, Neighbour)> {
     if matches!(
         message.header.state,
@@ -124,11 +136,7 @@ fn neighbour(message: &NeighbourMessage) -> Option<(IpAddr, Neighbour)> {
     ) {
         return None;
     }
-    let address = message.attributes.iter().find_map(|attribute| match attribute {
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(IpAddr::V4(*address)),
-        NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
-        _ => None,
-    })?;
+    let address = destination(message)?;
     let permanent = message.header.state == NeighbourState::Permanent;
     Some((address, Neighbour { mac: mac(message)?, permanent }))
 }

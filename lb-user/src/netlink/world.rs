@@ -20,6 +20,8 @@ pub struct World {
     pub neighbours: Neighbours,
     /// What of these two the kernel has forgotten.
     pub forgotten: Forgotten,
+    /// Addresses (of a bridge, by interface index) that nobody has answered for.
+    pub failed: HashSet<(u32, IpAddr)>,
 }
 
 /// What is only remembered, by its keys.
@@ -209,6 +211,7 @@ mod tests {
                 Neighbour { mac: MAC, permanent: false },
             )]),
             forgotten: Forgotten::default(),
+            failed: HashSet::new(),
         }
     }
 

@@ -26,7 +26,8 @@ pub struct Backend {
     pub weight: u16,
     /// `ready`, `draining` or `removed`.
     pub state: String,
-    /// `peer`, `bridge`, `neighbour`, `host`, `uplink`, `stack`, or `nothing` while no way is known.
+    /// `peer`, `bridge`, `neighbour`, `host`, `uplink`, `stack`, `gone` where nobody is any more, or `nothing`
+    /// while no way is known.
     pub reached_by: String,
 }
 
@@ -65,5 +66,6 @@ pub fn way(kind: ReachKind) -> &'static str {
         ReachKind::Host => "host",
         ReachKind::Uplink => "uplink",
         ReachKind::Stack => "stack",
+        ReachKind::Gone => "gone",
     }
 }

@@ -30,7 +30,7 @@ pub fn state_name(state: BackendState) -> &'static str {
     match state {
         BackendState::Active(_) => READY,
         BackendState::Draining => "draining",
-        BackendState::Removed | BackendState::Free => "removed",
+        BackendState::Removed | BackendState::Reset | BackendState::Free => "removed",
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use lb_common::{
-    abi::{BackendState, BackendWord, FrontendKey, FrontendKind, SlotRow},
+    abi::{BackendState, BackendWord, FrontendKey, FrontendKind, SlotRow, set_flags},
     family::{V4, V6},
 };
 
@@ -11,7 +11,7 @@ use super::{FoundBackend, Ids, Mirror, Published, mirror::digest};
 use crate::{
     compile::{Frontend, WantedFrontend},
     maps::{Maps, Side},
-    model::Protocol,
+    model::{OnRemoval, Protocol},
     observe::Addresses,
 };
 
@@ -50,7 +50,10 @@ pub fn adopt(maps: &Maps) -> Mirror {
         sets.insert(word.low);
         let digest = digest(&rows, &set, &ranges);
         mirror.adopt_service(id, |found| {
-            found.published = Some(Published { set: word.low, first: set.first, len, digest, ranges });
+            let resets = set.flags & set_flags::RESET_ON_REMOVAL != 0;
+            let on_removal = if resets { OnRemoval::Reset } else { OnRemoval::Keep };
+            let first = set.first;
+            found.published = Some(Published { set: word.low, first, len, digest, ranges, on_removal });
             found.generation = word.generation;
         });
     }

@@ -8,10 +8,13 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lb_common::abi::{BackendState, BackendWord, ReachRow, SetRow, SlotRow};
+use lb_common::abi::{BackendWord, ReachRow, SetRow, SlotRow};
 
 use super::{Ids, Step};
-use crate::compile::{Frontend, WantedFrontend};
+use crate::{
+    compile::{Frontend, WantedFrontend},
+    model::OnRemoval,
+};
 
 /// A service row and what hangs on it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,6 +44,8 @@ pub struct Published {
     pub digest: u64,
     /// Its source ranges.
     pub ranges: Vec<IpNet>,
+    /// What becomes of TCP flows of its service's backends once those are removed.
+    pub on_removal: OnRemoval,
 }
 
 /// Numbers of rows in use, of IPv4 and IPv6.
@@ -231,7 +236,7 @@ impl Mirror {
     pub(super) fn oldest_removed(&mut self, ipv6: bool) -> Option<FoundBackend> {
         while let Some(id) = self.removed[ipv6 as usize].pop_front() {
             if let Some(owned) = self.backends[ipv6 as usize].get(&id)
-                && owned.backend.word.state() == BackendState::Removed
+                && owned.backend.word.state().is_removed()
             {
                 return Some(owned.backend);
             }
@@ -384,7 +389,7 @@ impl Mirror {
         if let Some(way) = self.reach.get_mut(&backend.address) {
             way.backends.push(backend.id);
         }
-        if backend.word.state() == BackendState::Removed {
+        if backend.word.state().is_removed() {
             self.removed[ipv6].push_back(backend.id);
         }
         self.backends[ipv6].insert(backend.id, Owned { backend, service });
@@ -394,7 +399,7 @@ impl Mirror {
         let ipv6 = address.is_ipv6() as usize;
         let Some(owned) = self.backends[ipv6].get_mut(&id) else { return };
         let before = std::mem::replace(&mut owned.backend.word, word);
-        if word.state() == BackendState::Removed && before.state() != BackendState::Removed {
+        if word.state().is_removed() && !before.state().is_removed() {
             self.removed[ipv6].push_back(id);
         }
     }

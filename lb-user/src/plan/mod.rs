@@ -25,7 +25,7 @@ pub use mirror::{Found, FoundBackend, Mirror, Published, Used};
 
 use crate::{
     compile::{self, Choice, Wanted, WantedFrontend},
-    model::{Algorithm, TrafficPolicy},
+    model::{Algorithm, OnRemoval, TrafficPolicy},
 };
 
 /// One write, or one row given back. Its fields are the row, where it goes, and what the mirror keeps.
@@ -67,7 +67,7 @@ pub enum Step {
 impl Step {
     /// Whether a backend no longer serves after it.
     pub fn loses_backend(&self) -> bool {
-        matches!(self, Step::BackendWord { word, .. } if word.state() == BackendState::Removed)
+        matches!(self, Step::BackendWord { word, .. } if word.state().is_removed())
     }
 }
 
@@ -75,6 +75,11 @@ impl Step {
 pub trait Ways {
     /// As seen now.
     fn way(&self, address: IpAddr) -> (ReachRow, u16);
+
+    /// As seen now, by who knew the `old` way: who was there may have gone.
+    fn way_after(&self, address: IpAddr, _old: &ReachRow) -> ReachRow {
+        self.way(address).0
+    }
 }
 
 /// What decides about choices, besides what is wanted.
@@ -175,8 +180,9 @@ fn plan(
     }
     let kept: HashSet<u32> = backend_ids.iter().copied().collect();
     for old in &found_backends {
-        if !kept.contains(&old.id) && old.word.state() != BackendState::Removed {
-            after.push(removed(old));
+        let state = compile::removed(wanted.choice.on_removal);
+        if !kept.contains(&old.id) && old.word.state() != state {
+            after.push(removed(old, state));
         }
     }
 
@@ -210,7 +216,8 @@ fn plan(
         };
         steps.push(Step::Slots { first, rows: slots });
         (row.first, row.local_first) = (first, first + local_at);
-        let published = Published { set: index, first, len, digest, ranges: ranges.clone() };
+        let on_removal = wanted.choice.on_removal;
+        let published = Published { set: index, first, len, digest, ranges: ranges.clone(), on_removal };
         if !ranges.is_empty() {
             row.source_ranges = index;
         }
@@ -241,12 +248,13 @@ fn plan(
 
 /// What a set says besides its slots.
 fn options(wanted: &Wanted, tuning: Tuning) -> SetRow {
-    let Choice { internal, external, affinity, algorithm, .. } = wanted.choice;
+    let Choice { internal, external, affinity, algorithm, on_removal, .. } = wanted.choice;
     let flag = |set, flag| if set { flag } else { 0 };
     SetRow {
         flags: flag(internal == TrafficPolicy::Local, set_flags::INTERNAL_LOCAL)
             | flag(external == TrafficPolicy::Local, set_flags::EXTERNAL_LOCAL)
-            | flag(algorithm == Algorithm::Random, set_flags::RANDOM),
+            | flag(algorithm == Algorithm::Random, set_flags::RANDOM)
+            | flag(on_removal == OnRemoval::Reset, set_flags::RESET_ON_REMOVAL),
         affinity: affinity.map_or(0, |seconds| ticks(seconds, tuning.hz, tuning.tick_shift)),
         ..SetRow::default()
     }
@@ -269,7 +277,7 @@ pub fn addresses(mirror: &mut Mirror, own: &[IpAddr]) -> Vec<Step> {
 }
 
 /// The steps that take a service away: its frontends first, so that no packet finds half of it. Its
-/// backends keep their TCP flows as removed ones.
+/// backends keep their TCP flows as removed ones, unless the service says otherwise.
 pub fn removal(mirror: &Mirror, id: u32) -> Vec<Step> {
     let Some(found) = mirror.found(id) else { return Vec::new() };
     let mut steps: Vec<Step> = found
@@ -277,9 +285,11 @@ pub fn removal(mirror: &Mirror, id: u32) -> Vec<Step> {
         .iter()
         .map(|frontend| Step::DeleteFrontend { frontend: *frontend, service: id })
         .collect();
+    let on_removal = found.published.as_ref().map(|published| published.on_removal).unwrap_or_default();
+    let state = compile::removed(on_removal);
     for backend in mirror.backends_of(id) {
-        if backend.word.state() != BackendState::Removed {
-            steps.push(removed(&backend));
+        if backend.word.state() != state {
+            steps.push(removed(&backend, state));
         }
     }
     if let Some(published) = found.published.clone() {
@@ -289,15 +299,15 @@ pub fn removal(mirror: &Mirror, id: u32) -> Vec<Step> {
     steps
 }
 
-fn removed(backend: &FoundBackend) -> Step {
-    let word = BackendWord::new(BackendState::Removed, backend.word.reach(), backend.word.0.generation);
+fn removed(backend: &FoundBackend, state: BackendState) -> Step {
+    let word = BackendWord::new(state, backend.word.reach(), backend.word.0.generation);
     Step::BackendWord { address: backend.address, id: backend.id, word }
 }
 
 /// The steps that follow a change of the way to an address: a new row, then every backend there.
 pub fn way(mirror: &mut Mirror, address: IpAddr, ways: &dyn Ways) -> Result<Vec<Step>, Full> {
     let Some((old, old_row)) = mirror.way_to(address) else { return Ok(Vec::new()) };
-    let (row, _) = ways.way(address);
+    let row = ways.way_after(address, &old_row);
     if old_row == row {
         return Ok(Vec::new());
     }

@@ -2,6 +2,7 @@
 
 mod answers;
 mod bed;
+mod flows;
 mod forward;
 mod fragments;
 mod homes;
@@ -24,11 +25,13 @@ use libtest_mimic::{Arguments, Failed, Trial};
 type Test = (&'static str, fn() -> anyhow::Result<()>);
 
 fn main() {
+    flows::flood::serve_if_asked();
     let mut arguments = Arguments::from_args();
     // They load the same cores, and the death of the thread that started an agent ends the agent.
     arguments.test_threads = Some(1);
     let all = [
         answers::ALL,
+        flows::ALL,
         forward::ALL,
         icmp::ALL,
         fragments::ALL,
@@ -44,8 +47,11 @@ fn main() {
         uninstall::ALL,
         vlan::ALL,
     ];
-    let trials = all.concat().into_iter().map(|(name, test): Test| {
+    let trial = |(name, test): Test| {
         Trial::test(format!("e2e/{name}"), move || test().map_err(|error| Failed::from(format!("{error:#}"))))
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit();
+    };
+    let mut trials: Vec<Trial> = all.concat().into_iter().map(trial).collect();
+    // Minutes, and so only where they are asked for.
+    trials.extend(flows::LONG.iter().map(|test| trial(*test).with_ignored_flag(true)));
+    libtest_mimic::run(&arguments, trials).exit();
 }

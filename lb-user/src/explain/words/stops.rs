@@ -41,6 +41,7 @@ fn rule(served: &Served, asked: &Asked, counter: Counter) -> Option<Step> {
         | Counter::Protocol
         | Counter::Unsettled
         | Counter::Unreachable
+        | Counter::BackendGone
         | Counter::TableFull
         | Counter::Clash
         | Counter::WrongHook

@@ -19,6 +19,7 @@
 //!     sessionAffinity: {clientIP: {timeoutSeconds: 10800}}  # or ClientIP, None
 //!     algorithm: maglev              # or random
 //!     trafficDistribution: PreferSameZone  # or PreferSameNode, PreferClose
+//!     onRemoval: keep                # or reset
 //!     ports: [{name: http, port: 80, targetPort: 8080, nodePort: 30080, protocol: TCP}]  # or hostPort
 //!     backends:
 //!       - {address: 10.244.1.2, port: 8080, weight: 1, node: node1, zone: a, ready: true}

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use super::*;
 use crate::model::{
-    Algorithm, Distribution, Endpoint, Place as Whereabouts, Service, ServiceType, TrafficPolicy,
+    Algorithm, Distribution, Endpoint, OnRemoval, Place as Whereabouts, Service, ServiceType, TrafficPolicy,
 };
 
 mod bad;
@@ -87,6 +87,9 @@ fn options(service: &Service) -> Vec<String> {
     }
     if service.distribution != Distribution::Even {
         options.push(format!("{:?}", service.distribution));
+    }
+    if service.on_removal == OnRemoval::Reset {
+        options.push("resets".to_owned());
     }
     options
 }

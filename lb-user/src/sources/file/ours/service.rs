@@ -19,7 +19,7 @@ use super::{
     given, items,
     ports::service_ports,
 };
-use crate::model::{Algorithm, Distribution, Service, ServiceName, ServiceType};
+use crate::model::{Algorithm, Distribution, OnRemoval, Service, ServiceName, ServiceType};
 
 /// Reads a service. What is wrong is noted, and there is a draft if it has a name all the same.
 pub(super) fn service(node: &Node<'_>, places: &mut Places, report: &mut Report<'_>) -> Option<Draft> {
@@ -39,6 +39,7 @@ pub(super) fn service(node: &Node<'_>, places: &mut Places, report: &mut Report<
         "sessionAffinity",
         "algorithm",
         "trafficDistribution",
+        "onRemoval",
     ];
     let [
         name_node,
@@ -56,6 +57,7 @@ pub(super) fn service(node: &Node<'_>, places: &mut Places, report: &mut Report<
         affinity,
         algorithm,
         distribution,
+        on_removal,
     ] = fields(node, "a service", known, report)?;
     let name = service_name(node, name_node, namespace, report);
     let kind = kind_node.map_or(Some(ServiceType::ClusterIp), |node| report.take(service_type(node)));
@@ -69,6 +71,7 @@ pub(super) fn service(node: &Node<'_>, places: &mut Places, report: &mut Report<
         internal_policy: given(internal_policy, |node| policy(Some(node)), report),
         algorithm: given(algorithm, service_algorithm, report),
         distribution: given(distribution, service_distribution, report),
+        on_removal: given(on_removal, service_on_removal, report),
         ..Service::default()
     };
     service.affinity = affinity.and_then(|node| session_affinity(node, report));
@@ -129,6 +132,10 @@ fn service_distribution(node: &Node<'_>) -> Result<Distribution, Bad> {
         ("PreferClose", Distribution::SameZone),
     ];
     word(node, "a trafficDistribution", &known)
+}
+
+fn service_on_removal(node: &Node<'_>) -> Result<OnRemoval, Bad> {
+    word(node, "an onRemoval", &[("keep", OnRemoval::Keep), ("reset", OnRemoval::Reset)])
 }
 
 /// `{clientIP: {timeoutSeconds: 10800}}`, or one of Kubernetes' words.

@@ -43,7 +43,7 @@ fn fields_and_shapes() {
         (
             "services: [web]",
             &[
-                "c.yaml:1:12: a service is a mapping; write it with the fields name, namespace, address, addresses, ports, backends, type, externalIPs, loadBalancerIPs, loadBalancerSourceRanges, externalTrafficPolicy, internalTrafficPolicy, sessionAffinity, algorithm, trafficDistribution",
+                "c.yaml:1:12: a service is a mapping; write it with the fields name, namespace, address, addresses, ports, backends, type, externalIPs, loadBalancerIPs, loadBalancerSourceRanges, externalTrafficPolicy, internalTrafficPolicy, sessionAffinity, algorithm, trafficDistribution, onRemoval",
             ],
         ),
         (

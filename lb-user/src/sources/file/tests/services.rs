@@ -73,6 +73,8 @@ fn single_fields() {
         ("internalTrafficPolicy: Local", "internal-Local 80/TCP ->"),
         ("trafficDistribution: PreferSameZone", "SameZone 80/TCP ->"),
         ("trafficDistribution: PreferClose", "SameZone 80/TCP ->"),
+        ("onRemoval: reset", "resets 80/TCP ->"),
+        ("onRemoval: keep", "80/TCP ->"),
         ("type: ClusterIP", "80/TCP ->"),
         ("type: LoadBalancer", "LoadBalancer 80/TCP ->"),
         ("externalIPs: [192.0.2.1]", "external:192.0.2.1 80/TCP ->"),
@@ -171,6 +173,7 @@ fn words_that_do_not_exist() {
         ("internalTrafficPolicy: Node", "Node", "\"Node\" is not a traffic policy; write Cluster or Local"),
         ("algorithm: Maglev", "Maglev", "\"Maglev\" is not an algorithm; did you mean \"maglev\"?"),
         ("algorithm: leastconn", "leastconn", "\"leastconn\" is not an algorithm; write maglev or random"),
+        ("onRemoval: rst", "rst", "\"rst\" is not an onRemoval; did you mean \"reset\"?"),
         (
             "trafficDistribution: PreferZone",
             "PreferZone",

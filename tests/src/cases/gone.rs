@@ -1,0 +1,145 @@
+//! Backends that were removed, or are not ready, and whose clients are told that they have gone.
+
+use lb_common::{
+    abi::{
+        BackendState, Counter, ReachKind, ReachRow,
+        flow_bits::{ANSWERED, PROVEN, REPLY, RESET},
+    },
+    path::Way::{Neighbour, Peer},
+    wire::Protocol,
+};
+
+use super::{BACKEND, CLIENT, VIP, web};
+use crate::{
+    case::{Case, case},
+    family::Net,
+    packet::{of, tcp, udp},
+    state::{BLUE, BRIDGE, GREEN, RED, State},
+};
+
+/// Green's server.
+const SPARE: &str = "10.244.1.4:8080";
+
+pub fn cases<F: Net>() -> Vec<Case<F>> {
+    let mut cases = vec![active(), unproven(), back(), reset_on_removal(), udp_moves()];
+    for state in [BackendState::Removed, BackendState::Draining] {
+        cases.extend([left(state, ReachKind::Gone), left(state, ReachKind::None)]);
+    }
+    cases
+}
+
+/// A proven flow to blue.
+fn established<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
+    let (first, answer) = match protocol {
+        Protocol::Tcp => (tcp(CLIENT, VIP).syn(), tcp(BACKEND, CLIENT).syn_ack()),
+        protocol => (of(protocol, CLIENT, VIP), of(protocol, BACKEND, CLIENT)),
+    };
+    case(name, web())
+        .pod(RED, first)
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .pod(BLUE, answer)
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .pod(RED, of(protocol, CLIENT, VIP))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .proves()
+}
+
+/// Nobody is where blue was.
+fn leaves<F: Net>(state: &mut State<F>, kind: ReachKind) {
+    state.reach.insert(1, ReachRow { ifindex: 0, mac: [0; 3], ..BLUE.reached(kind) });
+}
+
+/// Green, id 2, serves instead of blue.
+fn replace<F: Net>(state: &mut State<F>, blue: BackendState) {
+    state.set_state(1, blue);
+    *state = std::mem::take(state).service(1, &[], &[2]).backend(
+        2,
+        1,
+        SPARE,
+        GREEN.bridge.zone,
+        GREEN.reached(ReachKind::Peer),
+    );
+}
+
+fn left<F: Net>(blue: BackendState, kind: ReachKind) -> Case<F> {
+    let name = format!("a TCP segment to a backend that is {blue:?} and has gone ({kind:?}) is reset");
+    let case = established(name, Protocol::Tcp);
+    // Changes are functions without a surrounding.
+    let case = match blue {
+        BackendState::Draining => case.change(|state| replace(state, BackendState::Draining)),
+        _ => case.change(|state| replace(state, BackendState::Removed)),
+    };
+    let case = case.pod(RED, tcp(CLIENT, VIP)).request(Peer(BLUE.ifindex), BACKEND);
+    let case = match kind {
+        ReachKind::Gone => case.change(|state| leaves(state, ReachKind::Gone)),
+        _ => case.change(|state| leaves(state, ReachKind::None)),
+    };
+    case.pod(RED, tcp(CLIENT, VIP).says(b"anybody there?"))
+        .rejects(Counter::BackendGone)
+        .row(tcp(CLIENT, VIP), PROVEN | ANSWERED | RESET, 1)
+        .row(tcp(BACKEND, CLIENT), PROVEN | REPLY | ANSWERED | RESET, 1)
+        // A reset gets none, and what the client still has on its way gets another.
+        .pod(RED, tcp(CLIENT, VIP).rst())
+        .drops(Counter::BackendGone)
+        .pod(RED, tcp(CLIENT, VIP).fin())
+        .rejects(Counter::BackendGone)
+        .pod(RED, tcp(CLIENT, VIP).syn())
+        .opens(Peer(GREEN.ifindex), SPARE)
+}
+
+fn active<F: Net>() -> Case<F> {
+    established("who has gone and still serves is looked for", Protocol::Tcp)
+        .change(|state| leaves(state, ReachKind::Gone))
+        .pod(RED, tcp(CLIENT, VIP))
+        .request(Neighbour(BRIDGE.ifindex), BACKEND)
+        .but(|packet| packet.link_to(BRIDGE.at))
+        .change(|state| leaves(state, ReachKind::None))
+        .pod(RED, tcp(CLIENT, VIP))
+        .drops(Counter::Unreachable)
+}
+
+fn unproven<F: Net>() -> Case<F> {
+    case("a flow that nobody has answered is reset, too, by its backend's end", web())
+        .pod(RED, tcp(CLIENT, VIP).syn())
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .change(|state| replace(state, BackendState::Removed))
+        .change(|state| leaves(state, ReachKind::Gone))
+        .pod(RED, tcp(CLIENT, VIP))
+        .rejects(Counter::BackendGone)
+        .row(tcp(CLIENT, VIP), RESET, 1)
+        .row(tcp(BACKEND, CLIENT), REPLY | RESET, 1)
+}
+
+fn back<F: Net>() -> Case<F> {
+    established("a removed backend that is found again in time keeps its flows", Protocol::Tcp)
+        .change(|state| replace(state, BackendState::Removed))
+        .change(|state| leaves(state, ReachKind::Gone))
+        .change(|state| {
+            state.reach.insert(1, BLUE.reached(ReachKind::Peer));
+        })
+        .pod(RED, tcp(CLIENT, VIP))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .pod(BLUE, tcp(BACKEND, CLIENT))
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+}
+
+fn reset_on_removal<F: Net>() -> Case<F> {
+    established("a removed backend of a service that resets keeps no TCP flow", Protocol::Tcp)
+        .change(|state| replace(state, BackendState::Reset))
+        // What it still has to say arrives.
+        .pod(BLUE, tcp(BACKEND, CLIENT))
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .pod(RED, tcp(CLIENT, VIP))
+        .rejects(Counter::BackendGone)
+        .row(tcp(CLIENT, VIP), PROVEN | ANSWERED | RESET, 1)
+        .pod(RED, tcp(CLIENT, VIP).syn())
+        .opens(Peer(GREEN.ifindex), SPARE)
+}
+
+fn udp_moves<F: Net>() -> Case<F> {
+    established("UDP moves, whatever becomes of TCP", Protocol::Udp)
+        .change(|state| replace(state, BackendState::Reset))
+        .change(|state| leaves(state, ReachKind::Gone))
+        .pod(RED, udp(CLIENT, VIP))
+        .opens(Peer(GREEN.ifindex), SPARE)
+}
