@@ -209,7 +209,12 @@ impl Packet for Skb {
         let after = self.load::<u16>(offset);
         // SAFETY: as above. Back again, -1 in one's complement.
         unsafe { bpf_l4_csum_replace(self.skb, offset as u32, 0, !1u32 as u64, 0) };
-        before.is_some() && before == after
+        let Some(before) = before else { return false };
+        // Ones have become zeros, which are as much in a sum, but not to UDP.
+        if before == u16::MAX {
+            self.store(offset, &before);
+        }
+        after == Some(before)
     }
 
     #[inline(always)]

@@ -34,6 +34,9 @@ counters! {
     Moved = "flow-moved",
     /// A client called a backend by its own address; passed on.
     Direct = "direct-call",
+    /// A reset of a connection to a backend that nobody has made: an answer has come to its client with the
+    /// backend's address, because the row of replies was lost; dropped, so that the flow goes on.
+    StrayReset = "stray-reset",
     /// In the name of an address that is at home at another port; dropped.
     Forged = "forged-source",
     /// A row of a flow was gone and was made again from its twin.

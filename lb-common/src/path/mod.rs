@@ -351,7 +351,11 @@ fn look<F: Family, P: Packet, T: Tables<F>>(
         }
         _ if hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port)) => {
             let begins = parsed.protocol() != Protocol::Tcp || parsed.flags.opens();
-            if begins { Ok(Verdict::Direct) } else { Err(Counter::Direct) }
+            if begins {
+                return Ok(Verdict::Direct);
+            }
+            let made = !parsed.flags.resets() || flow::find(tables, &flow::twin(key, key.zone)).is_some();
+            Err(if made { Counter::Direct } else { Counter::StrayReset })
         }
         _ => {
             let unowned = !hook.is_egress() && select::is_unowned::<F, T>(tables, key.dst);
@@ -433,6 +437,7 @@ fn verdict(stop: Counter) -> Verdict {
         | Counter::Clash
         | Counter::Forged
         | Counter::NoSnatPort
+        | Counter::StrayReset
         | Counter::FragmentLost
         | Counter::RewriteFailed => Verdict::Drop(stop),
         Counter::NotOurs

@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
-    let mut cases = vec![stale()];
+    let mut cases = vec![stale(), lost_row()];
     for protocol in [Tcp, Udp] {
         cases.extend([service_first(protocol), direct_first(protocol), forgotten(protocol), over(protocol)]);
     }
@@ -94,6 +94,34 @@ fn over<F: Net>(protocol: Protocol) -> Case<F> {
         .pod(RED, begins(protocol, CLIENT, BACKEND))
         .passes(Counter::Direct)
         .pod(BLUE, of(protocol, BACKEND, CLIENT))
+        .passes(Counter::Direct)
+}
+
+/// What a client says of an answer that came with the backend's address does not end its flow.
+fn lost_row<F: Net>() -> Case<F> {
+    case("direct: the reset of an answer that was not translated", web())
+        .pod(RED, tcp(CLIENT, VIP).syn())
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .pod(RED, tcp(CLIENT, VIP))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .proves()
+        .loses(tcp(BACKEND, CLIENT))
+        .pod(BLUE, tcp(BACKEND, CLIENT))
+        .passes(Counter::NoFrontend)
+        .pod(RED, tcp(CLIENT, BACKEND).rst())
+        .drops(Counter::StrayReset)
+        .wait(1)
+        .pod(RED, tcp(CLIENT, VIP))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .also(Counter::Rebuilt)
+        .pod(BLUE, tcp(BACKEND, CLIENT))
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        // A call that was made is ended as it likes.
+        .pod(RED, tcp("10.244.1.2:40001", BACKEND).syn())
+        .passes(Counter::Direct)
+        .pod(RED, tcp("10.244.1.2:40001", BACKEND).rst())
         .passes(Counter::Direct)
 }
 

@@ -41,7 +41,7 @@ pub enum Needs {
 }
 
 /// What is there: an entry here makes the checks that need it.
-const BUILT: &[Needs] = &[];
+const BUILT: &[Needs] = &[Needs::Snat];
 
 /// Pages asked for over TCP.
 pub const fn page(

@@ -56,6 +56,7 @@ fn rule(served: &Served, asked: &Asked, counter: Counter) -> Option<Step> {
         | Counter::Moved
         | Counter::Forged
         | Counter::NoSnatPort
+        | Counter::StrayReset
         | Counter::Rebuilt
         | Counter::Answered
         | Counter::Error
