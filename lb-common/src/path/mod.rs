@@ -336,18 +336,20 @@ fn look<F: Family, P: Packet, T: Tables<F>>(
     let key = &parsed.key;
     match open::resume(packet, tables, hook, note)? {
         Resumed::Guided => Ok(Verdict::Finish),
+        // The node's address may be a frontend's, too.
+        Resumed::Unknown
+            if hook == Hook::UplinkIngress
+                && key.dst == F::host(tables.settings())
+                && tables.snat(key).is_some() =>
+        {
+            Ok(Verdict::Heard)
+        }
         known if known == Resumed::Misguided || tables.interesting(interest_hash(key.dst, 0)) => {
             if flow::is_forged(packet, tables, hook, key.src) {
                 return Err(Counter::Forged);
             }
             note.misguided.set(known == Resumed::Misguided);
             Ok(Verdict::Open)
-        }
-        _ if hook == Hook::UplinkIngress
-            && key.dst == F::host(tables.settings())
-            && tables.snat(key).is_some() =>
-        {
-            Ok(Verdict::Heard)
         }
         _ if hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port)) => {
             let begins = parsed.protocol() != Protocol::Tcp || parsed.flags.opens();

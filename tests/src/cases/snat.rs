@@ -2,7 +2,7 @@
 
 use lb_common::{
     abi::{
-        Counter, Lifetimes, ReachKind, Settings, ZONE_UPLINK,
+        Counter, FrontendKind, Lifetimes, ReachKind, Settings, ZONE_UPLINK,
         flow_bits::{ANSWERED, FIN_BACKEND, FIN_CLIENT, PROVEN, REPLY},
     },
     path::{
@@ -36,6 +36,7 @@ const PORTS: u32 = 4;
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
     let mut cases = vec![
+        node_port(),
         fin(),
         off(),
         no_address(),
@@ -112,6 +113,20 @@ fn exchange<F: Net>(protocol: Protocol) -> Case<F> {
         .row(of(protocol, REMOTE, shown), PROVEN | REPLY | ANSWERED, 1);
     let case = requested(case, of(protocol, FAR, VIP));
     answers(case, of(protocol, REMOTE, shown), FAR)
+}
+
+/// Replies come to an address that clients call, too.
+fn node_port<F: Net>() -> Case<F> {
+    const NODE_PORT: &str = "192.168.1.11:30080";
+    let asked = udp(FAR, NODE_PORT);
+    let shown = &*seen::<F>(&asked, 0);
+    let state = remote().frontend(1, FrontendKind::NodePort, Udp, NODE_PORT);
+    asks(case("snat: a node port", state).on(settings::<F>()), asked.clone())
+        .opens(OUT, REMOTE)
+        .but(|_| asked.source(shown).destination(REMOTE).routed())
+        .send(Hook::UplinkIngress, UPLINK, udp(REMOTE, shown))
+        .reply(OUT, NODE_PORT, FAR)
+        .but(|_| udp(REMOTE, shown).source(NODE_PORT).destination(FAR).routed())
 }
 
 fn fin<F: Net>() -> Case<F> {
