@@ -29,19 +29,7 @@ pub struct Check {
     udp: bool,
     count: u32,
     shares: Shares,
-    needs: Option<Needs>,
 }
-
-/// What a check may need that is not there yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Needs {
-    /// Requests from outside reach a backend on another node with this node's address, so that the reply comes
-    /// back this way.
-    Snat,
-}
-
-/// What is there: an entry here makes the checks that need it.
-const BUILT: &[Needs] = &[Needs::Snat];
 
 /// Pages asked for over TCP.
 pub const fn page(
@@ -51,7 +39,7 @@ pub const fn page(
     count: u32,
     shares: Shares,
 ) -> Check {
-    Check { from, what, to, udp: false, count, shares, needs: None }
+    Check { from, what, to, udp: false, count, shares }
 }
 
 /// Echoes asked for over UDP.
@@ -66,11 +54,6 @@ pub const fn echo(
 }
 
 impl Check {
-    /// Left out where this is not there.
-    pub const fn needs(self, needs: Needs) -> Check {
-        Check { needs: Some(needs), ..self }
-    }
-
     /// Makes its requests; the answers of all who ask.
     fn answers(&self, lab: &Lab) -> Result<Answers> {
         let to: SocketAddr = self.to.parse().context("an address of the demonstration")?;
@@ -106,23 +89,18 @@ pub fn requests(lab: &Lab, checks: &[Check], divisor: u32) -> Result<bool> {
         if check.shares.len() > 1 {
             check.count /= divisor;
         }
-        let (shown, verdict) = match check.needs.filter(|needs| !BUILT.contains(needs)) {
-            Some(Needs::Snat) => (String::new(), "not made: needs SNAT".to_owned()),
-            None => {
-                let (shown, good) = match check.answers(lab) {
-                    Ok(answers) => (show(&answers), as_expected(&check, &answers)),
-                    Err(error) => (format!("{error:#}"), false),
-                };
-                passed &= good;
-                (shown, if good { "ok" } else { "FAILED" }.to_owned())
-            }
+        let (shown, good) = match check.answers(lab) {
+            Ok(answers) => (show(&answers), as_expected(&check, &answers)),
+            Err(error) => (format!("{error:#}"), false),
         };
+        passed &= good;
+        let verdict = if good { "ok" } else { "FAILED" };
         let from = match check.from {
             [from] => (*from).to_owned(),
             many => many.join(" "),
         };
         let protocol = if check.udp { "UDP" } else { "TCP" };
-        table.add_row([&from, check.to, check.what, protocol, &shown, &verdict]);
+        table.add_row([&from, check.to, check.what, protocol, &shown, verdict]);
     }
     println!("{table}");
     Ok(passed)

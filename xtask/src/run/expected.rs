@@ -1,6 +1,6 @@
 //! What the demonstration asks for and who must answer.
 
-use super::checks::{Check, Needs, Shares, echo, page};
+use super::checks::{Check, Shares, echo, page};
 use crate::lab::Nodes;
 
 /// The checks of a lab.
@@ -81,28 +81,28 @@ const THREE_NODES: [Check; 56] = [
     page(CLIENT, "local (balancer)", "198.51.100.11:80", FEW, OF_NODE1),
     echo(CLIENT, "local (balancer)", "[2001:db8:100::11]:9090", FEW, OF_NODE1),
     // From outside, to backends of all nodes.
-    page(CLIENT, "front (node port)", "192.168.1.11:30080", MANY, OF_ALL).needs(Needs::Snat),
-    page(CLIENT, "front (node port)", "192.168.1.12:30080", MANY, OF_ALL).needs(Needs::Snat),
-    page(CLIENT, "front (node port)", "192.168.1.13:30080", MANY, OF_ALL).needs(Needs::Snat),
-    page(CLIENT, "front (node port)", "[fd00:1::11]:30080", MANY, OF_ALL).needs(Needs::Snat),
-    page(CLIENT, "front (node port)", "[fd00:1::12]:30080", MANY, OF_ALL).needs(Needs::Snat),
-    page(CLIENT, "front (node port)", "[fd00:1::13]:30080", MANY, OF_ALL).needs(Needs::Snat),
-    echo(CLIENT, "front (node port)", "192.168.1.11:30090", MANY, OF_ALL).needs(Needs::Snat),
-    echo(CLIENT, "front (node port)", "192.168.1.12:30090", MANY, OF_ALL).needs(Needs::Snat),
-    echo(CLIENT, "front (node port)", "192.168.1.13:30090", MANY, OF_ALL).needs(Needs::Snat),
-    echo(CLIENT, "front (node port)", "[fd00:1::11]:30090", MANY, OF_ALL).needs(Needs::Snat),
-    echo(CLIENT, "front (node port)", "[fd00:1::12]:30090", MANY, OF_ALL).needs(Needs::Snat),
-    echo(CLIENT, "front (node port)", "[fd00:1::13]:30090", MANY, OF_ALL).needs(Needs::Snat),
-    page(CLIENT, "front (balancer)", "198.51.100.10:80", MANY, OF_ALL).needs(Needs::Snat),
-    page(CLIENT, "front (balancer)", "[2001:db8:100::10]:80", MANY, OF_ALL).needs(Needs::Snat),
-    echo(CLIENT, "front (balancer)", "198.51.100.10:9090", MANY, OF_ALL).needs(Needs::Snat),
-    echo(CLIENT, "front (balancer)", "[2001:db8:100::10]:9090", MANY, OF_ALL).needs(Needs::Snat),
-    page(CLIENT, "web", "10.96.0.10:80", MANY, OF_ALL).needs(Needs::Snat),
-    page(CLIENT, "web", "[fd00:96::10]:80", MANY, OF_ALL).needs(Needs::Snat),
-    echo(CLIENT, "echo", "10.96.0.11:9090", MANY, OF_ALL).needs(Needs::Snat),
-    echo(CLIENT, "echo", "[fd00:96::11]:9090", MANY, OF_ALL).needs(Needs::Snat),
-    page(CLIENT, "kubernetes (the nodes)", "10.96.0.1:443", FEW, THE_NODES).needs(Needs::Snat),
+    page(CLIENT, "front (node port)", "192.168.1.11:30080", MANY, OF_ALL),
+    page(CLIENT, "front (node port)", "192.168.1.12:30080", MANY, OF_ALL),
+    page(CLIENT, "front (node port)", "192.168.1.13:30080", MANY, OF_ALL),
+    page(CLIENT, "front (node port)", "[fd00:1::11]:30080", MANY, OF_ALL),
+    page(CLIENT, "front (node port)", "[fd00:1::12]:30080", MANY, OF_ALL),
+    page(CLIENT, "front (node port)", "[fd00:1::13]:30080", MANY, OF_ALL),
+    echo(CLIENT, "front (node port)", "192.168.1.11:30090", MANY, OF_ALL),
+    echo(CLIENT, "front (node port)", "192.168.1.12:30090", MANY, OF_ALL),
+    echo(CLIENT, "front (node port)", "192.168.1.13:30090", MANY, OF_ALL),
+    echo(CLIENT, "front (node port)", "[fd00:1::11]:30090", MANY, OF_ALL),
+    echo(CLIENT, "front (node port)", "[fd00:1::12]:30090", MANY, OF_ALL),
+    echo(CLIENT, "front (node port)", "[fd00:1::13]:30090", MANY, OF_ALL),
+    page(CLIENT, "front (balancer)", "198.51.100.10:80", MANY, OF_ALL),
+    page(CLIENT, "front (balancer)", "[2001:db8:100::10]:80", MANY, OF_ALL),
+    echo(CLIENT, "front (balancer)", "198.51.100.10:9090", MANY, OF_ALL),
+    echo(CLIENT, "front (balancer)", "[2001:db8:100::10]:9090", MANY, OF_ALL),
+    page(CLIENT, "web", "10.96.0.10:80", MANY, OF_ALL),
+    page(CLIENT, "web", "[fd00:96::10]:80", MANY, OF_ALL),
+    echo(CLIENT, "echo", "10.96.0.11:9090", MANY, OF_ALL),
+    echo(CLIENT, "echo", "[fd00:96::11]:9090", MANY, OF_ALL),
+    page(CLIENT, "kubernetes (the nodes)", "10.96.0.1:443", FEW, THE_NODES),
     // To another node a pod is somebody outside, with its own node's address.
-    page(&["red1", "blue3"], "front (node port)", "192.168.1.12:30080", MANY, OF_ALL).needs(Needs::Snat),
-    echo(&["red1", "blue3"], "front (node port)", "[fd00:1::12]:30090", MANY, OF_ALL).needs(Needs::Snat),
+    page(&["red1", "blue3"], "front (node port)", "192.168.1.12:30080", MANY, OF_ALL),
+    echo(&["red1", "blue3"], "front (node port)", "[fd00:1::12]:30090", MANY, OF_ALL),
 ];
