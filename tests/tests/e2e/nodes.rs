@@ -86,6 +86,7 @@ fn all() -> Result<()> {
     inside(&cluster).context("from inside")?;
     own_addresses(&cluster.up.0).context("what backends see")?;
     outside(&cluster).context("from outside")?;
+    lent(&cluster).context("from outside, to other nodes")?;
     stream(&cluster.up.0).context("much data")
 }
 
@@ -143,6 +144,35 @@ fn outside(cluster: &Cluster) -> Result<()> {
         cluster.echoes("client", &format!("{host}:9090"), &["red1", "blue1"])?;
     }
     Ok(())
+}
+
+/// Backends on other nodes see the node that was called as their client, those of it the client itself.
+fn lent(cluster: &Cluster) -> Result<()> {
+    let nodes = [("node1", 11), ("node2", 12), ("node3", 13)];
+    for (node, last) in nodes {
+        for (host, client) in
+            [(format!("192.168.1.{last}"), "192.168.1.100"), (format!("[fd00:1::{last}]"), "fd00:1::100")]
+        {
+            cluster.pages("client", &format!("{host}:30080"), &PODS)?;
+            cluster.echoes("client", &format!("{host}:30090"), &PODS)?;
+            let to: SocketAddr = format!("{host}:30080").parse()?;
+            let answers = cluster
+                .up
+                .0
+                .within("client", move || (0..20).map(|_| page(to)).collect::<Result<Vec<_>>>())??;
+            for (by, seen) in answers {
+                let own = by.ends_with(&node[4..]);
+                let expected = if own { client.to_owned() } else { to.ip().to_string() };
+                ensure!(seen == expected, "{to}: {by} sees {seen}, not {expected}");
+            }
+        }
+    }
+    for to in ["198.51.100.10:80", "[2001:db8:100::10]:80", "10.96.0.10:80", "[fd00:96::10]:80"] {
+        cluster.pages("client", to, &PODS)?;
+    }
+    // To another node a pod is somebody outside, with its own node's address.
+    cluster.pages("red1", "192.168.1.12:30080", &PODS)?;
+    cluster.echoes("blue3", "[fd00:1::12]:30090", &PODS)
 }
 
 /// Segments of 64 KiB that are cut at one node's uplink and joined again at the other's.
