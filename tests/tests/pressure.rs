@@ -5,12 +5,12 @@ use std::{net::Ipv4Addr, time::Instant};
 use anyhow::{Context, Result, ensure};
 use aya::maps::{HashMap, Map, MapData};
 use lb_common::{
-    abi::{AnswerKey, AnswerRow, FlowKey, FlowRow, RangeKey, SnatRow},
+    abi::{AnswerKey, AnswerRow, FlowKey, FlowRow, Lifetimes, RangeKey, SnatRow},
     family::{Addr4, V4},
 };
 use lb_tests::node::Node;
 use lb_user::{
-    maps::{Maps, Pins, count},
+    maps::{Maps, Pins, count, lent},
     observe::clock::{hz, now_ticks},
 };
 use serde_json::Value;
@@ -35,6 +35,27 @@ fn rows(status: &Value, name: &str) -> Result<(u64, u64)> {
 
 fn flow(number: u32) -> FlowKey<V4> {
     FlowKey { src: Addr4(number), protocol: 6, zone: 1, ..Default::default() }
+}
+
+/// Lent ports are forgotten a while after their flows, and no others.
+fn swept() -> Result<()> {
+    let pins = Pins::new("pressure");
+    let path = pins.maps().join("SNAT4");
+    let mut lent = HashMap::<_, FlowKey<V4>, SnatRow<V4>>::try_from(Map::HashMap(MapData::from_pin(path)?))?;
+    let lifetimes = Lifetimes { udp_unanswered: 30, ..Lifetimes::default() };
+    for idle in [0, 30, 31, 90, 91, 1000] {
+        let seen = 0u32.wrapping_sub(idle);
+        let row = SnatRow { row: FlowRow { seen, ..Default::default() }, ..Default::default() };
+        lent.insert(FlowKey { dst_port: idle as u16, protocol: 17, ..Default::default() }, row, 0)?;
+    }
+    let free = lent::sweep(&pins.maps(), 0, &lifetimes)?;
+    let mut left: Vec<u16> = lent.keys().filter_map(|key| Some(key.ok()?.dst_port)).collect();
+    left.sort_unstable();
+    ensure!(free == 2 && left == [0, 30, 31, 90], "{free} forgotten, of idle {left:?} left");
+    for idle in left {
+        lent.remove(&FlowKey { dst_port: idle, protocol: 17, ..Default::default() })?;
+    }
+    Ok(())
 }
 
 /// As many as a range holds are lent towards one backend.
@@ -105,6 +126,7 @@ fn of_every_map() -> Result<()> {
         ensure!(rows(&empty, name)?.0 == used, "{name} should have {used} rows: {empty}");
     }
     ports_run_out(&node)?;
+    swept()?;
 
     // Ranges are keyed by prefixes, and there are more of them than are read at once.
     const RANGES: u32 = 20_000;

@@ -256,6 +256,20 @@ impl Default for Lifetimes {
     }
 }
 
+impl Lifetimes {
+    /// Each longer by so much.
+    pub fn longer_by(&self, more: u32) -> Lifetimes {
+        Lifetimes {
+            tcp_established: self.tcp_established + more,
+            tcp_closing: self.tcp_closing + more,
+            tcp_unanswered: self.tcp_unanswered + more,
+            udp_answered: self.udp_answered + more,
+            udp_unanswered: self.udp_unanswered + more,
+            sctp: self.sctp + more,
+        }
+    }
+}
+
 /// Seconds in ticks of 2^`shift` jiffies, of which `hz` make a second; rounded up.
 pub fn ticks(seconds: u32, hz: u32, shift: u32) -> u32 {
     (((seconds as u64 * hz as u64) >> shift) + 1) as u32

@@ -30,12 +30,13 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     time::{MissedTickBehavior, interval},
 };
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     attach::{self, Attacher},
-    maps::{Maps, Pins, Sizes},
+    maps::{Maps, Pins, Sizes, lent},
     netlink::{LinkKind, Watcher, World, bypassed},
+    observe::clock,
     plan,
     sources::{self, file::Loaded},
     system::{has_tcx, missing_capabilities},
@@ -135,6 +136,8 @@ pub async fn run(options: Options) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut second = interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut minute = interval(Duration::from_secs(60));
+    minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let reload = tokio::select! {
             change = watcher.changed() => {
@@ -153,6 +156,10 @@ pub async fn run(options: Options) -> Result<()> {
                 sockets.follow(&ports.view(watcher.world()));
                 control.write_view();
                 resolve(&unresolved, &watcher, &mut resolver).await;
+                false
+            }
+            _ = minute.tick() => {
+                sweep_lent(&pins, &control);
                 false
             }
             _ = terminate.recv() => break,
@@ -192,6 +199,17 @@ pub async fn run(options: Options) -> Result<()> {
     control.write_view();
     info!("ended; services go on without an agent (`lb uninstall` removes them)");
     Ok(())
+}
+
+/// Forgets ports of the node's that are lent and that nobody uses any more.
+fn sweep_lent(pins: &Pins, control: &Control) {
+    let hz = clock::hz();
+    let lifetimes = control.model.lifetimes.in_ticks(hz, clock::tick_shift(hz));
+    match lent::sweep(&pins.maps(), clock::now_ticks(hz), &lifetimes) {
+        Ok(0) => {}
+        Ok(rows) => debug!("{rows} ports that were lent to flows which are over are free again"),
+        Err(error) => error!("{error:#}"),
+    }
 }
 
 /// Keeps every device's programs, and those of sockets, as they should be.

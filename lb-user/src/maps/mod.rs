@@ -1,6 +1,7 @@
 //! The pinned maps of one instance, typed.
 
 mod cookies;
+pub mod lent;
 mod mapped;
 mod pins;
 mod ranges;
