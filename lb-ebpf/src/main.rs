@@ -33,68 +33,36 @@ macro_rules! programs {
         pub fn $name(ctx: TcContext) -> i32 {
             const HOOK: Hook = Hook::$hook;
             #[inline(never)]
-            fn ipv4(skb: *mut __sk_buff) -> Answer {
-                answer(path::run::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            fn run<F: FamilyMaps>(skb: *mut __sk_buff) -> Answer {
+                answer(path::run::<F, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
             }
             #[inline(never)]
-            fn ipv6(skb: *mut __sk_buff) -> Answer {
-                answer(path::run::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            fn hard<F: FamilyMaps>(skb: *mut __sk_buff) -> Answer {
+                answer(path::hard::<F, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
             }
             #[inline(never)]
-            fn hard_ipv4(skb: *mut __sk_buff) -> Answer {
-                answer(path::hard::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            fn resume<F: FamilyMaps>(skb: *mut __sk_buff) -> Answer {
+                answer(path::resume::<F, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
             }
             #[inline(never)]
-            fn hard_ipv6(skb: *mut __sk_buff) -> Answer {
-                answer(path::hard::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            fn record<F: FamilyMaps>(skb: *mut __sk_buff) -> Answer {
+                answer(path::record::<F, _, _>(&Skb::new(skb), &Maps, HOOK), skb)
             }
             #[inline(never)]
-            fn resume_ipv4(skb: *mut __sk_buff) -> Answer {
-                answer(path::resume::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            fn deliver<F: FamilyMaps>(skb: *mut __sk_buff) -> Answer {
+                answer(path::deliver::<F, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
             }
             #[inline(never)]
-            fn resume_ipv6(skb: *mut __sk_buff) -> Answer {
-                answer(path::resume::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            fn finish<F: FamilyMaps>(skb: *mut __sk_buff) -> Answer {
+                answer(path::finish::<F, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
             }
             #[inline(never)]
-            fn record_ipv4(skb: *mut __sk_buff) -> Answer {
-                answer(path::record::<V4, _, _>(&Skb::new(skb), &Maps, HOOK), skb)
+            fn message<F: FamilyMaps>(skb: *mut __sk_buff) -> Answer {
+                answer(path::message::<F, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
             }
             #[inline(never)]
-            fn record_ipv6(skb: *mut __sk_buff) -> Answer {
-                answer(path::record::<V6, _, _>(&Skb::new(skb), &Maps, HOOK), skb)
-            }
-            #[inline(never)]
-            fn deliver_ipv4(skb: *mut __sk_buff) -> Answer {
-                answer(path::deliver::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
-            }
-            #[inline(never)]
-            fn deliver_ipv6(skb: *mut __sk_buff) -> Answer {
-                answer(path::deliver::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
-            }
-            #[inline(never)]
-            fn finish_ipv4(skb: *mut __sk_buff) -> Answer {
-                answer(path::finish::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
-            }
-            #[inline(never)]
-            fn finish_ipv6(skb: *mut __sk_buff) -> Answer {
-                answer(path::finish::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
-            }
-            #[inline(never)]
-            fn message_ipv4(skb: *mut __sk_buff) -> Answer {
-                answer(path::message::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
-            }
-            #[inline(never)]
-            fn message_ipv6(skb: *mut __sk_buff) -> Answer {
-                answer(path::message::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
-            }
-            #[inline(never)]
-            fn error_ipv4(skb: *mut __sk_buff) -> Answer {
-                answer(path::error::<V4, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
-            }
-            #[inline(never)]
-            fn error_ipv6(skb: *mut __sk_buff) -> Answer {
-                answer(path::error::<V6, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
+            fn error<F: FamilyMaps>(skb: *mut __sk_buff) -> Answer {
+                answer(path::error::<F, _, _>(&mut Skb::new(skb), &Maps, HOOK), skb)
             }
             let skb = ctx.skb.skb;
             let ethertype = packet::ethertype(skb);
@@ -112,55 +80,55 @@ macro_rules! programs {
             }
             let mut answer = match (tagged, is_ipv4) {
                 (true, _) => HARD as u64,
-                (false, true) => ipv4(skb),
-                (false, false) => ipv6(skb),
+                (false, true) => run::<V4>(skb),
+                (false, false) => run::<V6>(skb),
             };
             // One comparison for packets that are done with.
             if (answer as u32).wrapping_sub(STEPS) <= LAST_STEP - STEPS {
                 if answer as u32 == HARD {
-                    answer = if is_ipv4 { hard_ipv4(skb) } else { hard_ipv6(skb) };
+                    answer = if is_ipv4 { hard::<V4>(skb) } else { hard::<V6>(skb) };
                 }
                 if answer as u32 == MESSAGE {
-                    answer = if is_ipv4 { message_ipv4(skb) } else { message_ipv6(skb) };
+                    answer = if is_ipv4 { message::<V4>(skb) } else { message::<V6>(skb) };
                     if HOOK == Hook::PortIngress && answer as u32 == SOLICITATION {
                         return answer_solicitation(skb);
                     }
                     if answer as u32 == ERROR {
-                        answer = if is_ipv4 { error_ipv4(skb) } else { error_ipv6(skb) };
+                        answer = if is_ipv4 { error::<V4>(skb) } else { error::<V6>(skb) };
                     }
                 }
                 if answer as u32 == RESUME {
-                    answer = if is_ipv4 { resume_ipv4(skb) } else { resume_ipv6(skb) };
+                    answer = if is_ipv4 { resume::<V4>(skb) } else { resume::<V6>(skb) };
                     // Requests are left alone where packets leave the host.
                     if HOOK == Hook::PortIngress && answer as u32 == DIRECT {
-                        answer = if is_ipv4 { direct_ipv4(skb) } else { direct_ipv6(skb) };
+                        answer = if is_ipv4 { direct::<V4>(skb) } else { direct::<V6>(skb) };
                     }
                     if !HOOK.is_egress() {
                         for _ in 0..path::TRIES {
                             if answer as u32 == OPEN {
-                                answer = if is_ipv4 { open_ipv4(skb) } else { open_ipv6(skb) };
+                                answer = if is_ipv4 { open::<V4>(skb) } else { open::<V6>(skb) };
                             }
                             if answer as u32 == RECORD {
-                                answer = if is_ipv4 { record_ipv4(skb) } else { record_ipv6(skb) };
+                                answer = if is_ipv4 { record::<V4>(skb) } else { record::<V6>(skb) };
                             }
                         }
                     }
                 }
                 if HOOK == Hook::UplinkIngress && answer as u32 == LEND {
-                    answer = if is_ipv4 { lend_ipv4(skb) } else { lend_ipv6(skb) };
+                    answer = if is_ipv4 { lend::<V4>(skb) } else { lend::<V6>(skb) };
                 }
                 if answer as u32 == FINISH {
-                    answer = if is_ipv4 { finish_ipv4(skb) } else { finish_ipv6(skb) };
+                    answer = if is_ipv4 { finish::<V4>(skb) } else { finish::<V6>(skb) };
                 }
                 if HOOK == Hook::UplinkIngress && answer as u32 == HEARD {
-                    answer = if is_ipv4 { heard_ipv4(skb) } else { heard_ipv6(skb) };
+                    answer = if is_ipv4 { heard::<V4>(skb) } else { heard::<V6>(skb) };
                 }
                 if HOOK == Hook::UplinkIngress && answer as u32 == DELIVER {
-                    answer = if is_ipv4 { deliver_ipv4(skb) } else { deliver_ipv6(skb) };
+                    answer = if is_ipv4 { deliver::<V4>(skb) } else { deliver::<V6>(skb) };
                 }
                 if !HOOK.is_egress() && answer as u32 == REJECT {
                     let why = (answer >> 32) as u32;
-                    let done = if is_ipv4 { reject_ipv4(skb, why) } else { reject_ipv6(skb, why) };
+                    let done = if is_ipv4 { reject::<V4>(skb, why) } else { reject::<V6>(skb, why) };
                     answer = answer & !(u32::MAX as u64) | done;
                 }
             }
@@ -233,57 +201,27 @@ fn answer(verdict: Verdict, skb: *mut __sk_buff) -> Answer {
 }
 
 #[inline(never)]
-fn open_ipv4(skb: *mut __sk_buff) -> Answer {
-    answer(path::open::<V4, _>(&Maps), skb)
+fn open<F: FamilyMaps>(skb: *mut __sk_buff) -> Answer {
+    answer(path::open::<F, _>(&Maps), skb)
 }
 
 #[inline(never)]
-fn open_ipv6(skb: *mut __sk_buff) -> Answer {
-    answer(path::open::<V6, _>(&Maps), skb)
+fn lend<F: FamilyMaps>(skb: *mut __sk_buff) -> Answer {
+    answer(path::lend::<F, _, _>(&Skb::new(skb), &Maps), skb)
 }
 
 #[inline(never)]
-fn lend_ipv4(skb: *mut __sk_buff) -> Answer {
-    answer(path::lend::<V4, _, _>(&Skb::new(skb), &Maps), skb)
+fn heard<F: FamilyMaps>(skb: *mut __sk_buff) -> Answer {
+    answer(path::heard::<F, _, _>(&mut Skb::new(skb), &Maps), skb)
 }
 
 #[inline(never)]
-fn lend_ipv6(skb: *mut __sk_buff) -> Answer {
-    answer(path::lend::<V6, _, _>(&Skb::new(skb), &Maps), skb)
+fn direct<F: FamilyMaps>(skb: *mut __sk_buff) -> Answer {
+    answer(path::direct::<F, _, _>(&Skb::new(skb), &Maps), skb)
 }
 
 #[inline(never)]
-fn heard_ipv4(skb: *mut __sk_buff) -> Answer {
-    answer(path::heard::<V4, _, _>(&mut Skb::new(skb), &Maps), skb)
-}
-
-#[inline(never)]
-fn heard_ipv6(skb: *mut __sk_buff) -> Answer {
-    answer(path::heard::<V6, _, _>(&mut Skb::new(skb), &Maps), skb)
-}
-
-#[inline(never)]
-fn direct_ipv4(skb: *mut __sk_buff) -> Answer {
-    answer(path::direct::<V4, _, _>(&Skb::new(skb), &Maps), skb)
-}
-
-#[inline(never)]
-fn direct_ipv6(skb: *mut __sk_buff) -> Answer {
-    answer(path::direct::<V6, _, _>(&Skb::new(skb), &Maps), skb)
-}
-
-#[inline(never)]
-fn reject_ipv4(skb: *mut __sk_buff, why: u32) -> u64 {
-    reject::<V4>(skb, why)
-}
-
-#[inline(never)]
-fn reject_ipv6(skb: *mut __sk_buff, why: u32) -> u64 {
-    reject::<V6>(skb, why)
-}
-
-#[inline(always)]
-fn reject<F: FamilyMaps>(skb: *mut __sk_buff, why: u32) -> u64 {
+fn reject<F: FamilyMaps>(skb: *mut __sk_buff, why: u32) -> Answer {
     const TTL_EXCEEDED: u32 = Counter::TtlExceeded as u32;
     const TOO_BIG: u32 = Counter::TooBig as u32;
     let why = match why {
