@@ -117,7 +117,7 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
     };
     let to = match lent {
         Some(row) => snat::returned(key, &row.get()),
-        None if hook == Hook::UplinkIngress && known.is_snat() => snat::translated(tables, key, &known),
+        None if snat::is_of(hook, &known) => snat::translated(tables, key, &known),
         None => flow::translated(key, &known),
     };
     let source = if of_end { to.src } else { from };

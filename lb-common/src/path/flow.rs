@@ -102,7 +102,7 @@ pub fn request<F: Family, P: Packet, T: Tables<F>>(
     parsed: &Parsed<F>,
     (row, known): Found<'_, F>,
 ) {
-    if hook == Hook::UplinkIngress && known.is_snat() {
+    if snat::is_of(hook, &known) {
         return snat::request(packet, tables, parsed, (row, known));
     }
     let bits = if parsed.flags.finishes() { flow_bits::FIN_CLIENT } else { 0 };

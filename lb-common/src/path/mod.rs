@@ -397,7 +397,7 @@ fn go<F: Family, P: Packet, T: Tables<F>>(
     if !hook.is_egress() && forward::is_too_big(packet, tables, onward.way, port) {
         return Err(Counter::TooBig);
     }
-    let to = if hook == Hook::UplinkIngress && known.is_snat() {
+    let to = if snat::is_of(hook, &known) {
         snat::translated(tables, &parsed.key, &known)
     } else {
         flow::translated(&parsed.key, &known)

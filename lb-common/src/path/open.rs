@@ -40,10 +40,8 @@ pub fn resume<F: Family, P: Packet, T: Tables<F>>(
     if hook.is_egress() {
         return Err(Counter::WrongHook);
     }
-    let lost_port = hook == Hook::UplinkIngress
-        && known.is_snat()
-        && !known.is_proven()
-        && !snat::holds(tables, &parsed.key, &known);
+    let lost_port =
+        snat::is_of(hook, &known) && !known.is_proven() && !snat::holds(tables, &parsed.key, &known);
     if lost_port {
         return Ok(Resumed::Misguided);
     }
@@ -128,12 +126,23 @@ fn answered<F: Family, P: Packet, T: Tables<F>>(
         return Err(Counter::NotOurs);
     }
     if protocol == Protocol::Tcp {
-        const SEQUENCE: usize = 4;
-        let sequence = readable::<[u16; 2], P>(packet, parsed.transport() + SEQUENCE)?;
-        let request = twin(&translated(&parsed.key, known), known.twin_zone());
-        if let Some(proof) = tables.proof(&request) {
-            proof.set(u32::from_be(bytemuck::cast(sequence)));
-        }
+        expect(packet, tables, parsed, &twin(&translated(&parsed.key, known), known.twin_zone()))?;
+    }
+    Ok(())
+}
+
+/// Notes what the client of an unproven TCP flow, whose request's key this is, will acknowledge.
+#[inline(always)]
+pub fn expect<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    parsed: &Parsed<F>,
+    request: &FlowKey<F>,
+) -> Result<(), Counter> {
+    const SEQUENCE: usize = 4;
+    let sequence = readable::<[u16; 2], P>(packet, parsed.transport() + SEQUENCE)?;
+    if let Some(proof) = tables.proof(request) {
+        proof.set(u32::from_be(bytemuck::cast(sequence)));
     }
     Ok(())
 }
@@ -174,7 +183,7 @@ fn promote<F: Family, P: Packet, T: Tables<F>>(
     known: &FlowRow<F>,
 ) {
     let request = FlowRow { bits: known.bits | flow_bits::PROVEN, seen: tables.now(), ..*known };
-    if hook == Hook::UplinkIngress && known.is_snat() {
+    if snat::is_of(hook, known) {
         return snat::promote(tables, &parsed.key, &request);
     }
     let reply = flow::reply_row(tables, hook, packet.ifindex(), parsed, &request);
@@ -280,15 +289,25 @@ fn put<F: Family, P: Packet, T: Tables<F>>(
         tables.remove_flow(Table::Proven, &reply_key);
     }
     take(tables, Table::Unproven, protocol, reply_key, &reply)?;
-    if tables.insert_flow(Table::Unproven, parsed.key, request, Insert::Replace).is_err() {
+    let entered = enter(tables, &parsed.key, request, old);
+    if entered.is_err() {
         tables.remove_flow(Table::Unproven, &reply_key);
-        return Err(Counter::TableFull);
     }
-    if let Some((_, known)) = old
-        && known.is_proven()
-    {
+    entered
+}
+
+/// Records the request row of a new flow, whose tuple had `old`.
+#[inline(always)]
+pub fn enter<F: Family, T: Tables<F>>(
+    tables: &T,
+    key: &FlowKey<F>,
+    request: FlowRow<F>,
+    old: Option<Found<'_, F>>,
+) -> Result<(), Counter> {
+    tables.insert_flow(Table::Unproven, *key, request, Insert::Replace).map_err(|_| Counter::TableFull)?;
+    if old.is_some_and(|(_, known)| known.is_proven()) {
         // It would be found before the new one.
-        tables.remove_flow(Table::Proven, &parsed.key);
+        tables.remove_flow(Table::Proven, key);
     }
     Ok(())
 }
