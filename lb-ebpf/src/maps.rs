@@ -9,12 +9,11 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        AffinityKey, AffinityRow, AnswerKey, AnswerRow, BackendRow, Cidr, Counter, FlowKey, FlowRow,
-        FragmentKey, FragmentRow, FrontendKey, FrontendRow, HomeRow, INTEREST_BITS, Lifetimes, MAX_CIDRS,
-        RangeKey, ReachRow, ServiceRow, SetRow, Settings, SlotRow, SnatRow, SocketKey, SocketRow, Traffic,
-        UnprovenRow,
+        AffinityKey, AffinityRow, AnswerKey, AnswerRow, BackendRow, Counter, FlowKey, FlowRow, FragmentKey,
+        FragmentRow, FrontendKey, FrontendRow, HomeRow, INTEREST_BITS, RangeKey, ReachRow, ServiceRow,
+        SetRow, Settings, SlotRow, SnatRow, SocketKey, SocketRow, Traffic, UnprovenRow,
     },
-    family::{Addr4, Addr6, Address as _, Family, V4, V6},
+    family::{Family, V4, V6},
     path::Note,
 };
 
@@ -38,26 +37,7 @@ impl Frozen {
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".rodata.settings")]
-pub static SETTINGS: Frozen = Frozen(UnsafeCell::new(Settings {
-    zone: 0,
-    way_back: 0,
-    bridge: 0,
-    hash_seed: 0,
-    tick_shift: 8,
-    has_csum_ipv6: 0,
-    peer_scrubs: 0,
-    outside: 0,
-    lifetimes: Lifetimes::SECONDS,
-    cidrs4: [Cidr::NONE; MAX_CIDRS],
-    cidrs6: [Cidr::NONE; MAX_CIDRS],
-    netns_cookie: [0; 2],
-    host4: Addr4::ZERO,
-    host6: Addr6::ZERO,
-    pod_sockets: 0,
-    mtu_floor: 0,
-    snat_first: 0,
-    snat_ports: 0,
-}));
+pub static SETTINGS: Frozen = Frozen(UnsafeCell::new(Settings::DEFAULT));
 
 #[btf_map]
 pub static INTEREST: Array<u64, { (INTEREST_BITS / 64) as usize }, MAPPED> = Array::new();

@@ -7,10 +7,10 @@ use std::{
 
 use lb_common::{
     abi::{
-        AffinityKey, AffinityRow, AnswerKey, AnswerRow, BackendRow, BackendState, BackendWord, Cidr, FlowKey,
+        AffinityKey, AffinityRow, AnswerKey, AnswerRow, BackendRow, BackendState, BackendWord, FlowKey,
         FlowRow, FragmentKey, FragmentRow, FrontendKey, FrontendKind, FrontendRow, HomeRow, INTEREST_BITS,
-        Lifetimes, MAX_CIDRS, Mac, RangeKey, ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings,
-        SlotRow, SnatRow, UnprovenRow,
+        Mac, RangeKey, ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings, SlotRow, SnatRow,
+        UnprovenRow,
     },
     path::{Hook, interest_hash},
     wire::Protocol,
@@ -196,19 +196,7 @@ pub fn on(bridge: Bridge, way_back: ReachKind) -> Settings {
         bridge: bridge.ifindex,
         hash_seed: 0x5eed,
         tick_shift: 63,
-        has_csum_ipv6: 0,
-        peer_scrubs: 0,
-        outside: 0,
-        cidrs4: [Cidr::NONE; MAX_CIDRS],
-        cidrs6: [Cidr::NONE; MAX_CIDRS],
-        lifetimes: Lifetimes::SECONDS,
-        netns_cookie: [0; 2],
-        host4: Default::default(),
-        host6: Default::default(),
-        pod_sockets: 0,
-        mtu_floor: 0,
-        snat_first: 0,
-        snat_ports: 0,
+        ..Settings::DEFAULT
     }
 }
 

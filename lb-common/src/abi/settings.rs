@@ -49,6 +49,31 @@ pub struct Settings {
     pub snat_ports: u32,
 }
 
+impl Settings {
+    /// What holds where nobody says anything: every option off, ticks of 256 jiffies, lifetimes as if a tick were
+    /// a second.
+    pub const DEFAULT: Settings = Settings {
+        zone: 0,
+        way_back: 0,
+        bridge: 0,
+        hash_seed: 0,
+        tick_shift: 8,
+        has_csum_ipv6: 0,
+        peer_scrubs: 0,
+        outside: 0,
+        lifetimes: Lifetimes::SECONDS,
+        cidrs4: [Cidr::NONE; MAX_CIDRS],
+        cidrs6: [Cidr::NONE; MAX_CIDRS],
+        netns_cookie: [0; 2],
+        host4: Addr4::ZERO,
+        host6: Addr6::ZERO,
+        pod_sockets: 0,
+        mtu_floor: 0,
+        snat_first: 0,
+        snat_ports: 0,
+    };
+}
+
 /// How many ranges of service addresses of one family the programs know.
 pub const MAX_CIDRS: usize = 4;
 

@@ -63,24 +63,12 @@ impl Programs {
         let tick_shift = clock::tick_shift(hz);
         let kernel = kernel_version();
         let base = Settings {
-            zone: 0,
-            way_back: 0,
-            bridge: 0,
             hash_seed: short_seed(hash_seed),
             tick_shift,
             has_csum_ipv6: (kernel >= (6, 16)) as u32,
             peer_scrubs: (kernel >= (6, 15)) as u32,
-            outside: 0,
             lifetimes: Lifetimes::default().in_ticks(hz, tick_shift),
-            cidrs4: [Cidr::NONE; MAX_CIDRS],
-            cidrs6: [Cidr::NONE; MAX_CIDRS],
-            netns_cookie: [0; 2],
-            host4: Addr4::ZERO,
-            host6: Addr6::ZERO,
-            pod_sockets: 0,
-            mtu_floor: 0,
-            snat_first: 0,
-            snat_ports: 0,
+            ..Settings::DEFAULT
         };
         Programs {
             pins: pins.clone(),

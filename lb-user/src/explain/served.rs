@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lb_common::{
-    abi::{Lifetimes, ReachKind, ReachRow, Scope, Settings, ZONE_OF_CLIENT, ZONE_UPLINK},
+    abi::{ReachKind, ReachRow, Scope, Settings, ZONE_OF_CLIENT, ZONE_UPLINK},
     family::{V4, V6},
 };
 
@@ -155,20 +155,12 @@ impl Served {
             way_back: way_back as u32,
             bridge,
             hash_seed: short_seed(seed(&self.model)),
-            tick_shift: 0,
-            has_csum_ipv6: 1,
-            peer_scrubs: 1,
             outside,
-            lifetimes: Lifetimes::SECONDS,
             cidrs4,
             cidrs6,
-            netns_cookie: [0; 2],
             host4: V4::addr(self.host_address(from)).unwrap_or_default(),
             host6: V6::addr(self.host_address(from)).unwrap_or_default(),
-            pod_sockets: 0,
-            mtu_floor: 0,
-            snat_first: 0,
-            snat_ports: 0,
+            ..Settings::DEFAULT
         }
     }
 }
