@@ -22,13 +22,15 @@ mod vlan;
 
 use lb_common::{
     abi::{ReachKind, ReachRow},
-    wire::Protocol::{Tcp, Udp},
+    path::Way::Peer,
+    wire::Protocol::{self, Tcp, Udp},
 };
 
 use crate::{
-    case::Case,
+    case::{Case, case},
     family::Net,
-    state::{BLUE, State},
+    packet::{of, tcp},
+    state::{BLUE, RED, State},
 };
 
 /// A client in the pod [`crate::state::RED`].
@@ -62,6 +64,27 @@ pub fn all<F: Net>() -> Vec<Case<F>> {
         snat::cases(),
     ]
     .concat()
+}
+
+/// A flow of [`CLIENT`] to [`VIP`] over these rows that [`BACKEND`] has answered; red and blue are at their ports.
+fn answered<F: Net>(name: impl Into<String>, state: State<F>, protocol: Protocol) -> Case<F> {
+    let (first, answer) = match protocol {
+        Tcp => (tcp(CLIENT, VIP).syn(), tcp(BACKEND, CLIENT).syn_ack()),
+        protocol => (of(protocol, CLIENT, VIP), of(protocol, BACKEND, CLIENT)),
+    };
+    case(name, state).pod(RED, first).opens(Peer(BLUE.ifindex), BACKEND).pod(BLUE, answer).reply(
+        Peer(RED.ifindex),
+        VIP,
+        CLIENT,
+    )
+}
+
+/// The same, and the client has shown that it heard it.
+fn proven<F: Net>(name: impl Into<String>, state: State<F>, protocol: Protocol) -> Case<F> {
+    answered(name, state, protocol)
+        .pod(RED, of(protocol, CLIENT, VIP))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .proves()
 }
 
 /// Service 1 with one backend, reached so.

@@ -6,7 +6,7 @@ use lb_common::{
     wire::Protocol::{self, Tcp, Udp},
 };
 
-use super::{BACKEND, CLIENT, VIP, clash::other_port, web};
+use super::{BACKEND, CLIENT, VIP, clash::other_port, proven, web};
 use crate::{
     case::{Case, case},
     family::Net,
@@ -99,14 +99,7 @@ fn over<F: Net>(protocol: Protocol) -> Case<F> {
 
 /// What a client says of an answer that came with the backend's address does not end its flow.
 fn lost_row<F: Net>() -> Case<F> {
-    case("direct: the reset of an answer that was not translated", web())
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
-        .pod(RED, tcp(CLIENT, VIP))
-        .request(Peer(BLUE.ifindex), BACKEND)
-        .proves()
+    proven("direct: the reset of an answer that was not translated", web(), Tcp)
         .loses(tcp(BACKEND, CLIENT))
         .pod(BLUE, tcp(BACKEND, CLIENT))
         .passes(Counter::NoFrontend)
@@ -126,14 +119,7 @@ fn lost_row<F: Net>() -> Case<F> {
 }
 
 fn stale<F: Net>() -> Case<F> {
-    case("direct: a SYN after a flow that was reset", web())
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
-        .pod(RED, tcp(CLIENT, VIP))
-        .request(Peer(BLUE.ifindex), BACKEND)
-        .proves()
+    proven("direct: a SYN after a flow that was reset", web(), Tcp)
         .pod(RED, tcp(CLIENT, VIP).rst())
         .request(Peer(BLUE.ifindex), BACKEND)
         .pod(RED, tcp(CLIENT, BACKEND).syn())

@@ -6,9 +6,10 @@ use lb_common::{
         flow_bits::{ANSWERED, PROVEN, REPLY},
     },
     path::Way::{Continue, Peer},
+    wire::Protocol::Tcp,
 };
 
-use super::{BACKEND, CLIENT, VIP, web, web_by};
+use super::{BACKEND, CLIENT, VIP, proven, web, web_by};
 use crate::{
     case::{Case, case},
     family::Net,
@@ -40,14 +41,7 @@ fn new_flow<F: Net>() -> Case<F> {
 }
 
 fn live_flow<F: Net>() -> Case<F> {
-    let case = case("forged: packets of another's flow", web().home(RED))
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
-        .pod(RED, tcp(CLIENT, VIP))
-        .request(Peer(BLUE.ifindex), BACKEND)
-        .proves();
+    let case = proven("forged: packets of another's flow", web().home(RED), Tcp);
     let packets = [tcp(CLIENT, VIP), tcp(CLIENT, VIP).syn(), tcp(CLIENT, VIP).rst(), tcp(CLIENT, VIP).fin()];
     let case = packets.into_iter().fold(case, |case, packet| {
         // With red's MAC, or its own.
@@ -133,14 +127,7 @@ fn client_moves<F: Net>() -> Case<F> {
 }
 
 fn client_of_a_recreated_pod<F: Net>() -> Case<F> {
-    case("moved: a pod made anew with its address begins where the old one stood", web())
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
-        .pod(RED, tcp(CLIENT, VIP))
-        .request(Peer(BLUE.ifindex), BACKEND)
-        .proves()
+    proven("moved: a pod made anew with its address begins where the old one stood", web(), Tcp)
         .pod(GREEN, tcp(CLIENT, VIP).syn().link_from(GREEN.at))
         .request(Peer(BLUE.ifindex), BACKEND)
         .also(Counter::Moved)

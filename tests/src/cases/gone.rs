@@ -9,11 +9,11 @@ use lb_common::{
     wire::Protocol,
 };
 
-use super::{BACKEND, CLIENT, VIP, web};
+use super::{BACKEND, CLIENT, VIP, proven, web};
 use crate::{
     case::{Case, case},
     family::Net,
-    packet::{of, tcp, udp},
+    packet::{tcp, udp},
     state::{BLUE, BRIDGE, GREEN, RED, State},
 };
 
@@ -26,22 +26,6 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
         cases.extend([left(state, ReachKind::Gone), left(state, ReachKind::None)]);
     }
     cases
-}
-
-/// A proven flow to blue.
-fn established<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
-    let (first, answer) = match protocol {
-        Protocol::Tcp => (tcp(CLIENT, VIP).syn(), tcp(BACKEND, CLIENT).syn_ack()),
-        protocol => (of(protocol, CLIENT, VIP), of(protocol, BACKEND, CLIENT)),
-    };
-    case(name, web())
-        .pod(RED, first)
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(BLUE, answer)
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
-        .pod(RED, of(protocol, CLIENT, VIP))
-        .request(Peer(BLUE.ifindex), BACKEND)
-        .proves()
 }
 
 /// Nobody is where blue was.
@@ -63,7 +47,7 @@ fn replace<F: Net>(state: &mut State<F>, blue: BackendState) {
 
 fn left<F: Net>(blue: BackendState, kind: ReachKind) -> Case<F> {
     let name = format!("a TCP segment to a backend that is {blue:?} and has gone ({kind:?}) is reset");
-    let case = established(name, Protocol::Tcp);
+    let case = proven(name, web(), Protocol::Tcp);
     // Changes are functions without a surrounding.
     let case = match blue {
         BackendState::Draining => case.change(|state| replace(state, BackendState::Draining)),
@@ -88,7 +72,7 @@ fn left<F: Net>(blue: BackendState, kind: ReachKind) -> Case<F> {
 }
 
 fn active<F: Net>() -> Case<F> {
-    established("who has gone and still serves is looked for", Protocol::Tcp)
+    proven("who has gone and still serves is looked for", web(), Protocol::Tcp)
         .change(|state| leaves(state, ReachKind::Gone))
         .pod(RED, tcp(CLIENT, VIP))
         .request(Neighbour(BRIDGE.ifindex), BACKEND)
@@ -111,7 +95,7 @@ fn unproven<F: Net>() -> Case<F> {
 }
 
 fn back<F: Net>() -> Case<F> {
-    established("a removed backend that is found again in time keeps its flows", Protocol::Tcp)
+    proven("a removed backend that is found again in time keeps its flows", web(), Protocol::Tcp)
         .change(|state| replace(state, BackendState::Removed))
         .change(|state| leaves(state, ReachKind::Gone))
         .change(|state| {
@@ -124,7 +108,7 @@ fn back<F: Net>() -> Case<F> {
 }
 
 fn reset_on_removal<F: Net>() -> Case<F> {
-    established("a removed backend of a service that resets keeps no TCP flow", Protocol::Tcp)
+    proven("a removed backend of a service that resets keeps no TCP flow", web(), Protocol::Tcp)
         .change(|state| replace(state, BackendState::Reset))
         // What it still has to say arrives.
         .pod(BLUE, tcp(BACKEND, CLIENT))
@@ -137,7 +121,7 @@ fn reset_on_removal<F: Net>() -> Case<F> {
 }
 
 fn udp_moves<F: Net>() -> Case<F> {
-    established("UDP moves, whatever becomes of TCP", Protocol::Udp)
+    proven("UDP moves, whatever becomes of TCP", web(), Protocol::Udp)
         .change(|state| replace(state, BackendState::Reset))
         .change(|state| leaves(state, ReachKind::Gone))
         .pod(RED, udp(CLIENT, VIP))

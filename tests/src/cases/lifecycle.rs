@@ -9,7 +9,7 @@ use lb_common::{
     wire::Protocol,
 };
 
-use super::{BACKEND, CLIENT, VIP, web};
+use super::{BACKEND, CLIENT, VIP, answered, web};
 use crate::{
     case::{Case, case},
     family::Net,
@@ -41,23 +41,14 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
             request_row_lost(protocol),
             both_lost(protocol),
             unanswered(protocol),
-            answered(protocol),
+            lives_longer(protocol),
         ]);
     }
     cases
 }
 
-/// An answered flow.
-fn established<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
-    let (syn, syn_ack) = match protocol {
-        Protocol::Tcp => (tcp(CLIENT, VIP).syn(), tcp(BACKEND, CLIENT).syn_ack()),
-        protocol => (of(protocol, CLIENT, VIP), of(protocol, BACKEND, CLIENT)),
-    };
-    case(name, web()).pod(RED, syn).opens(TO, BACKEND).pod(BLUE, syn_ack).reply(BACK, VIP, CLIENT)
-}
-
 fn finished<F: Net>() -> Case<F> {
-    established("FIN reaches both rows, from either side", Protocol::Tcp)
+    answered("FIN reaches both rows, from either side", web(), Protocol::Tcp)
         .row(tcp(CLIENT, VIP), ANSWERED, 1)
         .row(tcp(BACKEND, CLIENT), REPLY | ANSWERED, 1)
         .pod(RED, tcp(CLIENT, VIP).fin())
@@ -76,7 +67,7 @@ fn finished<F: Net>() -> Case<F> {
 }
 
 fn reset_by_client<F: Net>() -> Case<F> {
-    established("RST of the client reaches both rows", Protocol::Tcp)
+    answered("RST of the client reaches both rows", web(), Protocol::Tcp)
         .pod(RED, tcp(CLIENT, VIP).rst())
         .request(TO, BACKEND)
         .row(tcp(CLIENT, VIP), ANSWERED | RESET, 1)
@@ -84,7 +75,7 @@ fn reset_by_client<F: Net>() -> Case<F> {
 }
 
 fn reset_by_backend<F: Net>() -> Case<F> {
-    established("RST of the backend reaches both rows", Protocol::Tcp)
+    answered("RST of the backend reaches both rows", web(), Protocol::Tcp)
         .pod(BLUE, tcp(BACKEND, CLIENT).rst())
         .reply(BACK, VIP, CLIENT)
         .row(tcp(CLIENT, VIP), ANSWERED | RESET, 1)
@@ -92,7 +83,7 @@ fn reset_by_backend<F: Net>() -> Case<F> {
 }
 
 fn syn_on_closing<F: Net>() -> Case<F> {
-    established("a SYN on a flow that is over begins a new one", Protocol::Tcp)
+    answered("a SYN on a flow that is over begins a new one", web(), Protocol::Tcp)
         .pod(BLUE, tcp(BACKEND, CLIENT).rst())
         .reply(BACK, VIP, CLIENT)
         .pod(RED, tcp(CLIENT, VIP).syn())
@@ -111,26 +102,31 @@ fn syn_again<F: Net>() -> Case<F> {
 }
 
 fn reply_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
-    established(format!("a lost reply row is made again by the client's next packet, {protocol:?}"), protocol)
-        .wait(1)
-        .loses(of(protocol, BACKEND, CLIENT))
-        .pod(RED, of(protocol, CLIENT, VIP))
-        .request(TO, BACKEND)
-        .proves()
-        .row(of(protocol, BACKEND, CLIENT), PROVEN | REPLY | ANSWERED, 1)
-        .wait(1)
-        .loses(of(protocol, BACKEND, CLIENT))
-        .pod(RED, of(protocol, CLIENT, VIP))
-        .request(TO, BACKEND)
-        .also(Counter::Rebuilt)
-        .row(of(protocol, BACKEND, CLIENT), PROVEN | REPLY | ANSWERED, 1)
-        .pod(BLUE, of(protocol, BACKEND, CLIENT))
-        .reply(BACK, VIP, CLIENT)
+    answered(
+        format!("a lost reply row is made again by the client's next packet, {protocol:?}"),
+        web(),
+        protocol,
+    )
+    .wait(1)
+    .loses(of(protocol, BACKEND, CLIENT))
+    .pod(RED, of(protocol, CLIENT, VIP))
+    .request(TO, BACKEND)
+    .proves()
+    .row(of(protocol, BACKEND, CLIENT), PROVEN | REPLY | ANSWERED, 1)
+    .wait(1)
+    .loses(of(protocol, BACKEND, CLIENT))
+    .pod(RED, of(protocol, CLIENT, VIP))
+    .request(TO, BACKEND)
+    .also(Counter::Rebuilt)
+    .row(of(protocol, BACKEND, CLIENT), PROVEN | REPLY | ANSWERED, 1)
+    .pod(BLUE, of(protocol, BACKEND, CLIENT))
+    .reply(BACK, VIP, CLIENT)
 }
 
 fn request_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
-    established(
+    answered(
         format!("a lost request row is made again by the backend's next packet, {protocol:?}"),
+        web(),
         protocol,
     )
     .wait(1)
@@ -155,7 +151,7 @@ fn request_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
 }
 
 fn both_lost<F: Net>(protocol: Protocol) -> Case<F> {
-    established(format!("a flow that lost both rows is chosen again, {protocol:?}"), protocol)
+    answered(format!("a flow that lost both rows is chosen again, {protocol:?}"), web(), protocol)
         .loses(of(protocol, CLIENT, VIP))
         .loses(of(protocol, BACKEND, CLIENT))
         .pod(RED, of(protocol, CLIENT, VIP))
@@ -179,24 +175,28 @@ fn unanswered<F: Net>(protocol: Protocol) -> Case<F> {
         .reply(BACK, VIP, CLIENT)
 }
 
-fn answered<F: Net>(protocol: Protocol) -> Case<F> {
+fn lives_longer<F: Net>(protocol: Protocol) -> Case<F> {
     let life = if protocol == Protocol::Tcp { LIFE.tcp_established } else { LIFE.udp_answered };
-    established(format!("an answered flow lives longer, and is kept by either side, {protocol:?}"), protocol)
-        .pod(RED, of(protocol, CLIENT, VIP))
-        .request(TO, BACKEND)
-        .proves()
-        .wait(life)
-        .pod(BLUE, of(protocol, BACKEND, CLIENT))
-        .reply(BACK, VIP, CLIENT)
-        .wait(life)
-        .pod(RED, of(protocol, CLIENT, VIP))
-        .request(TO, BACKEND)
-        .wait(life)
-        .pod(BLUE, of(protocol, BACKEND, CLIENT))
-        .reply(BACK, VIP, CLIENT)
-        .wait(life + 1)
-        .pod(RED, of(protocol, CLIENT, VIP))
-        .opens(TO, BACKEND)
+    answered(
+        format!("an answered flow lives longer, and is kept by either side, {protocol:?}"),
+        web(),
+        protocol,
+    )
+    .pod(RED, of(protocol, CLIENT, VIP))
+    .request(TO, BACKEND)
+    .proves()
+    .wait(life)
+    .pod(BLUE, of(protocol, BACKEND, CLIENT))
+    .reply(BACK, VIP, CLIENT)
+    .wait(life)
+    .pod(RED, of(protocol, CLIENT, VIP))
+    .request(TO, BACKEND)
+    .wait(life)
+    .pod(BLUE, of(protocol, BACKEND, CLIENT))
+    .reply(BACK, VIP, CLIENT)
+    .wait(life + 1)
+    .pod(RED, of(protocol, CLIENT, VIP))
+    .opens(TO, BACKEND)
 }
 
 fn set<F: Net>(state: &mut State<F>, to: BackendState, generation: u32) {
@@ -205,7 +205,7 @@ fn set<F: Net>(state: &mut State<F>, to: BackendState, generation: u32) {
 }
 
 fn generation<F: Net>() -> Case<F> {
-    established("an id that was given out again is another backend", Protocol::Tcp)
+    answered("an id that was given out again is another backend", web(), Protocol::Tcp)
         .change(|state| set(state, BackendState::Active(Scopes::Both), 2))
         .pod(RED, tcp(CLIENT, VIP))
         .opens(TO, BACKEND)
@@ -234,7 +234,7 @@ const SPARE: &str = "10.244.1.4:8080";
 const GREEN_PORT: Way = Peer(GREEN.ifindex);
 
 fn removed_tcp<F: Net>() -> Case<F> {
-    established("TCP stays with a backend that was removed", Protocol::Tcp)
+    answered("TCP stays with a backend that was removed", web(), Protocol::Tcp)
         .change(replace)
         .pod(RED, tcp(CLIENT, VIP))
         .request(TO, BACKEND)
@@ -244,7 +244,7 @@ fn removed_tcp<F: Net>() -> Case<F> {
 }
 
 fn removed_udp<F: Net>() -> Case<F> {
-    established("UDP leaves a backend that was removed with its next packet", Protocol::Udp)
+    answered("UDP leaves a backend that was removed with its next packet", web(), Protocol::Udp)
         .change(replace)
         .pod(RED, udp(CLIENT, VIP))
         .opens(GREEN_PORT, SPARE)
@@ -253,14 +253,14 @@ fn removed_udp<F: Net>() -> Case<F> {
 }
 
 fn syn_after_removal<F: Net>() -> Case<F> {
-    established("a SYN on a flow whose backend was removed goes to another", Protocol::Tcp)
+    answered("a SYN on a flow whose backend was removed goes to another", web(), Protocol::Tcp)
         .change(replace)
         .pod(RED, tcp(CLIENT, VIP).syn())
         .opens(GREEN_PORT, SPARE)
 }
 
 fn draining<F: Net>() -> Case<F> {
-    established("a draining backend keeps its flows, UDP too", Protocol::Udp)
+    answered("a draining backend keeps its flows, UDP too", web(), Protocol::Udp)
         .pod(RED, tcp(CLIENT, VIP).syn())
         .opens(TO, BACKEND)
         .change(|state| {
@@ -277,7 +277,7 @@ fn draining<F: Net>() -> Case<F> {
 }
 
 fn freed<F: Net>() -> Case<F> {
-    established("a backend whose row is free keeps no flow", Protocol::Tcp)
+    answered("a backend whose row is free keeps no flow", web(), Protocol::Tcp)
         .change(|state| {
             set(state, BackendState::Free, 1);
             green(state);

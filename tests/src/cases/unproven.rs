@@ -9,7 +9,7 @@ use lb_common::{
     wire::Protocol,
 };
 
-use super::{BACKEND, CLIENT, VIP, web, web_by};
+use super::{BACKEND, CLIENT, VIP, proven, web, web_by};
 use crate::{
     case::{Case, case},
     family::Net,
@@ -153,22 +153,22 @@ fn mid_stream<F: Net>() -> Case<F> {
         .proves()
 }
 
-fn proven<F: Net>(name: &str) -> Case<F> {
-    asked(name).pod(RED, tcp(CLIENT, VIP)).request(TO, BACKEND).proves()
-}
-
 fn used_again<F: Net>() -> Case<F> {
-    proven("a port used again after a reset: the rows stay where they are and begin anew")
-        .pod(BLUE, tcp(BACKEND, CLIENT).rst())
-        .reply(BACK, VIP, CLIENT)
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(TO, BACKEND)
-        .row(tcp(CLIENT, VIP), PROVEN, 1)
-        .row(tcp(BACKEND, CLIENT), PROVEN | REPLY, 1)
+    proven(
+        "a port used again after a reset: the rows stay where they are and begin anew",
+        web(),
+        Protocol::Tcp,
+    )
+    .pod(BLUE, tcp(BACKEND, CLIENT).rst())
+    .reply(BACK, VIP, CLIENT)
+    .pod(RED, tcp(CLIENT, VIP).syn())
+    .opens(TO, BACKEND)
+    .row(tcp(CLIENT, VIP), PROVEN, 1)
+    .row(tcp(BACKEND, CLIENT), PROVEN | REPLY, 1)
 }
 
 fn begins_anew<F: Net>() -> Case<F> {
-    proven("a port used again whose reply row is lost: proven once more")
+    proven("a port used again whose reply row is lost: proven once more", web(), Protocol::Tcp)
         .pod(BLUE, tcp(BACKEND, CLIENT).rst())
         .reply(BACK, VIP, CLIENT)
         .loses(tcp(BACKEND, CLIENT))
