@@ -356,7 +356,9 @@ fn look<F: Family, P: Packet, T: Tables<F>>(
             if begins {
                 return Ok(Verdict::Direct);
             }
-            let made = !parsed.flags.resets() || flow::find(tables, &flow::twin(key, key.zone)).is_some();
+            let mark =
+                || flow::find(tables, &flow::twin(key, key.zone)).is_some_and(|(_, row)| row.is_direct());
+            let made = !parsed.flags.resets() || mark();
             Err(if made { Counter::Direct } else { Counter::StrayReset })
         }
         _ => {

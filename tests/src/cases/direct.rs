@@ -109,6 +109,9 @@ fn lost_row<F: Net>() -> Case<F> {
         .pod(RED, tcp(CLIENT, VIP))
         .request(Peer(BLUE.ifindex), BACKEND)
         .also(Counter::Rebuilt)
+        // What is still on its way when the row is there again.
+        .pod(RED, tcp(CLIENT, BACKEND).rst())
+        .drops(Counter::StrayReset)
         .pod(BLUE, tcp(BACKEND, CLIENT))
         .reply(Peer(RED.ifindex), VIP, CLIENT)
         // A call that was made is ended as it likes.

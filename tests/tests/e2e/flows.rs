@@ -29,7 +29,7 @@ use xtask::lab::{Pod, request, serve_pod};
 use crate::{
     Test,
     bed::{Bed, CONFIG, NAME, only, service, vip},
-    restart::next_page,
+    restart::{next_page, page_within},
 };
 
 pub const ALL: &[Test] = &[
@@ -38,6 +38,7 @@ pub const ALL: &[Test] = &[
     ("a connection to a removed backend goes on, or not, as its service says", removed),
     ("the first datagram after a change reaches who serves", first_datagram),
     ("rows lost by hand are made again under way", rows_lost),
+    ("a connection outlives the loss of a row that is in use", row_in_use_lost),
     ("one client port to a service and to the pod behind it", one_port),
     ("conntrack: UDP goes on when the server's pod cycles", pod_cycles),
     ("conntrack: endpoints that become ready are heard by who asked before", unready),
@@ -298,7 +299,7 @@ fn rows_lost() -> Result<()> {
                 }
             }
             // Who has just used its row looks after the other one in the next tick, a second at most. Until then
-            // a reply without a row can't be told from one to a direct call, and the client's kernel resets it.
+            // a reply without a row can't be told from one to a direct call, and a datagram is lost.
             let pause = match which {
                 Row::Request => 5,
                 Row::Reply => 1_400,
@@ -306,6 +307,25 @@ fn rows_lost() -> Result<()> {
             thread::sleep(Duration::from_millis(pause));
             let lost = lose(&mut maps.v4, which)? + lose(&mut maps.v6, which)?;
             ensure!(lost >= 4, "{lost} rows of flows to lose, {which:?}");
+        }
+    }
+    Ok(())
+}
+
+/// The answer then comes from the pod's own address, and what the client's kernel says to that must not reach the
+/// pod. Both say again what was lost.
+fn row_in_use_lost() -> Result<()> {
+    let bed = Bed::new(&[])?;
+    let mut maps = Maps::open(&Pins::new(NAME).maps())?;
+    let mut streams = connections(&bed)?;
+    for round in 0..4 {
+        for stream in &mut streams {
+            ensure!(next_page(stream)?.starts_with("blue "), "not blue");
+            let lost = lose(&mut maps.v4, Row::Reply)? + lose(&mut maps.v6, Row::Reply)?;
+            ensure!(lost >= 1, "{lost} rows of replies to lose");
+            let page =
+                page_within(stream, Duration::from_secs(20)).with_context(|| format!("round {round}"))?;
+            ensure!(page.starts_with("blue "), "not blue: {page}");
         }
     }
     Ok(())

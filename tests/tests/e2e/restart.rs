@@ -85,7 +85,12 @@ fn one_connection(stop: &AtomicBool, ipv6: bool) -> Result<u64> {
 
 /// A request over a connection that goes on; the body of its answer.
 pub fn next_page(stream: &mut BufReader<TcpStream>) -> Result<String> {
-    stream.get_ref().set_read_timeout(Some(Duration::from_secs(3)))?;
+    page_within(stream, Duration::from_secs(3))
+}
+
+/// The same, with this much patience.
+pub fn page_within(stream: &mut BufReader<TcpStream>, patience: Duration) -> Result<String> {
+    stream.get_ref().set_read_timeout(Some(patience))?;
     stream.get_mut().write_all(b"GET / HTTP/1.1\r\n\r\n")?;
     let mut line = String::new();
     while line != "\r\n" {
