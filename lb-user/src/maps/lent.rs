@@ -34,10 +34,7 @@ fn family<F: Family>(dir: &Path, name: &str, now: u32, ended: &Lifetimes) -> Res
     };
     let mut over = Vec::new();
     walk(dir, name, |key, row| {
-        let (key, row) = (bytemuck::try_pod_read_unaligned(key), bytemuck::try_pod_read_unaligned(row));
-        if let (Ok(key), Ok(row)) = (key, row)
-            && is_over(&key, &row)
-        {
+        if is_over(&key, &row) {
             over.push(key);
         }
     })?;

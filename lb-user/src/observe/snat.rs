@@ -92,13 +92,7 @@ impl<F: Addresses> Count<F> {
     }
 
     /// A row whose flow is over is lent again when somebody asks.
-    fn see(&mut self, key: &[u8], row: &[u8]) {
-        let (Ok(key), Ok(row)) = (
-            bytemuck::try_pod_read_unaligned::<FlowKey<F>>(key),
-            bytemuck::try_pod_read_unaligned::<SnatRow<F>>(row),
-        ) else {
-            return;
-        };
+    fn see(&mut self, key: FlowKey<F>, row: SnatRow<F>) {
         let live = Protocol::from_number(key.protocol as u8)
             .is_some_and(|protocol| !row.row.expired(protocol, self.now, &self.lifetimes));
         if live && self.ports.contains(u16::from_be(key.dst_port)) {
@@ -142,7 +136,7 @@ mod tests {
             ..FlowRow::default()
         };
         let row = SnatRow::<V4> { row, ..SnatRow::default() };
-        count.see(bytemuck::bytes_of(&key), bytemuck::bytes_of(&row));
+        count.see(key, row);
     }
 
     #[test]
