@@ -266,17 +266,19 @@ impl<F: Net> Bench<'_, F> {
         (turn as u64 * STRIDE % self.flows as u64) as u32
     }
 
-    /// Lets every flow begin and be answered.
+    /// Lets every flow begin, be answered and be proven.
     fn open(&mut self) -> Result<()> {
         for client in 0..self.flows {
-            for kind in [Kind::NewFlow, Kind::Reply] {
+            for kind in [Kind::NewFlow, Kind::Reply, Kind::Established] {
                 let packet = kind.packet(self.protocol, client).bytes::<F>();
                 Type::Tc.run(self.program, kind.ifindex(), &packet)?;
             }
         }
         let counters = self.maps.counters()?;
-        let opened = counters.get(&(Counter::NewFlow as u32)).copied().unwrap_or(0);
-        ensure!(opened == self.flows as u64, "{opened} of {} flows began: {counters:?}", self.flows);
+        for counter in [Counter::NewFlow, Counter::Proven] {
+            let count = counters.get(&(counter as u32)).copied().unwrap_or(0);
+            ensure!(count == self.flows as u64, "{count} of {} flows: {counters:?}", self.flows);
+        }
         Ok(())
     }
 
@@ -327,7 +329,7 @@ impl<F: Net> Bench<'_, F> {
         let counters = self.maps.counters()?;
         ensure!(counters == expected, "{kind}: the counters moved by {counters:?}, not by {expected:?}");
         if kind == Kind::NewFlow {
-            let mut table = self.maps.flows::<F>()?;
+            let mut table = self.maps.unproven::<F>()?;
             for client in clients {
                 for key in keys::<F>(self.protocol, client) {
                     table.remove(&key)?;

@@ -99,7 +99,8 @@ impl Maps {
         Ok(HashTable::try_from(self.map(&format!("FLOWS{}", F::MAPS))?)?)
     }
 
-    fn unproven<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FlowKey<F>, UnprovenRow<F>>> {
+    /// The table of unproven flows of a family.
+    pub fn unproven<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FlowKey<F>, UnprovenRow<F>>> {
         Ok(HashTable::try_from(self.map(&format!("UNPROVEN{}", F::MAPS))?)?)
     }
 
