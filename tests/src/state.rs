@@ -171,7 +171,7 @@ impl Port {
             ifindex: self.ifindex,
             bridge: self.bridge.ifindex,
             mac: mac_of(self.at),
-            bridge_mac: mac_of(self.bridge.at),
+            host_mac: mac_of(self.bridge.at),
             kind: kind as u32,
         }
     }

@@ -151,10 +151,10 @@ pub struct ReachRow {
     pub ifindex: u32,
     /// The bridge, as interface index; 0 off the bridges.
     pub bridge: u32,
-    /// The backend's MAC; zero while it is unknown.
+    /// The backend's MAC, off the bridges the next hop's; zero while it is unknown.
     pub mac: Mac,
-    /// The bridge's MAC.
-    pub bridge_mac: Mac,
+    /// The host's own MAC there: the bridge's or the uplink's.
+    pub host_mac: Mac,
     /// A [`ReachKind`].
     pub kind: u32,
 }

@@ -67,7 +67,7 @@ pub fn to_backend<F: Family, P: Packet, T: Common>(
         ReachKind::Host => Ok(Onward::new(Way::Continue, parsed, false)),
         ReachKind::Uplink => onward(Way::Neighbour(reach.ifindex)),
         ReachKind::Peer | ReachKind::Bridge | ReachKind::Neighbour | ReachKind::Gone if through_stack => {
-            Ok(Onward::new(Way::Continue, parsed, hop).to(reach.bridge_mac))
+            Ok(Onward::new(Way::Continue, parsed, hop).to(reach.host_mac))
         }
         ReachKind::Peer if !parsed.tagged => {
             Ok(Onward::new(Way::Peer(reach.ifindex), parsed, hop).to(reach.mac))

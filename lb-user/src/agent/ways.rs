@@ -68,7 +68,7 @@ impl Ways for View<'_> {
         let link_mac = |ifindex: u32| self.world.links.get(&ifindex).map_or([0; 3], |link| mac(link.mac));
         let on_bridge = |kind: ReachKind, bridge: u32, ifindex: u32, to: [u8; 6]| {
             let row =
-                ReachRow { ifindex, bridge, mac: mac(to), bridge_mac: link_mac(bridge), kind: kind as u32 };
+                ReachRow { ifindex, bridge, mac: mac(to), host_mac: link_mac(bridge), kind: kind as u32 };
             (row, zone(bridge))
         };
         match self.world.locate(address, self.bridges) {
