@@ -3,6 +3,7 @@
 mod choice;
 mod clash;
 mod direct;
+mod dsr;
 mod foreign;
 mod forged;
 mod forward;
@@ -62,6 +63,7 @@ pub fn all<F: Net>() -> Vec<Case<F>> {
         frontends::cases(),
         refused::cases(),
         snat::cases(),
+        dsr::cases(),
     ]
     .concat()
 }
