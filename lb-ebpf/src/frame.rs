@@ -14,6 +14,7 @@ use aya_ebpf::{
 };
 use bytemuck::Pod;
 use lb_common::{
+    family::Family,
     path::{Packet, SumKind},
     wire::{Ethernet, Protocol, checksum},
 };
@@ -127,6 +128,32 @@ impl Packet for Frame {
         let mut len = 0;
         // SAFETY: as in `packet`.
         unsafe { bpf_check_mtu(self.md.cast(), ifindex, &raw mut len, 0, 0) <= 0 }
+    }
+
+    #[inline(always)]
+    fn mtu(&self, ifindex: u32) -> u32 {
+        // Zero: the frame's own length.
+        let mut mtu = 0;
+        // SAFETY: as in `packet`.
+        unsafe { bpf_check_mtu(self.md.cast(), ifindex, &raw mut mtu, 0, 0) };
+        mtu
+    }
+
+    /// Frames come as they are on the wire.
+    #[inline(always)]
+    fn segment(&self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn wrap<F: Family>(&mut self, outer: &F::Header) -> bool {
+        self.make_room(size_of::<F::Header>() as u32) && self.store(size_of::<Ethernet>(), outer)
+    }
+
+    /// Left to tc, as all that is for this node.
+    #[inline(always)]
+    fn unwrap<F: Family>(&mut self) -> bool {
+        false
     }
 
     #[inline(always)]

@@ -87,6 +87,13 @@ macro_rules! programs {
             };
             // One comparison for packets that are done with.
             if (answer as u32).wrapping_sub(STEPS) <= LAST_STEP - STEPS {
+                let mut unwrapped = false;
+                if HOOK == Hook::UplinkIngress && answer as u32 == MESSAGE {
+                    unwrapped = if is_ipv4 { unwrap::<V4>(skb) } else { unwrap::<V6>(skb) } != 0;
+                    if unwrapped {
+                        answer = if is_ipv4 { run::<V4>(skb) } else { run::<V6>(skb) };
+                    }
+                }
                 if answer as u32 == HARD {
                     answer = if is_ipv4 { hard::<V4>(skb) } else { hard::<V6>(skb) };
                 }
@@ -100,6 +107,13 @@ macro_rules! programs {
                     }
                 }
                 if answer as u32 == RESUME {
+                    if HOOK == Hook::UplinkIngress {
+                        if is_ipv4 {
+                            path::note_unwrapped::<V4, _>(&Maps, unwrapped);
+                        } else {
+                            path::note_unwrapped::<V6, _>(&Maps, unwrapped);
+                        }
+                    }
                     answer = if is_ipv4 { resume::<V4>(skb) } else { resume::<V6>(skb) };
                     // Requests are left alone where packets leave the host.
                     if HOOK == Hook::PortIngress && answer as u32 == DIRECT {
@@ -127,6 +141,9 @@ macro_rules! programs {
                 }
                 if HOOK == Hook::UplinkIngress && answer as u32 == DELIVER {
                     answer = if is_ipv4 { deliver::<V4>(skb) } else { deliver::<V6>(skb) };
+                }
+                if HOOK == Hook::UplinkIngress && answer as u32 == TUNNEL {
+                    answer = if is_ipv4 { tunnel::<V4>(skb) } else { tunnel::<V6>(skb) };
                 }
                 if !HOOK.is_egress() && answer as u32 == REJECT {
                     let why = (answer >> 32) as u32;
@@ -177,7 +194,8 @@ const LEND: u32 = 0x109;
 const HEARD: u32 = 0x10a;
 const HARD: u32 = 0x10b;
 const DELIVER: u32 = 0x10c;
-const LAST_STEP: u32 = DELIVER;
+const TUNNEL: u32 = 0x10d;
+const LAST_STEP: u32 = TUNNEL;
 
 /// `TC_ACT_UNSPEC` is `TCX_NEXT`: what is not ours is left to the next program.
 #[inline(always)]
@@ -193,6 +211,7 @@ fn answer(verdict: Verdict, skb: *mut __sk_buff) -> Answer {
         Verdict::Heard => HEARD as u64,
         Verdict::Deliver => DELIVER as u64,
         Verdict::Finish => FINISH as u64,
+        Verdict::Tunnel => TUNNEL as u64,
         Verdict::Drop(why) => TC_ACT_SHOT as u64 | (why as u64) << 32,
         Verdict::Reject(why) => REJECT as u64 | (why as u64) << 32,
         Verdict::Message => MESSAGE as u64,
@@ -215,6 +234,17 @@ fn lend<F: FamilyMaps>(skb: *mut __sk_buff) -> Answer {
 #[inline(never)]
 fn heard<F: FamilyMaps>(skb: *mut __sk_buff) -> Answer {
     answer(path::heard::<F, _, _>(&mut Skb::new(skb), &Maps), skb)
+}
+
+#[inline(never)]
+fn tunnel<F: FamilyMaps>(skb: *mut __sk_buff) -> Answer {
+    answer(path::tunnel::<F, _, _>(&mut Skb::new(skb), &Maps, Hook::UplinkIngress), skb)
+}
+
+/// Whether there was something to unwrap: a number, as functions return 64 bits to the verifier.
+#[inline(never)]
+fn unwrap<F: FamilyMaps>(skb: *mut __sk_buff) -> Answer {
+    path::unwrap::<F, _, _>(&mut Skb::new(skb), &Maps) as u64
 }
 
 #[inline(never)]

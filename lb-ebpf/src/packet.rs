@@ -4,8 +4,9 @@ use core::{arch::asm, ffi::c_void, ptr};
 
 use aya_ebpf::{
     bindings::{
-        __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
-        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_check_mtu_flags::BPF_MTU_CHK_SEGS,
+        __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_FIXED_GSO,
+        BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        bpf_check_mtu_flags::BPF_MTU_CHK_SEGS,
     },
     helpers::generated::{
         bpf_check_mtu, bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
@@ -15,8 +16,9 @@ use aya_ebpf::{
 };
 use bytemuck::Pod;
 use lb_common::{
+    family::{Family, V6},
     path::{Packet, SumKind, Way},
-    wire::Protocol,
+    wire::{Ethernet, Protocol},
 };
 
 use crate::maps::SETTINGS;
@@ -192,6 +194,47 @@ impl Packet for Skb {
         // SAFETY: `len` outlives the call, which changes nothing else. Above zero: too big. Below: no such device,
         // which sending it will say.
         unsafe { bpf_check_mtu(self.skb.cast(), ifindex, &raw mut len, 0, BPF_MTU_CHK_SEGS.into()) <= 0 }
+    }
+
+    #[inline(always)]
+    fn mtu(&self, ifindex: u32) -> u32 {
+        // Zero: the packet's own length.
+        let mut mtu = 0;
+        // SAFETY: `mtu` outlives the call, which changes nothing else. Not for its answer: of parts it tells only
+        // whether they fit as they are (EINVAL with a difference, kernel 6.18).
+        unsafe { bpf_check_mtu(self.skb.cast(), ifindex, &raw mut mtu, 0, 0) };
+        mtu
+    }
+
+    #[inline(always)]
+    fn segment(&self) -> u32 {
+        // SAFETY: a field of the live context.
+        unsafe { (*self.skb).gso_size }
+    }
+
+    #[inline(always)]
+    fn wrap<F: Family>(&mut self, outer: &F::Header) -> bool {
+        let encap = if F::ETHERTYPE == V6::ETHERTYPE {
+            BPF_F_ADJ_ROOM_ENCAP_L3_IPV6
+        } else {
+            BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
+        };
+        // Parts stay as large as they are: they fit, and a datagram must not be cut otherwise.
+        let fixed = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
+        let len = size_of::<F::Header>() as i32;
+        // SAFETY: no pointer into the packet is held over this call.
+        let grow = |flags| unsafe { bpf_skb_adjust_room(self.skb, len, BPF_ADJ_ROOM_MAC, flags) == 0 };
+        // What has just been unwrapped is to the kernel still inside another (EALREADY, kernel 6.18).
+        let grown = grow(encap as u64 | fixed) || grow(fixed);
+        grown && self.replace(size_of::<Ethernet>(), outer)
+    }
+
+    #[inline(always)]
+    fn unwrap<F: Family>(&mut self) -> bool {
+        let len = size_of::<F::Header>() as i32;
+        let flags = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
+        // SAFETY: no pointer into the packet is held over this call.
+        unsafe { bpf_skb_adjust_room(self.skb, -len, BPF_ADJ_ROOM_MAC, flags) == 0 }
     }
 
     #[inline(always)]

@@ -99,8 +99,10 @@ fn answer(verdict: Verdict) -> Answer {
         Verdict::Drop(why) => XDP_DROP as Answer | (why as Answer) << 32,
         Verdict::Reject(why) => REJECT as Answer | (why as Answer) << 32,
         Verdict::Forward(_) => XDP_TX as Answer,
-        // The last three are steps of tc's programs.
-        Verdict::Pass | Verdict::Hard | Verdict::Direct | Verdict::Error => XDP_PASS as Answer,
+        // The last four are steps of tc's programs.
+        Verdict::Pass | Verdict::Hard | Verdict::Direct | Verdict::Error | Verdict::Tunnel => {
+            XDP_PASS as Answer
+        }
     }
 }
 

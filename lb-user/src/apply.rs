@@ -137,13 +137,27 @@ impl Rows for Maps {
         let port = backend.port.to_be();
         let hash = match backend.address {
             IpAddr::V4(address) => {
-                let row = BackendRow { word: Word::default(), addr: address.into(), port, zone, service };
+                let row = BackendRow {
+                    word: Word::default(),
+                    addr: address.into(),
+                    port,
+                    zone,
+                    service,
+                    node: Default::default(),
+                };
                 self.v4.backends.set(backend.id, row);
                 self.v4.backends.publish(backend.id, backend.word.0);
                 interest_hash(row.addr, port)
             }
             IpAddr::V6(address) => {
-                let row = BackendRow { word: Word::default(), addr: address.into(), port, zone, service };
+                let row = BackendRow {
+                    word: Word::default(),
+                    addr: address.into(),
+                    port,
+                    zone,
+                    service,
+                    node: Default::default(),
+                };
                 self.v6.backends.set(backend.id, row);
                 self.v6.backends.publish(backend.id, backend.word.0);
                 interest_hash(row.addr, port)

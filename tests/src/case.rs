@@ -67,7 +67,7 @@ impl<F: Net> Case<F> {
     /// A packet at a hook of a device; left alone unless one of the next methods says otherwise.
     pub fn send(mut self, hook: Hook, ifindex: u32, packet: Wire) -> Self {
         self.steps.push(Step::Packet(Box::new(Sent {
-            at: At { settings: self.settings, hook, ifindex, tagged: false },
+            at: At { settings: self.settings, hook, ifindex, tagged: false, segment: 0 },
             becomes: packet.clone(),
             packet,
             verdict: Verdict::Pass,
@@ -106,6 +106,16 @@ impl<F: Net> Case<F> {
     /// The last packet shows that its client hears the backend: its flow moves to the proven ones.
     pub fn proves(self) -> Self {
         self.also(Counter::Proven)
+    }
+
+    /// It goes on inside another packet, as this one.
+    pub fn tunneled(mut self, way: Way, becomes: Wire) -> Self {
+        let sent = self.last();
+        sent.verdict = Verdict::Forward(way);
+        sent.becomes = becomes;
+        sent.counters = vec![Counter::Tunneled];
+        sent.accounted = 1;
+        self
     }
 
     /// It goes back to a client (`address:port`) from a frontend (`address:port`), addressed to the
@@ -193,6 +203,12 @@ impl<F: Net> Case<F> {
     /// The last packet is its service's traffic, although it is not translated.
     pub fn accounted(mut self) -> Self {
         self.last().accounted = 1;
+        self
+    }
+
+    /// The last packet is nobody's traffic.
+    pub fn not_accounted(mut self) -> Self {
+        self.last().accounted = 0;
         self
     }
 

@@ -3,6 +3,7 @@
 mod choice;
 mod clash;
 mod direct;
+mod dsr;
 mod foreign;
 mod forged;
 mod forward;
@@ -64,6 +65,7 @@ pub fn all<F: Net>() -> Vec<Case<F>> {
         refused::cases(),
         snat::cases(),
         xdp::cases(),
+        dsr::cases(),
     ]
     .concat()
 }

@@ -49,14 +49,16 @@ pub fn on_host<F: Net>(case: &Case<F>) -> Result<()> {
             labels(&outcome.counters),
             labels(&counters)
         );
+        // What it came in is not its service's.
+        let around = if sent.counters.contains(&Counter::Unwrapped) { F::TRANSPORT - 14 } else { 0 };
+        let len = (bytes.len() - around) as u64;
         let total = |pick: fn(&Traffic) -> u64| outcome.traffic.values().map(pick).sum::<u64>();
         ensure!(
-            (total(|t| t.packets), total(|t| t.bytes))
-                == (sent.accounted, sent.accounted * bytes.len() as u64),
+            (total(|t| t.packets), total(|t| t.bytes)) == (sent.accounted, sent.accounted * len),
             "accounted {:?}, not {} packet of {} bytes",
             outcome.traffic,
             sent.accounted,
-            bytes.len()
+            len
         );
         ensure!(
             outcome.traffic.keys().all(|service| state.services.contains_key(service)),
@@ -115,7 +117,14 @@ pub fn is_sane<F: Net>(state: &State<F>, at: At, bytes: &[u8]) -> Result<()> {
     let (verdict, outcome) = host::run(state, at, bytes);
     let counted = |counter| outcome.counters.get(&(counter as u32)).copied().unwrap_or(0);
     let all = |counters: &[Counter]| counters.iter().map(|counter| counted(*counter)).sum::<u64>();
-    let sent = all(&[Counter::Request, Counter::Reply, Counter::Error, Counter::Echoed, Counter::Answered]);
+    let sent = all(&[
+        Counter::Request,
+        Counter::Reply,
+        Counter::Tunneled,
+        Counter::Error,
+        Counter::Echoed,
+        Counter::Answered,
+    ]);
     let refused = all(&[
         Counter::NoBackend,
         Counter::NoPort,
@@ -131,9 +140,11 @@ pub fn is_sane<F: Net>(state: &State<F>, at: At, bytes: &[u8]) -> Result<()> {
         _ => false,
     };
     ensure!(as_counted, "{verdict:?}, but counted {}", labels(&outcome.counters));
-    ensure!(forwarded || outcome.packet == bytes, "{verdict:?} and changed");
+    let unwrapped = counted(Counter::Unwrapped);
+    ensure!(forwarded || unwrapped > 0 || outcome.packet == bytes, "{verdict:?} and changed");
     ensure!(
-        refused + counted(Counter::Answered) > 0 || outcome.packet.len() == bytes.len(),
+        refused + counted(Counter::Answered) + counted(Counter::Tunneled) + unwrapped > 0
+            || outcome.packet.len() == bytes.len(),
         "its length changed"
     );
     let is = |wanted: u16| bytes.get(12..14).is_some_and(|ethertype| ethertype == wanted.to_ne_bytes());
@@ -143,7 +154,8 @@ pub fn is_sane<F: Net>(state: &State<F>, at: At, bytes: &[u8]) -> Result<()> {
         hook => is(F::ETHERTYPE) || is(ethernet::ARP) && hook.is_asked(),
     };
     let outcomes = outcome.counters.values().sum::<u64>();
-    let beside = all(&[Counter::NewFlow, Counter::Rebuilt, Counter::Proven, Counter::Moved]);
+    let beside =
+        all(&[Counter::Unwrapped, Counter::NewFlow, Counter::Rebuilt, Counter::Proven, Counter::Moved]);
     ensure!(outcomes - beside == ip as u64, "not one outcome, but {}", labels(&outcome.counters));
     ensure!(
         host::run_in_pieces(state, at, bytes) == (verdict, outcome),
@@ -177,7 +189,9 @@ pub fn agrees<F: Net>(
             // A device's sum can't be kept right over a change that the packet's own does not cover, and
             // the kernel gives it up where the length changes.
             let summed = summed && at.hook != Hook::UplinkXdp;
-            if known == Summed::Complete && (!summed || outcome.packet.len() != bytes.len()) {
+            // That of what is put into another packet, or taken out, stays right.
+            let kept = outcome.packet.len() == bytes.len() || carried(&outcome);
+            if known == Summed::Complete && !(summed && kept) {
                 continue;
             }
             let at = At { settings: Settings { has_csum_ipv6, ..at.settings }, ..at };
@@ -189,6 +203,21 @@ pub fn agrees<F: Net>(
         }
     }
     Ok(())
+}
+
+/// Whether a packet was put into another or taken out, and not answered.
+fn carried<F: Net>(outcome: &Outcome<F>) -> bool {
+    let counted = |counters: &[Counter]| {
+        counters.iter().any(|counter| outcome.counters.contains_key(&(*counter as u32)))
+    };
+    counted(&[Counter::Tunneled, Counter::Unwrapped])
+        && !counted(&[
+            Counter::NoBackend,
+            Counter::NoPort,
+            Counter::BackendGone,
+            Counter::TtlExceeded,
+            Counter::TooBig,
+        ])
 }
 
 pub(crate) fn disagreement<F: Net>(host: (Action, &Outcome<F>), kernel: (Action, &Outcome<F>)) -> Error {

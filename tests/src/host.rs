@@ -13,6 +13,7 @@ use lb_common::{
         FragmentRow, FrontendKey, FrontendRow, HomeRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow,
         SnatRow, Traffic, UnprovenRow,
     },
+    family::Family,
     path::{
         self, Common, Hook, Insert, InsertError, Note, Packet, Parsed, SumKind, Table, Tables, Verdict, turn,
     },
@@ -22,7 +23,7 @@ use lb_common::{
 use crate::{
     family::Net,
     kernel::ROWS,
-    state::{Affinity, At, Flows, Fragments, Lent, State, Unproven, interest_bit, mtu},
+    state::{Affinity, At, DEVICES, Flows, Fragments, Lent, State, Unproven, interest_bit, mtu},
 };
 
 /// What a packet got, its verdict aside.
@@ -51,14 +52,30 @@ pub fn run<F: Net>(state: &State<F>, at: At, packet: &[u8]) -> (Verdict, Outcome
     run_on(
         state,
         at,
-        Bytes { bytes: packet.to_vec(), readable: packet.len(), ifindex: at.ifindex, tagged: at.tagged },
+        Bytes {
+            bytes: packet.to_vec(),
+            readable: packet.len(),
+            ifindex: at.ifindex,
+            tagged: at.tagged,
+            segment: at.segment,
+        },
     )
 }
 
 /// The same on a packet of which only the link header can be read until more is asked for.
 pub fn run_in_pieces<F: Net>(state: &State<F>, at: At, packet: &[u8]) -> (Verdict, Outcome<F>) {
     let readable = packet.len().min(size_of::<Ethernet>());
-    run_on(state, at, Bytes { bytes: packet.to_vec(), readable, ifindex: at.ifindex, tagged: at.tagged })
+    run_on(
+        state,
+        at,
+        Bytes {
+            bytes: packet.to_vec(),
+            readable,
+            ifindex: at.ifindex,
+            tagged: at.tagged,
+            segment: at.segment,
+        },
+    )
 }
 
 /// What a packet leaves of which nobody has taken notice.
@@ -86,7 +103,8 @@ impl<'a, F: Net> Running<'a, F> {
     /// Runs it on the next packet: what it gets, and its bytes afterwards.
     pub fn run(&mut self, hook: Hook, ifindex: u32, packet: &[u8]) -> (Verdict, Vec<u8>) {
         self.0.note = OnceCell::new();
-        let mut packet = Bytes { bytes: packet.to_vec(), readable: packet.len(), ifindex, tagged: false };
+        let mut packet =
+            Bytes { bytes: packet.to_vec(), readable: packet.len(), ifindex, tagged: false, segment: 0 };
         let verdict = decide(&self.0, hook, &mut packet);
         (verdict, packet.bytes)
     }
@@ -120,6 +138,7 @@ struct Bytes {
     readable: usize,
     ifindex: u32,
     tagged: bool,
+    segment: u32,
 }
 
 impl Packet for Bytes {
@@ -167,6 +186,29 @@ impl Packet for Bytes {
 
     fn fits(&self, ifindex: u32) -> bool {
         self.bytes.len() <= mtu(ifindex) as usize + size_of::<Ethernet>()
+    }
+
+    fn mtu(&self, ifindex: u32) -> u32 {
+        if DEVICES.contains(&ifindex) { mtu(ifindex) } else { 0 }
+    }
+
+    fn segment(&self) -> u32 {
+        self.segment
+    }
+
+    fn wrap<F: Family>(&mut self, outer: &F::Header) -> bool {
+        self.make_room(size_of::<F::Header>() as u32) && self.store(size_of::<Ethernet>(), outer)
+    }
+
+    fn unwrap<F: Family>(&mut self) -> bool {
+        let network = size_of::<Ethernet>();
+        let end = network + size_of::<F::Header>();
+        if self.bytes.len() < end {
+            return false;
+        }
+        self.bytes.drain(network..end);
+        self.readable = self.readable.saturating_sub(end - network).max(network);
+        true
     }
 
     fn replace<T: Pod>(&mut self, offset: usize, value: &T) -> bool {

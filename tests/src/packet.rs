@@ -216,6 +216,10 @@ impl Wire {
     pub fn piece(self, id: u16, from: usize, to: usize) -> Self {
         self.edit(Edit::Piece { id, from, to })
     }
+    /// Inside another packet from one node to the other (`address:port`, the port does not matter).
+    pub fn inside(self, source: &str, destination: &str) -> Self {
+        self.edit(Edit::Inside(*socket(source).ip(), *socket(destination).ip()))
+    }
     /// With a VLAN tag.
     pub fn tagged(self, id: u16) -> Self {
         self.edit(Edit::Tag(id))

@@ -7,6 +7,7 @@ use lb_common::{
         AffinityKey, AffinityRow, BackendRow, BackendState, BackendWord, FlowKey, FlowRow, FragmentKey,
         FragmentRow, FrontendKind, Mac, ReachKind, ReachRow, Scopes, Settings, Word, ZONE_OF_CLIENT,
     },
+    family::{Address as _, V4, V6},
     path::{Hook, interest_hash},
     wire::Protocol,
 };
@@ -17,7 +18,7 @@ use proptest::{
 };
 
 use crate::{
-    family::Net,
+    family::{Net, socket},
     packet::{Complaint, Wire, echo, of},
     state::{
         At, BLUE, BRIDGE, DEVICES, GREEN, ORANGE, OTHER_BRIDGE, RED, State, interest_bit, mac_of, on,
@@ -29,6 +30,9 @@ const ADDRESSES: [&str; 6] =
     ["10.244.1.2", "10.244.1.3", "10.244.1.4", "10.244.2.2", "10.96.0.10", "10.96.0.11"];
 /// The frontends of the two services.
 const VIPS: [&str; 2] = ["10.96.0.10:80", "10.96.0.11:80"];
+/// This node and another one, where backends may be.
+const NODE: &str = "192.168.1.11:0";
+const OTHER_NODE: &str = "192.168.1.12:0";
 const PORTS: [u16; 3] = [80, 8080, 40_000];
 /// Identification of all packets in fragments.
 const ID: u16 = 0x1234;
@@ -86,6 +90,8 @@ struct Backend {
     zone: u16,
     state: BackendState,
     reach: ReachRow,
+    /// It is on another node, and reached inside other packets.
+    elsewhere: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -121,6 +127,8 @@ enum Shape {
         quoted: usize,
     },
     Echo,
+    /// Inside another packet to the node.
+    Inside,
 }
 
 fn address() -> impl Strategy<Value = Ipv4Addr> {
@@ -153,8 +161,15 @@ fn backend() -> impl Strategy<Value = Backend> {
     use Scopes::{Both, Cluster, Local};
     let state = prop_oneof![4 => select(&[Active(Both), Active(Both), Active(Cluster), Active(Local)][..]), 1 => select(&[Draining, Free, Removed, Reset][..])];
     let at = (address(), select(&PORTS[..]));
-    (1..3u32, at, select(&[0, 1, 2, ZONE_OF_CLIENT][..]), state, reach())
-        .prop_map(|(service, at, zone, state, reach)| Backend { service, at, zone, state, reach })
+    let place = (select(&[0, 1, 2, ZONE_OF_CLIENT][..]), proptest::bool::weighted(0.2));
+    (1..3u32, at, place, state, reach()).prop_map(|(service, at, (zone, elsewhere), state, reach)| Backend {
+        service,
+        at,
+        zone,
+        state,
+        reach,
+        elsewhere,
+    })
 }
 
 fn rules() -> impl Strategy<Value = Rules> {
@@ -198,12 +213,21 @@ fn place() -> impl Strategy<Value = (Settings, Hook, u32)> {
         on(BRIDGE, ReachKind::Stack),
         on(OTHER_BRIDGE, ReachKind::Peer),
         on_uplink(),
+        of_node(on_uplink()),
     ];
     use Hook::{
         BridgeEgress, BridgeIngress, PortEgress, PortIngress, UplinkEgress, UplinkIngress, UplinkXdp,
     };
     let rare = vec![PortEgress, BridgeIngress, BridgeEgress, UplinkIngress, UplinkEgress, UplinkXdp];
     (select(settings), prop_oneof![2 => Just(PortIngress), 1 => select(rare)], select(&DEVICES[..]))
+}
+
+/// They know the node's address.
+fn of_node(mut settings: Settings) -> Settings {
+    let node = *socket(NODE).ip();
+    V4::set_host(&mut settings, node);
+    V6::set_host(&mut settings, node);
+    settings
 }
 
 fn error() -> impl Strategy<Value = Shape> {
@@ -228,6 +252,7 @@ fn shape() -> impl Strategy<Value = Shape> {
         1 => Just(Shape::NoChecksum),
         6 => error(),
         1 => Just(Shape::Echo),
+        1 => Just(Shape::Inside),
     ]
 }
 
@@ -283,7 +308,7 @@ impl Scenario {
     /// Where the packet is seen.
     pub fn at(&self) -> At {
         let (settings, hook, ifindex) = self.place;
-        At { settings, hook, ifindex, tagged: false }
+        At { settings, hook, ifindex, tagged: false, segment: 0 }
     }
 
     /// The rows.
@@ -314,6 +339,7 @@ impl Scenario {
                 port: backend.at.1.to_be(),
                 zone: backend.zone,
                 service: backend.service,
+                node: if backend.elsewhere { F::addr(*socket(OTHER_NODE).ip()) } else { F::Addr::ZERO },
             };
             state.interest.insert(interest_bit(interest_hash(row.addr, row.port)));
             state.backends.insert(id, row);
@@ -407,6 +433,7 @@ impl Scenario {
                 of(protocol, from, to).error_from(complaint, at).quoting(quoted)
             }
             Shape::Echo => echo(&client, &called),
+            Shape::Inside => wire.inside(OTHER_NODE, NODE),
             Shape::Plain | Shape::Syn | Shape::SynAck | Shape::Fin | Shape::Rst | Shape::NoChecksum => wire,
         }
     }

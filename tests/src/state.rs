@@ -12,6 +12,7 @@ use lb_common::{
         Mac, RangeKey, ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings, SlotRow, SnatRow,
         UnprovenRow,
     },
+    family::Address as _,
     path::{Hook, interest_hash},
     wire::Protocol,
 };
@@ -105,6 +106,8 @@ pub struct At {
     pub ifindex: u32,
     /// It has a VLAN tag, which is none of its bytes. The kernel can't be given such a packet to try.
     pub tagged: bool,
+    /// How many bytes of what it carries each part has into which a device is to segment it; 0: it is none of those.
+    pub segment: u32,
 }
 
 /// First slot of a service.
@@ -247,6 +250,13 @@ impl<F: Net> State<F> {
         self
     }
 
+    /// With an address (`address:port`, the port does not matter) of another node that node ports are called at.
+    pub fn of_other_node(mut self, at: &str) -> Self {
+        let key = FrontendKey { port: 0, protocol: 0, ..F::frontend(Protocol::Tcp, at) };
+        self.frontends.insert(key, FrontendRow { service: 0, kind: FrontendKind::Node as u32 });
+        self
+    }
+
     /// The service's set is so.
     pub fn set(mut self, id: u32, change: impl FnOnce(&mut SetRow)) -> Self {
         change(self.sets.get_mut(&id).expect("a service of this case"));
@@ -284,10 +294,18 @@ impl<F: Net> State<F> {
             port: at.port().to_be(),
             zone,
             service,
+            node: F::Addr::ZERO,
         };
         self.interest.insert(interest_bit(interest_hash(row.addr, row.port)));
         self.backends.insert(id, row);
         self.reach.insert(id, reach);
+        self
+    }
+
+    /// A backend is on the node with this address (`address:port`, the port does not matter), and packets go there
+    /// inside others.
+    pub fn on_node(mut self, id: u32, at: &str) -> Self {
+        self.backends.get_mut(&id).expect("a backend of this case").node = F::addr(*socket(at).ip());
         self
     }
 

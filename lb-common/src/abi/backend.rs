@@ -17,6 +17,9 @@ pub struct BackendRow<F: Family> {
     pub zone: u16,
     /// The service row it belongs to, for counters and for the check of slots.
     pub service: u32,
+    /// DSR: the address of its node, which packets from outside go to inside others; then its reach row is the way
+    /// there. Zero: it is on this node, or its service does without.
+    pub node: F::Addr,
 }
 
 impl<F: Family> Default for BackendRow<F> {
@@ -211,5 +214,5 @@ impl ReachRow {
 // SAFETY: bytemuck's derive has checked it.
 unsafe impl aya::Pod for ReachRow {}
 
-pod! { BackendRow: 20, 32; }
+pod! { BackendRow: 24, 48; }
 const _: () = assert!(size_of::<ReachRow>() == 24);

@@ -26,6 +26,10 @@ counters! {
     Request = "request",
     /// A reply went back to its client.
     Reply = "reply",
+    /// A packet from outside went to the node of its backend, inside another (DSR).
+    Tunneled = "tunneled",
+    /// A packet came inside another from a node that has balanced it (DSR), and was taken out.
+    Unwrapped = "unwrapped",
     /// A new flow was recorded.
     NewFlow = "new-flow",
     /// A client has shown that it hears its backend: its flow is safe from floods of new ones.

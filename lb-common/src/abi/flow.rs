@@ -91,6 +91,9 @@ pub mod flow_bits {
     pub const WAY_MASK: u32 = 0x7;
     /// Of a request row, which has no way back: on the backend's side the client is the node.
     pub const SNAT: u32 = 1 << WAY_SHIFT;
+    /// Of a request row, too: it goes to the backend's node inside another packet. It has no twin, as replies never
+    /// come here.
+    pub const TUNNEL: u32 = 2 << WAY_SHIFT;
     /// Shift of the twin's zone.
     pub const ZONE_SHIFT: u32 = 16;
     /// How far the flow has come.
@@ -121,6 +124,12 @@ impl<F: Family> FlowRow<F> {
     #[inline(always)]
     pub fn is_direct(&self) -> bool {
         self.bits & flow_bits::DIRECT != 0
+    }
+
+    /// Whether it is a request row without a twin: packets go to the backend's node inside others.
+    #[inline(always)]
+    pub fn is_tunnel(&self) -> bool {
+        self.bits & (flow_bits::REPLY | flow_bits::WAY_MASK << flow_bits::WAY_SHIFT) == flow_bits::TUNNEL
     }
 
     /// Whether the client has proved itself.

@@ -44,6 +44,9 @@ pub enum FrontendKind {
     /// No frontend: an address whose other ports are nobody's, so that calls there are refused. Its key
     /// has port 0 and protocol 0. The host's own addresses have no such row.
     Address = 5,
+    /// As [`FrontendKind::Address`], but of another node: packets to node ports there come here inside others (DSR),
+    /// and its other ports are that node's.
+    Node = 6,
 }
 
 impl FrontendKind {
@@ -56,6 +59,7 @@ impl FrontendKind {
             3 => FrontendKind::ExternalIp,
             4 => FrontendKind::HostPort,
             5 => FrontendKind::Address,
+            6 => FrontendKind::Node,
             _ => FrontendKind::ClusterIp,
         }
     }

@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use super::{
     Hook, Packet, Parsed, Tables, Verdict, Way,
     answer::{Answer, NETWORK, sum},
-    answers_for_another, conclude, flow, forward, noted,
+    answers_for_another, conclude, dsr, flow, forward, noted,
     parse::readable,
     snat,
 };
@@ -104,6 +104,10 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
         }
         if of_end && flow::is_elsewhere(packet, hook, &known) {
             return Err(Counter::Forged);
+        }
+        if dsr::is_of(hook, &known) {
+            tables.noted().ok_or(Counter::Unsettled)?.backend.set(known.backend);
+            return Ok(Verdict::Tunnel);
         }
         let (word, _) = tables.backend(known.backend.low).ok_or(Counter::Unsettled)?;
         let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;

@@ -76,6 +76,9 @@ pub fn usable_row<'a, F: Family, T: Tables<F>>(
 #[inline(always)]
 pub fn end<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, (row, known): Found<'_, F>) {
     FlowRow::set_bits(row, known.bits | flow_bits::RESET);
+    if known.is_tunnel() {
+        return;
+    }
     if known.is_snat() {
         return snat::end(tables, &parsed.key, &known);
     }

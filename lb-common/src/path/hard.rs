@@ -15,7 +15,7 @@ use super::{
     select,
 };
 use crate::{
-    abi::{BackendRef, Counter, FlowKey, FragmentKey, FragmentRow, FrontendKey, ZONE_UPLINK},
+    abi::{BackendRef, Counter, FlowKey, FragmentKey, FragmentRow},
     family::Family,
     wire::{Ethernet, Extension, Layers, NetworkHeader, Part, Ports, Protocol, TcpFlags},
 };
@@ -154,12 +154,11 @@ fn lost<F: Family, T: Tables<F>>(tables: &T, hook: Hook, flow: &FlowKey<F>) -> C
     if hook.is_egress() {
         return Counter::Fragment;
     }
-    let address = FrontendKey { addr: flow.dst, port: 0, zone: ZONE_UPLINK, protocol: 0 };
     if !tables.interesting(interest_hash(flow.dst, 0)) {
         let unowned = select::is_unowned::<F, T>(tables, flow.dst);
         return if unowned { Counter::Unowned } else { Counter::Fragment };
     }
-    if tables.frontend(&address).is_some() { Counter::FragmentLost } else { Counter::Fragment }
+    if select::is_owned::<F, T>(tables, flow.dst) { Counter::FragmentLost } else { Counter::Fragment }
 }
 
 /// Keeps what a first fragment said, which has gone to this backend.

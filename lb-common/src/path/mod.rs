@@ -9,6 +9,7 @@
 //! remembered as [`Tables`].
 
 mod answer;
+mod dsr;
 mod error;
 mod flow;
 mod forward;
@@ -25,6 +26,7 @@ mod socket;
 mod tables;
 pub mod turn;
 
+pub use dsr::unwrap;
 pub use error::error;
 pub use forward::Way;
 pub use message::message;
@@ -147,6 +149,8 @@ pub enum Verdict {
     Heard,
     /// So, and noted: [`deliver`] sends it back.
     Deliver,
+    /// To its backend's node: [`tunnel`] sends it.
+    Tunnel,
     /// Decided, not carried out: [`finish`] does.
     Finish,
     /// Answered by [`reject`], and why.
@@ -224,6 +228,16 @@ pub fn deliver<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, h
     conclude(noted(tables, |note| snat::deliver(packet, tables, hook, &note.parsed)), tables)
 }
 
+/// Sends what came back with [`Verdict::Tunnel`] to its backend's node.
+#[inline(always)]
+pub fn tunnel<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
+    match conclude(noted(tables, |note| dsr::send(packet, tables, hook, note)), tables) {
+        // As in [`error`], which some of them have come from.
+        Verdict::Reject(why) if dsr::is_message::<F, P>(packet) => Verdict::Drop(why),
+        other => other,
+    }
+}
+
 /// Keeps a packet that came back with [`Verdict::Direct`] apart from flows through services; perhaps it is to
 /// be recorded as one, too.
 #[inline(always)]
@@ -250,6 +264,12 @@ pub fn finish<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, ho
         if later && backend != note.backend.get() {
             return Err(gone);
         }
+        if dsr::is_of(hook, &found.1) {
+            if parsed.part == Part::First {
+                hard::keep(tables, parsed, backend);
+            }
+            return dsr::aim(packet, tables, parsed, found);
+        }
         let verdict = go(packet, tables, hook, parsed, found, Form::Any)?;
         if parsed.part == Part::First {
             hard::keep(tables, parsed, backend);
@@ -266,10 +286,17 @@ pub fn decide<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, ho
         return turn::decide(packet, tables);
     }
     let mut verdict = if packet.tagged() { Verdict::Hard } else { run(packet, tables, hook) };
+    let unwrapped = verdict == Verdict::Message && hook == Hook::UplinkIngress && unwrap(packet, tables);
+    if unwrapped {
+        verdict = run(packet, tables, hook);
+    }
     loop {
         verdict = match verdict {
             Verdict::Hard => hard(packet, tables, hook),
-            Verdict::Resume => resume(packet, tables, hook),
+            Verdict::Resume => {
+                note_unwrapped(tables, unwrapped);
+                resume(packet, tables, hook)
+            }
             Verdict::Open => open(tables),
             Verdict::Direct => direct(packet, tables),
             Verdict::Record => record(packet, tables, hook),
@@ -277,10 +304,19 @@ pub fn decide<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, ho
             Verdict::Heard => heard(packet, tables),
             Verdict::Deliver => deliver(packet, tables, hook),
             Verdict::Finish => finish(packet, tables, hook),
+            Verdict::Tunnel => tunnel(packet, tables, hook),
             Verdict::Message => message(packet, tables, hook),
             Verdict::Error => error(packet, tables, hook),
             last => return last,
         }
+    }
+}
+
+/// Notes whether [`unwrap`] has taken out a packet that is for [`resume`].
+#[inline(always)]
+pub fn note_unwrapped<F: Family, T: Tables<F>>(tables: &T, unwrapped: bool) {
+    if let Some(note) = tables.noted() {
+        note.unwrapped.set(unwrapped);
     }
 }
 
@@ -329,6 +365,10 @@ fn travel<F: Family, P: Packet, T: Tables<F>>(
                 && flow::usable(tables, &parsed, &known).is_some_and(|word| word.state().is_active())
                 && !flow::is_elsewhere(packet, hook, &known)
         };
+        if guides && dsr::is_of(hook, &known) {
+            tables.note(&parsed, true);
+            return dsr::aim(packet, tables, &parsed, (row, known));
+        }
         if guides {
             let way = go(packet, tables, hook, &parsed, (row, known), Form::Plain);
             if way.is_err() && !hook.is_egress() {
@@ -483,6 +523,8 @@ fn verdict(stop: Counter) -> Verdict {
         | Counter::LeftToStack
         | Counter::Request
         | Counter::Reply
+        | Counter::Tunneled
+        | Counter::Unwrapped
         | Counter::NewFlow
         | Counter::Proven
         | Counter::Moved

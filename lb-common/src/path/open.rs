@@ -2,7 +2,7 @@
 //! unproven ones and moves over once its client has shown that it hears the backend.
 
 use super::{
-    Common, Hook, Insert, InsertError, Note, Packet, Parsed, Table, Tables, Verdict,
+    Common, Hook, Insert, InsertError, Note, Packet, Parsed, Table, Tables, Verdict, dsr,
     flow::{self, Found, find, translated, twin},
     readable, select, snat, turn,
 };
@@ -48,12 +48,14 @@ pub fn resume<F: Family, P: Packet, T: Tables<F>>(
     if lost_port {
         return Ok(Resumed::Misguided);
     }
-    let Some(word) = flow::usable(tables, parsed, &known) else { return Ok(Resumed::Misguided) };
+    let Some((word, backend)) = flow::usable_row(tables, parsed, &known) else {
+        return Ok(Resumed::Misguided);
+    };
     if parsed.protocol() == Protocol::Tcp && ends(tables, word) {
         flow::end(tables, parsed, (row, known));
         return Err(Counter::BackendGone);
     }
-    if hook == Hook::UplinkXdp && !turn::can_send(packet, tables, parsed, word) {
+    if hook == Hook::UplinkXdp && !turn::can_send(packet, tables, parsed, (word, backend)) {
         return Err(Counter::WrongHook);
     }
     if flow::is_elsewhere(packet, hook, &known) {
@@ -61,6 +63,10 @@ pub fn resume<F: Family, P: Packet, T: Tables<F>>(
             return Err(Counter::Forged);
         }
         move_over(packet, tables, hook, parsed, known)?;
+    } else if dsr::is_of(hook, &known) {
+        if !known.is_proven() && dsr::proves(parsed) {
+            dsr::promote(tables, &parsed.key, &known);
+        }
     } else if !known.is_proven() && proves(packet, tables, parsed, &known) {
         promote(packet, tables, hook, parsed, &known);
     }
@@ -99,10 +105,15 @@ pub enum Resumed {
 pub fn choose<F: Family, T: Tables<F>>(tables: &T, note: &Note<F>) -> Result<bool, Counter> {
     let parsed = &note.parsed;
     let target = select::target(tables, &parsed.key)?;
-    let offer = select::offer(tables, &parsed.key, target, select::Client::Known)?;
     let attempt = note.attempts.get() as u32;
+    // Who has sent it here has chosen as we do: one of this node's, if it knows what we know.
+    let here = note.unwrapped.get();
+    let among = if here && attempt != 0 { select::Among::Here } else { select::Among::All };
+    let offer = select::offer(tables, &parsed.key, target, select::Client::Known, among)?;
     note.attempts.set(attempt as u8 + 1);
-    if let Some(choice) = select::backend(tables, &offer, attempt) {
+    if let Some(choice) = select::backend(tables, &offer, attempt)
+        && (!here || dsr::is_here(choice.row))
+    {
         note.backend.set(choice.backend);
         note.keep.set(offer.keep);
         // A tuple that is another flow's at this backend: first another backend, then another port.
@@ -234,6 +245,11 @@ pub fn record<F: Family, P: Packet, T: Tables<F>>(
     note: &Note<F>,
 ) -> Result<Verdict, Counter> {
     let (_, backend) = tables.backend(note.backend.get().low).ok_or(Counter::Unsettled)?;
+    if dsr::is_needed(hook, backend) {
+        dsr::record(packet, tables, note, backend)?;
+        recorded(tables, note, backend.service);
+        return Ok(Verdict::Finish);
+    }
     if snat::is_needed(tables, hook, backend) {
         return Ok(Verdict::Lend);
     }

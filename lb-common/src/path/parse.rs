@@ -105,12 +105,18 @@ pub struct Note<F: Family> {
     pub misguided: Cell<bool>,
     /// A new flow's client is to get the same backend again.
     pub keep: Cell<bool>,
+    /// It has come from another node, which has balanced it, inside another packet.
+    pub unwrapped: Cell<bool>,
     /// Which port a new flow is to have on the backend's side, see [`crate::abi::FlowRow::port_mask`].
     pub port: Cell<u32>,
     /// How often a backend has been tried for a new flow.
     pub attempts: Cell<u8>,
-    /// The backend that a new flow is to have; of a later fragment, the one that the first went to.
+    /// The backend that a new flow is to have; of a later fragment, the one that the first went to; of a packet
+    /// that is to be put into another, its own.
     pub backend: Cell<BackendRef>,
+    /// What the device takes that it is too big for, in bytes from its network header on; 0: as
+    /// [`crate::abi::Settings::mtu_floor`] says.
+    pub mtu: Cell<u32>,
 }
 
 impl<F: Family> Note<F> {
@@ -138,6 +144,9 @@ impl<F: Family> Note<F> {
         self.port.set(0);
         self.backend.set(BackendRef::default());
         self.proven.set(proven);
+        self.unwrapped.set(false);
+        // SAFETY: a live field. Volatile, as what lies beside it is zero, too.
+        unsafe { self.mtu.as_ptr().write_volatile(0) };
     }
 }
 

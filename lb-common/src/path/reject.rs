@@ -5,7 +5,7 @@
 //! 4443). The packet itself becomes the answer and leaves where it came from.
 
 use super::{
-    Packet, Parsed, Tables, Way,
+    Note, Packet, Parsed, Tables, Way,
     answer::{Answer, NETWORK, complete, put, started, sum},
     parse::{Frame, Headers, readable},
 };
@@ -19,7 +19,7 @@ use crate::{
 /// let us.
 #[inline(always)]
 pub fn reject<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, why: Counter) -> Option<Way> {
-    let parsed = &tables.noted()?.parsed;
+    let Note { parsed, mtu, .. } = tables.noted()?;
     let Headers { ethernet, ip } = packet.load::<Headers<F>>(0)?;
     let settings = tables.settings();
     let called = ip.destination();
@@ -27,7 +27,10 @@ pub fn reject<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, wh
     let router = if node == F::Addr::ZERO { called } else { node };
     match why {
         Counter::TtlExceeded => error(packet, parsed, ip, F::Header::TIME_EXCEEDED, router)?,
-        Counter::TooBig => error(packet, parsed, ip, F::Header::too_big(settings.mtu_floor), router)?,
+        Counter::TooBig => {
+            let mtu = if mtu.get() == 0 { settings.mtu_floor } else { mtu.get() };
+            error(packet, parsed, ip, F::Header::too_big(mtu), router)?;
+        }
         _ if parsed.protocol() == Protocol::Tcp => reset(packet, parsed, &ip)?,
         _ => error(packet, parsed, ip, F::Header::PORT_UNREACHABLE, called)?,
     }

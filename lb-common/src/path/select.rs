@@ -3,8 +3,8 @@
 use super::Tables;
 use crate::{
     abi::{
-        AffinityKey, AffinityRow, BackendRef, BackendRow, Counter, FlowKey, FrontendKey, FrontendKind, Scope,
-        SetRow, ZONE_UPLINK, set_flags,
+        AffinityKey, AffinityRow, BackendRef, BackendRow, Counter, FlowKey, FrontendKey, FrontendKind,
+        FrontendRow, Scope, SetRow, ZONE_UPLINK, set_flags,
     },
     family::{Address, Family, scramble},
 };
@@ -41,6 +41,15 @@ pub enum Client {
     Known,
     /// The client has no address yet: what depends on it can't be decided.
     Unknown,
+}
+
+/// Which backends are asked for.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Among {
+    /// Those that the service's policies leave.
+    All,
+    /// Of those, this node's.
+    Here,
 }
 
 /// The backends that a client may get, and which of them it is to get. All that is decided once for a new
@@ -85,7 +94,13 @@ pub fn target<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>) -> Result<T
 /// Whether an address is a service's and nobody else's: a [`FrontendKind::Address`].
 #[inline(always)]
 pub fn is_owned<F: Family, T: Tables<F>>(tables: &T, addr: F::Addr) -> bool {
-    tables.frontend(&FrontendKey { addr, port: 0, zone: ZONE_UPLINK, protocol: 0 }).is_some()
+    address::<F, T>(tables, addr).is_some_and(|row| row.kind == FrontendKind::Address as u32)
+}
+
+/// The row of an address that frontends have: none for the host's own.
+#[inline(always)]
+pub fn address<F: Family, T: Tables<F>>(tables: &T, addr: F::Addr) -> Option<FrontendRow> {
+    tables.frontend(&FrontendKey { addr, port: 0, zone: ZONE_UPLINK, protocol: 0 })
 }
 
 /// Whether an address that is no frontend's is one of the ranges of service addresses.
@@ -113,6 +128,7 @@ pub fn offer<F: Family, T: Tables<F>>(
     key: &FlowKey<F>,
     target: Target,
     client: Client,
+    among: Among,
 ) -> Result<Offer, Counter> {
     let settings = tables.settings();
     let Target { service, kind } = target;
@@ -128,7 +144,10 @@ pub fn offer<F: Family, T: Tables<F>>(
     if ranged && !tables.in_range(set.source_ranges, key.src) {
         return Err(Counter::SourceRange);
     }
-    let scope = scope(kind, &set, settings.outside != 0);
+    let scope = match among {
+        Among::All => scope(kind, &set, settings.outside != 0),
+        Among::Here => Scope::Local,
+    };
     let (first, len) = match scope {
         Scope::Cluster => (set.first, set.len),
         Scope::Local => (set.local_first, set.local_len),

@@ -176,7 +176,7 @@ fn choose<'a, F: Family, S: Socket<F>, T: Tables<F>>(
         Caller::Pod => select::Client::Unknown,
     };
     for attempt in 0..select::TRIES {
-        let offer = match select::offer(tables, flow, target, client) {
+        let offer = match select::offer(tables, flow, target, client, select::Among::All) {
             Err(Counter::Unsettled) => continue,
             offer => offer?,
         };

@@ -40,6 +40,15 @@ pub trait Packet {
     fn make_room(&mut self, len: u32) -> bool;
     /// Whether the device with that interface index takes it, or all the parts that it is to be segmented into.
     fn fits(&self, ifindex: u32) -> bool;
+    /// What the device with that interface index takes, in bytes from the network header on; 0: there is none.
+    fn mtu(&self, ifindex: u32) -> u32;
+    /// How many bytes of what it carries each part has into which a device is to segment it; 0: it is none of those.
+    fn segment(&self) -> u32;
+    /// Puts it into another packet, whose network header this is: room is made before its own, and what a device
+    /// still has to do to it is told of both; whether it could.
+    fn wrap<F: Family>(&mut self, outer: &F::Header) -> bool;
+    /// Takes it out of the packet that it is in, of the same family; whether it could.
+    fn unwrap<F: Family>(&mut self) -> bool;
     /// Writes what the network header's layer and those above consist of from now on: as [`Self::store`],
     /// but nothing that a checksum of the packet makes up for.
     fn replace<T: Pod>(&mut self, offset: usize, value: &T) -> bool;

@@ -9,13 +9,14 @@
 use super::{
     Common, Hook, Note, Packet, Parsed, SumKind, Table, Tables, Verdict, Way,
     answer::NETWORK,
+    dsr,
     flow::{self, Found},
     forward, look, neighbour, noted, outsider,
     parse::{self, Frame, Place},
     snat, verdict,
 };
 use crate::{
-    abi::{BackendWord, Counter, FlowKey, FlowRow, Mac, ReachKind, SnatRow, flow_bits},
+    abi::{BackendRow, BackendWord, Counter, FlowKey, FlowRow, Mac, ReachKind, SnatRow, flow_bits},
     family::{Address as _, Family, V6},
     wire::{Ethernet, NetworkHeader as _, Ports, checksum},
 };
@@ -49,8 +50,8 @@ pub fn open<F: Family, T: Tables<F>>(tables: &T) -> Verdict {
 #[inline(always)]
 pub fn record<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T) -> Verdict {
     let recorded = noted(tables, |note| {
-        let (word, _) = tables.backend(note.backend.get().low).ok_or(Counter::Unsettled)?;
-        if !can_send(packet, tables, &note.parsed, word) {
+        let to = tables.backend(note.backend.get().low).ok_or(Counter::Unsettled)?;
+        if !can_send(packet, tables, &note.parsed, to) {
             return Err(Counter::WrongHook);
         }
         super::open::record(packet, tables, HOOK, note)
@@ -178,40 +179,48 @@ fn travel<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Res
     let parsed = Parsed::new(packet, &frame.ethernet, key, Place::plain::<F>(payload))?;
     let now = tables.now();
     let held = if is_lent(tables, &key) { tables.snat(&key) } else { None };
-    let (to, next, served);
+    let (to, next, served, node);
     if let Some(held) = held.map(|held| held.get())
         && is_noted(&parsed, &held.row, now, flow_bits::PROVEN | flow_bits::ANSWERED, flow_bits::FIN_BACKEND)
     {
         next = client_hop(packet, &held).ok_or(Counter::WrongHook)?;
-        (to, served) = (snat::returned(&key, &held), None);
+        (to, served, node) = (snat::returned(&key, &held), None, F::Addr::ZERO);
     } else {
         let row = tables.flow(Table::Proven, &key);
         if row.is_some_and(|row| row.get().is_reply()) {
             return Err(Counter::WrongHook);
         }
         let guide = row.map(|row| row.get()).and_then(|known| {
-            let (word, backend) = flow::usable_row(tables, &parsed, &known)?;
-            word.state().is_active().then_some((known, word, backend.service))
+            let to = flow::usable_row(tables, &parsed, &known)?;
+            to.0.state().is_active().then_some((known, to))
         });
-        let Some((known, word, service)) = guide else {
+        let Some((known, backend)) = guide else {
             if !is_for_one(packet) {
                 return Err(Counter::WrongHook);
             }
             tables.note(&parsed, row.is_some());
             return Ok(Verdict::Resume);
         };
-        next = next_hop(packet, tables, &parsed, word).ok_or(Counter::WrongHook)?;
+        next = next_hop(packet, tables, &parsed, backend).ok_or(Counter::WrongHook)?;
         if !is_noted(&parsed, &known, now, 0, flow_bits::FIN_CLIENT) {
             tables.note(&parsed, true);
             return Ok(Verdict::Finish);
         }
-        (to, served) = (translated(tables, &key, &known), Some(service));
+        (to, served) = (translated(tables, &key, &known), Some(backend.1.service));
+        node = if known.is_tunnel() { backend.1.node } else { F::Addr::ZERO };
     }
-    send(packet, &parsed, &to, next)?;
+    let bytes = packet.size();
+    let outcome = if node != F::Addr::ZERO {
+        enclose(packet, tables, &parsed, node, next)?;
+        Counter::Tunneled
+    } else {
+        send(packet, &parsed, &to, next)?;
+        if served.is_some() { Counter::Request } else { Counter::Reply }
+    };
     if let Some(service) = served {
-        tables.account(service, packet.size());
+        tables.account(service, bytes);
     }
-    tables.count(if served.is_some() { Counter::Request } else { Counter::Reply });
+    tables.count(outcome);
     Ok(Verdict::Forward(Way::Egress(packet.ifindex())))
 }
 
@@ -240,20 +249,31 @@ fn is_noted<F: Family>(parsed: &Parsed<F>, row: &FlowRow<F>, now: u32, bits: u32
     row.seen == now && row.bits & bits == bits
 }
 
-/// The next hop to a backend, if a packet that has hops left can be sent there from here.
+/// The next hop to a backend, or to its node where packets go there inside others, if a packet that has hops left
+/// can be sent there from here.
 #[inline(always)]
 fn next_hop<F: Family, P: Packet, T: Tables<F>>(
     packet: &P,
     tables: &T,
     parsed: &Parsed<F>,
-    word: BackendWord,
+    (word, backend): (BackendWord, &BackendRow<F>),
 ) -> Option<Mac> {
     let reach = tables.reach(word.reach())?;
     let here = reach.kind == ReachKind::Uplink as u32
         && reach.ifindex == packet.ifindex()
-        && reach.host_mac == parsed.destination
-        && !forward::is_too_big(packet, tables, Way::Egress(reach.ifindex), 0);
-    if here { known(reach.mac) } else { None }
+        && reach.host_mac == parsed.destination;
+    if !here {
+        return None;
+    }
+    let fits = if dsr::is_needed(HOOK, backend) {
+        /// No link of IPv6 takes less (RFC 8200 section 5), and none of IPv4 that is served so.
+        const SURE: u32 = 1280;
+        let len = packet.size() - NETWORK as u32 + size_of::<F::Header>() as u32;
+        F::host(tables.settings()) != F::Addr::ZERO && (len <= SURE || len <= packet.mtu(reach.ifindex))
+    } else {
+        !forward::is_too_big(packet, tables, Way::Egress(reach.ifindex), 0)
+    };
+    if fits { known(reach.mac) } else { None }
 }
 
 /// Whether a packet can be sent to a backend from here.
@@ -262,9 +282,9 @@ pub fn can_send<F: Family, P: Packet, T: Tables<F>>(
     packet: &P,
     tables: &T,
     parsed: &Parsed<F>,
-    word: BackendWord,
+    backend: (BackendWord, &BackendRow<F>),
 ) -> bool {
-    can_hop::<F, P>(packet) && next_hop(packet, tables, parsed, word).is_some()
+    can_hop::<F, P>(packet) && next_hop(packet, tables, parsed, backend).is_some()
 }
 
 /// The next hop to the client that has a port of the node's, if a packet that has hops left can be sent there from here.
@@ -294,16 +314,44 @@ fn go<F: Family, P: Packet, T: Tables<F>>(
     found: Found<'_, F>,
 ) -> Result<Verdict, Counter> {
     let known = &found.1;
-    let (word, backend) = tables.backend(known.backend.low).ok_or(Counter::Unsettled)?;
+    let backend = tables.backend(known.backend.low).ok_or(Counter::Unsettled)?;
     if !can_hop::<F, P>(packet) {
         return Err(Counter::WrongHook);
     }
-    let next = next_hop(packet, tables, parsed, word).ok_or(Counter::WrongHook)?;
-    flow::request(packet, tables, HOOK, parsed, found);
-    send(packet, parsed, &translated(tables, &parsed.key, known), next)?;
-    tables.account(backend.service, packet.size());
-    tables.count(Counter::Request);
+    let next = next_hop(packet, tables, parsed, backend).ok_or(Counter::WrongHook)?;
+    let bytes = packet.size();
+    let outcome = if known.is_tunnel() {
+        dsr::keep(tables, parsed, found);
+        enclose(packet, tables, parsed, backend.1.node, next)?;
+        Counter::Tunneled
+    } else {
+        flow::request(packet, tables, HOOK, parsed, found);
+        send(packet, parsed, &translated(tables, &parsed.key, known), next)?;
+        Counter::Request
+    };
+    tables.account(backend.1.service, bytes);
+    tables.count(outcome);
     Ok(Verdict::Forward(Way::Egress(packet.ifindex())))
+}
+
+/// Puts a packet into one to a backend's node and addresses that to the next hop, from here; its own has one hop less.
+/// Nothing is written where there is none left or no room.
+#[inline(always)]
+fn enclose<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    parsed: &Parsed<F>,
+    node: F::Addr,
+    next: Mac,
+) -> Result<(), Counter> {
+    let mut ip = packet.load::<F::Header>(NETWORK).ok_or(Counter::Truncated)?;
+    ip.take_hop().ok_or(Counter::TtlExceeded)?;
+    if !packet.wrap::<F>(&ip.around(F::host(tables.settings()), node)) {
+        return Err(Counter::WrongHook);
+    }
+    let ethernet = Ethernet { destination: next, source: parsed.destination, ethertype: F::ETHERTYPE };
+    let written = packet.store(NETWORK + size_of::<F::Header>(), &ip) && packet.store(0, &ethernet);
+    written.then_some(()).ok_or(Counter::RewriteFailed)
 }
 
 /// The addresses and ports that a request gets.

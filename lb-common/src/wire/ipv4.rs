@@ -22,9 +22,34 @@ pub struct Ipv4 {
     destination: [u16; 2],
 }
 
+impl Ipv4 {
+    /// A header of our own, of a packet that is `total` bytes long from it on and must not be fragmented.
+    #[inline(always)]
+    fn new(source: Addr4, destination: Addr4, protocol: u8, total: u16, tos: u8) -> Self {
+        const DO_NOT_FRAGMENT: u16 = 0x4000u16.to_be();
+        let mut new = Ipv4 {
+            version_and_length: 0x45,
+            tos,
+            total_length: total.to_be(),
+            id: 0,
+            flags_and_offset: DO_NOT_FRAGMENT,
+            ttl: 64,
+            protocol,
+            check: 0,
+            source: bytemuck::cast(source),
+            destination: bytemuck::cast(destination),
+        };
+        let words: [u16; 10] = bytemuck::cast(new);
+        let sum = words.iter().map(|word| *word as u64).sum();
+        new.check = !checksum::fold16(checksum::fold32(sum));
+        new
+    }
+}
+
 impl NetworkHeader for Ipv4 {
     type Addr = Addr4;
     const ICMP: u8 = 1;
+    const INSIDE: u8 = 4;
     const PORT_UNREACHABLE: Icmp = Icmp::new(3, 3);
     const TIME_EXCEEDED: Icmp = Icmp::new(11, 0);
     const ECHO_REQUEST: u8 = 8;
@@ -52,23 +77,19 @@ impl NetworkHeader for Ipv4 {
 
     #[inline(always)]
     fn answer(&self, protocol: u8, payload: u16) -> Self {
-        const DO_NOT_FRAGMENT: u16 = 0x4000u16.to_be();
-        let mut answer = Ipv4 {
-            version_and_length: 0x45,
-            tos: 0,
-            total_length: (size_of::<Self>() as u16 + payload).to_be(),
-            id: 0,
-            flags_and_offset: DO_NOT_FRAGMENT,
-            ttl: 64,
-            protocol,
-            check: 0,
-            source: self.destination,
-            destination: self.source,
+        let total = size_of::<Self>() as u16 + payload;
+        Ipv4::new(self.destination(), self.source(), protocol, total, 0)
+    }
+
+    #[inline(always)]
+    fn around(&self, source: Addr4, destination: Addr4) -> Self {
+        const SERVICE: u8 = 0xfc;
+        // 0 belongs to a large offloaded packet.
+        let total = match u16::from_be(self.total_length).checked_add(size_of::<Self>() as u16) {
+            Some(total) if self.total_length != 0 => total,
+            _ => 0,
         };
-        let words: [u16; 10] = bytemuck::cast(answer);
-        let sum = words.iter().map(|word| *word as u64).sum();
-        answer.check = !checksum::fold16(checksum::fold32(sum));
-        answer
+        Ipv4::new(source, destination, Self::INSIDE, total, self.tos & SERVICE)
     }
 
     #[inline(always)]

@@ -46,6 +46,7 @@ impl Ipv6 {
 impl NetworkHeader for Ipv6 {
     type Addr = Addr6;
     const ICMP: u8 = 58;
+    const INSIDE: u8 = 41;
     const PORT_UNREACHABLE: Icmp = Icmp::new(1, 4);
     const TIME_EXCEEDED: Icmp = Icmp::new(3, 0);
     const ECHO_REQUEST: u8 = 128;
@@ -73,6 +74,23 @@ impl NetworkHeader for Ipv6 {
     #[inline(always)]
     fn answer(&self, protocol: u8, payload: u16) -> Self {
         Ipv6::new(self.destination(), self.source(), protocol, payload, 64)
+    }
+
+    /// Its flow label is the inner packet's, by which routers keep a flow on one path (RFC 6438).
+    #[inline(always)]
+    fn around(&self, source: Addr6, destination: Addr6) -> Self {
+        const CONGESTION: u8 = 0x30;
+        // 0 belongs to a large offloaded packet.
+        let payload = match u16::from_be(self.payload_length).checked_add(size_of::<Self>() as u16) {
+            Some(payload) if self.payload_length != 0 => payload,
+            _ => 0,
+        };
+        Ipv6 {
+            version_and_class: self.version_and_class,
+            class_and_label: self.class_and_label & !CONGESTION,
+            label: self.label,
+            ..Ipv6::new(source, destination, Self::INSIDE, payload, 64)
+        }
     }
 
     #[inline(always)]

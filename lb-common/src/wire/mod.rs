@@ -49,6 +49,8 @@ pub trait NetworkHeader: Pod {
     type Addr;
     /// Protocol number of the family's ICMP.
     const ICMP: u8;
+    /// Protocol number of a whole packet of the family inside another (RFC 2003, RFC 2473).
+    const INSIDE: u8;
     /// Its "port unreachable".
     const PORT_UNREACHABLE: Icmp;
     /// Its "time exceeded" in transit.
@@ -69,6 +71,9 @@ pub trait NetworkHeader: Pod {
     /// The header of an answer to the packet with this header: addresses turned, `payload` bytes of
     /// `protocol` to follow.
     fn answer(&self, protocol: u8, payload: u16) -> Self;
+    /// The header of a packet with the packet of this header inside. What is to be done with it on the way is the
+    /// same, congestion aside, which is not told of (RFC 6040, section 4.3).
+    fn around(&self, source: Self::Addr, destination: Self::Addr) -> Self;
     /// One's complement sum of the pseudo header over what follows, unfolded (RFC 9293 section 3.1, RFC
     /// 8200 section 8.1).
     fn pseudo_sum(&self) -> u64;

@@ -134,10 +134,16 @@ impl Rows for Memory {
         let (word, port) = (word.0, port.to_be());
         match address {
             IpAddr::V4(addr) => {
-                self.put_backend::<V4>(id, BackendRow { word, addr: addr.into(), port, zone, service });
+                self.put_backend::<V4>(
+                    id,
+                    BackendRow { word, addr: addr.into(), port, zone, service, node: Default::default() },
+                );
             }
             IpAddr::V6(addr) => {
-                self.put_backend::<V6>(id, BackendRow { word, addr: addr.into(), port, zone, service });
+                self.put_backend::<V6>(
+                    id,
+                    BackendRow { word, addr: addr.into(), port, zone, service, node: Default::default() },
+                );
             }
         }
     }

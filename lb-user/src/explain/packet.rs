@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use bytemuck::Pod;
 use etherparse::{IpNumber, PacketBuilder, SlicedPacket};
 use lb_common::{
+    family::Family,
     path::{Packet, SumKind},
     wire::{Protocol as Transport, checksum::fold16},
 };
@@ -156,6 +157,23 @@ impl Packet for Bytes {
 
     fn fits(&self, _ifindex: u32) -> bool {
         true
+    }
+
+    fn mtu(&self, _ifindex: u32) -> u32 {
+        0
+    }
+
+    fn segment(&self) -> u32 {
+        0
+    }
+
+    fn wrap<F: Family>(&mut self, outer: &F::Header) -> bool {
+        self.make_room(size_of::<F::Header>() as u32) && self.store(NETWORK, outer)
+    }
+
+    fn unwrap<F: Family>(&mut self) -> bool {
+        let end = NETWORK + size_of::<F::Header>();
+        end <= self.bytes.len() && self.bytes.drain(NETWORK..end).count() > 0
     }
 
     fn replace<T: Pod>(&mut self, offset: usize, value: &T) -> bool {

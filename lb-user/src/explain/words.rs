@@ -96,7 +96,8 @@ fn called<'a>(served: &'a Served, asked: &Asked) -> Option<Called<'a>> {
             FrontendKind::ClusterIp
             | FrontendKind::LoadBalancer
             | FrontendKind::ExternalIp
-            | FrontendKind::Address => Some(port.port),
+            | FrontendKind::Address
+            | FrontendKind::Node => Some(port.port),
         };
         port.protocol == asked.to.protocol && number == Some(asked.to.port)
     };
@@ -146,7 +147,7 @@ fn frontend(asked: &Asked, called: &Called<'_>) -> Step {
         FrontendKind::LoadBalancer => "a load balancer's address",
         FrontendKind::ExternalIp => "an external IP",
         FrontendKind::HostPort => "a host port",
-        FrontendKind::Address => "an address",
+        FrontendKind::Address | FrontendKind::Node => "an address",
     };
     let name = if called.port.name.is_empty() { String::new() } else { format!(" ({})", called.port.name) };
     let given = if called.kind == FrontendKind::ClusterIp && !called.service.wants.is_empty() {

@@ -42,7 +42,7 @@ pub fn kind_name(kind: FrontendKind) -> &'static str {
         FrontendKind::LoadBalancer => "LoadBalancer",
         FrontendKind::ExternalIp => "ExternalIP",
         FrontendKind::HostPort => "HostPort",
-        FrontendKind::Address => "Address",
+        FrontendKind::Address | FrontendKind::Node => "Address",
     }
 }
 

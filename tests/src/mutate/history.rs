@@ -222,7 +222,7 @@ fn on_host<F: Net>(state: &State<F>, settings: Settings, packets: &[Seen]) -> Re
     // What is true of any packet need not be asked of every one.
     let checked = &packets[..packets.len().min(4)];
     for seen in checked {
-        let at = At { settings, hook: seen.hook, ifindex: seen.ifindex, tagged: false };
+        let at = At { settings, hook: seen.hook, ifindex: seen.ifindex, tagged: false, segment: 0 };
         let sane = quietly(|| check::is_sane(state, at, &seen.bytes));
         let words = match sane {
             Ok(Ok(())) => continue,

@@ -1,5 +1,7 @@
 //! Changes to the bytes of a valid packet.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use crate::family::Net;
 
 /// What a builder of valid packets won't make.
@@ -18,6 +20,8 @@ pub enum Edit {
     /// The fragment with these bytes of what follows the network header, of a packet with this identification.
     /// It is the last one where the packet ends.
     Piece { id: u16, from: usize, to: usize },
+    /// Inside another packet from one address to the other, of two nodes.
+    Inside(Ipv4Addr, Ipv4Addr),
     /// A VLAN tag.
     Tag(u16),
     /// Ends after so many bytes.
@@ -62,6 +66,23 @@ impl Edit {
                     let [first, second] = id.to_be_bytes();
                     insert_extension::<F>(bytes, 44, &[0, high, low, 0, 0, first, second]);
                 }
+            }
+            Edit::Inside(source, destination) => {
+                let mut outer = match (F::ip(*source), F::ip(*destination)) {
+                    (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                        let start = [0x45, bytes[IP + 1] & 0xfc, 0, 0, 0, 0, 0x40, 0, 64, 4, 0, 0];
+                        [&start[..], &source.octets(), &destination.octets()].concat()
+                    }
+                    (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                        let (class, label) = (bytes[IP + 1] & 0xcf, &bytes[IP + 2..IP + 4]);
+                        let start = [&[bytes[IP], class], label, &[0, 0, 41, 64]].concat();
+                        [&start[..], &source.octets(), &destination.octets()].concat()
+                    }
+                    _ => unreachable!("both addresses are of one family"),
+                };
+                outer.splice(0..0, bytes[..IP].iter().copied());
+                bytes.splice(..IP, outer);
+                set_ip_len::<F>(bytes);
             }
             Edit::Tag(id) => {
                 let [high, low] = id.to_be_bytes();

@@ -60,6 +60,7 @@ impl<F: Family> Node<F> {
         settings.host4 = addr::<V4>(NODE);
         settings.host6 = addr::<V6>(NODE);
         let backend = |id: usize| BackendRow {
+            node: F::Addr::ZERO,
             word: BackendWord::new(BackendState::Active(Scopes::Cluster), 0, 7).0,
             addr: addr::<F>(BACKENDS[id]),
             port: TARGET_PORT,

@@ -51,6 +51,8 @@ fn rule(served: &Served, asked: &Asked, counter: Counter) -> Option<Step> {
         | Counter::RewriteFailed
         | Counter::Request
         | Counter::Reply
+        | Counter::Tunneled
+        | Counter::Unwrapped
         | Counter::NewFlow
         | Counter::Proven
         | Counter::Moved

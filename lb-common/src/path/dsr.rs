@@ -1,0 +1,193 @@
+//! DSR: a client outside whose backend is on another node is passed on to that node, its packets as they are but for
+//! a hop, each inside another (RFC 2003, RFC 2473). There they are taken out and handled as if they had come there
+//! by themselves; the replies go straight to the client. So here is a row of requests and none of replies.
+
+use super::{
+    Hook, Insert, Note, Packet, Parsed, Table, Tables, Verdict, Way,
+    answer::NETWORK,
+    flow::{Found, find},
+    forward, interest_hash, open,
+    parse::readable,
+    select,
+};
+use crate::{
+    abi::{BackendRow, Counter, FlowKey, FlowRow, ZONE_UPLINK, flow_bits},
+    family::{Address as _, Family, V6},
+    wire::{NetworkHeader as _, Protocol},
+};
+
+/// Whether a request row is of a flow that is passed on so: only where packets come from outside.
+#[inline(always)]
+pub fn is_of<F: Family>(hook: Hook, request: &FlowRow<F>) -> bool {
+    hook.from_outside() && request.is_tunnel()
+}
+
+/// Whether a flow to a backend is to be passed on so.
+#[inline(always)]
+pub fn is_needed<F: Family>(hook: Hook, backend: &BackendRow<F>) -> bool {
+    hook.from_outside() && backend.node != F::Addr::ZERO
+}
+
+/// Whether a backend is on this node.
+#[inline(always)]
+pub fn is_here<F: Family>(backend: &BackendRow<F>) -> bool {
+    backend.node == F::Addr::ZERO && backend.zone != ZONE_UPLINK
+}
+
+/// Records a new flow to the backend that was noted.
+#[inline(always)]
+pub fn record<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &T,
+    note: &Note<F>,
+    backend: &BackendRow<F>,
+) -> Result<(), Counter> {
+    let key = &note.parsed.key;
+    let old = if note.misguided.get() { find(tables, key) } else { None };
+    let row = FlowRow {
+        backend: note.backend.get(),
+        seen: tables.now(),
+        bits: flow_bits::TUNNEL,
+        addr: backend.addr,
+        port: backend.port,
+        mac: note.parsed.source,
+        ifindex: packet.ifindex(),
+    };
+    open::enter(tables, key, row, old)
+}
+
+/// Notes a client's packet of a known flow, which [`send`] takes then.
+#[inline(always)]
+pub fn aim<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &T,
+    parsed: &Parsed<F>,
+    found: Found<'_, F>,
+) -> Result<Verdict, Counter> {
+    let to = found.1.backend;
+    let (_, backend) = tables.backend(to.low).ok_or(Counter::Unsettled)?;
+    tables.account(backend.service, packet.size());
+    tables.noted().ok_or(Counter::Unsettled)?.backend.set(to);
+    keep(tables, parsed, found);
+    Ok(Verdict::Tunnel)
+}
+
+/// Keeps the row of a flow. What the backend sends is not seen: the flow ends with the client's last word.
+#[inline(always)]
+pub fn keep<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, (row, known): Found<'_, F>) {
+    const FINISHED: u32 = flow_bits::FIN_CLIENT | flow_bits::FIN_BACKEND;
+    let now = tables.now();
+    let finished = if parsed.flags.finishes() { FINISHED } else { 0 };
+    let reset = if parsed.flags.resets() { flow_bits::RESET } else { 0 };
+    let bits = known.bits | finished | reset;
+    if known.seen != now || known.bits != bits {
+        FlowRow::touch(row, now);
+        FlowRow::set_bits(row, bits);
+    }
+}
+
+/// Whether a packet of an unproven flow, which is not its first, shows that the client is real, as far as that can
+/// be seen without the backend's answers: TCP acknowledges something.
+#[inline(always)]
+pub fn proves<F: Family>(parsed: &Parsed<F>) -> bool {
+    let flags = parsed.flags;
+    parsed.protocol() != Protocol::Tcp || flags.acknowledges() && !flags.opens() && !flags.resets()
+}
+
+/// Moves a flow to the proven ones. Where there is no room it stays where it is.
+#[inline(always)]
+pub fn promote<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, known: &FlowRow<F>) {
+    let bits = known.bits | flow_bits::PROVEN | flow_bits::ANSWERED;
+    let request = FlowRow { bits, seen: tables.now(), ..*known };
+    if tables.insert_flow(Table::Proven, *key, request, Insert::Replace).is_err() {
+        return;
+    }
+    tables.remove_flow(Table::Unproven, key);
+    tables.count(Counter::Proven);
+}
+
+/// Sends the packet to the node of the backend that was noted.
+#[inline(always)]
+pub fn send<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    hook: Hook,
+    note: &Note<F>,
+) -> Result<Verdict, Counter> {
+    let parsed = &note.parsed;
+    let here = F::host(tables.settings());
+    let (word, backend) = tables.backend(note.backend.get().low).ok_or(Counter::Unsettled)?;
+    if here == F::Addr::ZERO || backend.node == F::Addr::ZERO {
+        return Err(Counter::Unreachable);
+    }
+    let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
+    let onward = forward::to_backend(packet, tables, hook, parsed, &reach, false)?;
+    let device = match onward.way {
+        Way::Egress(device) | Way::Neighbour(device) => device,
+        // A pod takes everything.
+        Way::Peer(_) => 0,
+        Way::Continue => return Err(Counter::Unreachable),
+    };
+    let outer = size_of::<F::Header>() as u32;
+    let mtu = packet.mtu(device);
+    if mtu != 0 && size(packet, parsed)? + outer > mtu {
+        note.mtu.set(mtu.saturating_sub(outer));
+        return Err(Counter::TooBig);
+    }
+    let mut ip = readable::<F::Header, P>(packet, NETWORK)?;
+    let difference = ip.take_hop().ok_or(Counter::TtlExceeded)?;
+    if F::ETHERTYPE == V6::ETHERTYPE {
+        packet.update_sum(difference);
+    }
+    let changed = packet.store(NETWORK, &ip)
+        && packet.wrap::<F>(&ip.around(here, backend.node))
+        && packet.store(0, &onward.destination);
+    if !changed {
+        return Err(Counter::RewriteFailed);
+    }
+    tables.count(Counter::Tunneled);
+    Ok(Verdict::Forward(onward.way))
+}
+
+/// Bytes of the packet from its network header on, or of the largest part that it is to be segmented into.
+#[inline(always)]
+fn size<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>) -> Result<u32, Counter> {
+    let part = packet.segment();
+    if part == 0 {
+        return Ok(packet.size() - NETWORK as u32);
+    }
+    let mut header = parsed.protocol().header_len();
+    if parsed.protocol() == Protocol::Tcp {
+        const DATA_OFFSET: usize = 12;
+        header = (readable::<u8, P>(packet, parsed.transport() + DATA_OFFSET)? >> 4) as u32 * 4;
+    }
+    Ok((parsed.transport() - NETWORK) as u32 + header + part)
+}
+
+/// Whether the packet is a message of ICMP.
+#[inline(always)]
+pub fn is_message<F: Family, P: Packet>(packet: &P) -> bool {
+    packet.load::<F::Header>(NETWORK).is_some_and(|ip| ip.protocol() == F::Header::ICMP)
+}
+
+/// Takes a packet out of the one that another node has sent it in; whether it was such a one. Others are
+/// untouched: the host may have a tunnel of its own. Ours are to an address that frontends have.
+#[inline(always)]
+pub fn unwrap<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> bool {
+    let Ok([outer, inner]) = readable::<[F::Header; 2], P>(packet, NETWORK) else { return false };
+    let here = F::host(tables.settings());
+    if here == F::Addr::ZERO || outer.destination() != here || outer.protocol() != F::Header::INSIDE {
+        return false;
+    }
+    let len = packet.size() - NETWORK as u32;
+    if outer.check(len).is_err() || inner.layers(outer.payload(len)).is_err() {
+        return false;
+    }
+    let to = inner.destination();
+    let ours = tables.interesting(interest_hash(to, 0)) && select::address::<F, T>(tables, to).is_some();
+    if !ours || !packet.unwrap::<F>() {
+        return false;
+    }
+    tables.count(Counter::Unwrapped);
+    true
+}
