@@ -4,6 +4,7 @@ use std::io;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
+use super::next_hops;
 use crate::{
     attach::{Attacher, cgroup, label},
     maps::Pins,
@@ -47,6 +48,10 @@ pub fn uninstall(pins: &Pins, all: bool) -> Result<Vec<String>> {
     removed.extend(
         cgroup::detach_all(&pins.links())?.into_iter().map(|name| format!("{name} of the host's sockets")),
     );
+    let neighbours = next_hops::forget_all(pins)?;
+    if neighbours > 0 {
+        removed.push(format!("{neighbours} neighbours that were kept fresh"));
+    }
     removed.sort();
     pins.remove(all).context("removing the instance's pins and files")?;
     removed.push(format!("maps of instance {instance}"));

@@ -117,7 +117,7 @@ pub struct BackendView {
     pub port: u16,
     /// Its share of new flows.
     pub weight: u16,
-    /// `ready`, `draining` or `removed`.
+    /// `ready`, `draining`, `removed`, or `silent` where its next hop does not answer.
     pub state: String,
 }
 
