@@ -9,7 +9,7 @@ mod status;
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 pub use output::Format;
 
@@ -68,12 +68,13 @@ enum Command {
 }
 
 #[derive(Args)]
+#[command(group(ArgGroup::new("devices").required(true).multiple(true)))]
 struct Run {
     /// Bridge whose ports are served; may be given several times
-    #[arg(long = "bridge", value_name = "BRIDGE", required = true)]
+    #[arg(long = "bridge", value_name = "BRIDGE", group = "devices")]
     bridges: Vec<String>,
-    /// Device that leads outside; may be given several times
-    #[arg(long = "uplink", value_name = "DEVICE")]
+    /// Device that leads outside; may be given several times, and without any bridge
+    #[arg(long = "uplink", value_name = "DEVICE", group = "devices")]
     uplinks: Vec<String>,
     /// Services: a file or a directory, YAML or JSON; read again when it changes
     #[arg(long, value_name = "FILE")]
@@ -200,8 +201,9 @@ mod tests {
     }
 
     #[test]
-    fn run_needs_a_bridge_and_a_config() {
+    fn run_needs_a_device_and_a_config() {
         assert!(Cli::try_parse_from(["lb", "run", "--config", "f"]).is_err());
+        assert!(Cli::try_parse_from(["lb", "run", "--uplink", "u", "--config", "f"]).is_ok());
         assert!(Cli::try_parse_from(["lb", "run", "--bridge", "b"]).is_err());
         let cli = Cli::try_parse_from(["lb", "run", "--bridge", "a", "--bridge", "b", "--config", "f"]);
         let Ok(Cli { command: Command::Run(run), instance }) = cli else { panic!("a valid command line") };

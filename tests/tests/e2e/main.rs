@@ -1,5 +1,6 @@
 //! End to end: the agent on real bridges, real sockets through the VIPs. Each test has a lab of its own.
 
+mod alone;
 mod answers;
 mod bed;
 mod flows;
@@ -30,6 +31,7 @@ fn main() {
     // They load the same cores, and the death of the thread that started an agent ends the agent.
     arguments.test_threads = Some(1);
     let all = [
+        alone::ALL,
         answers::ALL,
         flows::ALL,
         forward::ALL,
