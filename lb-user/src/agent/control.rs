@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     answers::Answers, homes::Homes, kept::Kept, listening::Listening, next_hops::Sought, node,
-    sockets::Sockets, ways,
+    programs::seed_hash, sockets::Sockets, ways,
 };
 use crate::{
     apply,
@@ -82,7 +82,7 @@ pub struct Served {
 impl Control {
     /// On maps that have been adopted.
     pub fn new(maps: Maps, mirror: Mirror, kept: Kept, pins: Pins, seed: u64) -> Control {
-        let view = View { hash_seed: format!("{seed:016x}"), ..View::default() };
+        let view = View { seed_hash: seed_hash(seed), ..View::default() };
         Control {
             model: Model::default(),
             view,

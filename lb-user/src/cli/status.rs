@@ -37,13 +37,13 @@ fn text(status: &Status) -> String {
         None => "not running; services go on without it, changes are not taken over".to_owned(),
     };
     let mut text = format!(
-        "Instance:  {}\nAgent:     {agent}\nConfig:    {}\nForward:   {}, attached by {}\nSockets:   {}\nHash seed: {}\nSNAT:      {}\n",
+        "Instance:  {}\nAgent:     {agent}\nConfig:    {}\nForward:   {}, attached by {}\nSockets:   {}\nHash seed: one with the hash {}\nSNAT:      {}\n",
         status.instance,
         status.config,
         status.forward,
         status.attach,
         status.socket_lb,
-        status.hash_seed,
+        status.seed_hash,
         snat(status.snat.as_ref())
     );
     for (title, lines) in [

@@ -35,8 +35,8 @@ pub struct Status {
     pub attach: String,
     /// Whose sockets are translated when they connect: `host`, or `off` and why.
     pub socket_lb: String,
-    /// Seed of the choice of backends.
-    pub hash_seed: String,
+    /// What tells the seed of the choice of backends from other nodes'; not the seed, which is nobody's business.
+    pub seed_hash: String,
     /// What is wrong with the config or could not be applied.
     pub problems: Vec<String>,
     /// What may go wrong on this host.
@@ -77,7 +77,7 @@ pub fn read(pins: &Pins) -> Result<Status> {
         forward: view.forward,
         attach: view.attach,
         socket_lb: view.socket_lb,
-        hash_seed: view.hash_seed,
+        seed_hash: view.seed_hash,
         problems: view.problems,
         warnings: view.warnings,
         bypassed: view.bypassed,

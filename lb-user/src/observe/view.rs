@@ -21,8 +21,9 @@ pub struct View {
     pub config: String,
     /// `--forward`.
     pub forward: String,
-    /// Hash seed, hexadecimal.
-    pub hash_seed: String,
+    /// What tells its hash seed from others; not the seed.
+    #[serde(default)]
+    pub seed_hash: String,
     /// How programs are attached: `tcx` or `clsact`.
     pub attach: String,
     /// Whose sockets are translated when they connect: `host`, or `off` and why.
