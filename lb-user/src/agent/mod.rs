@@ -2,6 +2,7 @@
 
 mod answers;
 mod control;
+mod drivers;
 mod ephemeral;
 mod facts;
 mod homes;
@@ -34,7 +35,7 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    attach::{self, Attacher},
+    attach::{self, Attacher, xdp::Taken},
     maps::{Maps, Pins, Sizes, lent},
     netlink::{LinkKind, Watcher, World, bypassed},
     observe::clock,
@@ -73,6 +74,13 @@ pub async fn run(options: Options) -> Result<()> {
     let uplinks = uplinks(&world, &options.uplinks)?;
 
     let pins = Pins::new(&options.instance);
+    let taken = match options.xdp {
+        // One that runs has them, and is spoken of below.
+        Some(mode) if !pins.is_locked().context("looking for another agent")? => {
+            drivers::take(&world, &uplinks, mode, &pins.links())?
+        }
+        _ => Taken::default(),
+    };
     let mounted = pins.create().map_err(|error| match error.kind() {
         std::io::ErrorKind::PermissionDenied => anyhow!(
             "{} can't be made: run as root (or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON and a writable bpf file system)",
@@ -107,7 +115,7 @@ pub async fn run(options: Options) -> Result<()> {
 
     let attacher = Attacher::new(pins.links(), !options.clsact && has_tcx());
     let mut control = Control::new(maps, mirror, kept, pins.clone(), seed);
-    let mut ports = Ports::new(options.clone(), attacher, programs, bridges, uplinks);
+    let mut ports = Ports::new(options.clone(), attacher, programs, bridges, uplinks, taken);
     for line in bypassed(&world, &ports.bridges) {
         warn!("{line}");
         control.view.bypassed.push(line);
@@ -121,7 +129,7 @@ pub async fn run(options: Options) -> Result<()> {
     let facts = Facts::of(&control.model, &ports.view(watcher.world()));
     // Found anew when the world or the config has changed, not every second.
     let mut sought = control.sought(&ports.view(watcher.world()));
-    say_warnings(&mut control, &facts, &sought, &ports.view(watcher.world()));
+    say_warnings(&mut control, &facts, &sought, &ports, watcher.world());
     ports.set(facts);
     let cookie = netns_cookie().context("asking for the network namespace's cookie")?;
     ports.programs().serve_sockets(cookie, options.socket_lb == SocketLb::All);
@@ -237,7 +245,7 @@ fn update_ports(
 ) {
     let before = (control.view.ports.clone(), control.view.socket_lb.clone());
     let facts = Facts::of(&control.model, &ports.view(watcher.world()));
-    say_warnings(control, &facts, sought, &ports.view(watcher.world()));
+    say_warnings(control, &facts, sought, ports, watcher.world());
     if ports.set(facts) {
         match sockets.attach(socket_lb, ports.programs()) {
             Ok(mode) => control.view.socket_lb = mode,
@@ -252,10 +260,12 @@ fn update_ports(
     }
 }
 
-/// Says what stands in the way of backends outside, once, and keeps it for `lb status`.
-fn say_warnings(control: &mut Control, facts: &Facts, sought: &Sought, view: &ways::View) {
+/// Says what stands in the way of backends outside, and what XDP costs, once, and keeps it for `lb status`.
+fn say_warnings(control: &mut Control, facts: &Facts, sought: &Sought, ports: &Ports, world: &World) {
+    let view = &ports.view(world);
     let mut said = snat::warnings(facts, view, Ephemeral::now().as_ref(), |family| control.remote(family));
     said.extend(sought.warnings(view));
+    said.extend(ports.warnings(world));
     for line in said.iter().filter(|line| !control.view.warnings.contains(line)) {
         warn!("{line}");
     }

@@ -6,7 +6,7 @@ use std::{collections::HashMap, io};
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
-    programs::{CgroupSockAddr, SchedClassifier},
+    programs::{CgroupSockAddr, SchedClassifier, Xdp},
 };
 use aya_log::{EbpfLogger, Level};
 use ipnet::IpNet;
@@ -113,6 +113,20 @@ impl Programs {
             .try_into()?;
         if program.fd().is_err() {
             program.load().with_context(|| format!("loading the kernel program {}", hook.program()))?;
+        }
+        Ok(program)
+    }
+
+    /// The program of XDP in a variant of an uplink, loaded when it is first asked for.
+    pub fn xdp_program(&mut self, variant: Variant) -> Result<&Xdp> {
+        let name = Hook::UplinkXdp.program();
+        let object = self.object(variant)?;
+        let program: &mut Xdp = object
+            .program_mut(name)
+            .ok_or_else(|| anyhow!("the kernel object has no program {name}"))?
+            .try_into()?;
+        if program.fd().is_err() {
+            program.load().with_context(|| format!("loading the kernel program {name}"))?;
         }
         Ok(program)
     }

@@ -14,7 +14,10 @@ use clap_complete::Shell;
 pub use output::Format;
 
 use crate::{
-    agent::{self, Options, SocketLb, options::Forward},
+    agent::{
+        self, Options, SocketLb,
+        options::{Forward, Mode},
+    },
     maps::Pins,
 };
 
@@ -91,6 +94,9 @@ struct Run {
     /// Whose sockets are translated when they connect; those of others are left alone
     #[arg(long, value_enum, default_value_t = SocketLb::Host)]
     socket_lb: SocketLb,
+    /// Run XDP at the uplinks, in the driver or, if asked for, in the host's stack
+    #[arg(long, value_enum, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "native", requires = "uplinks")]
+    xdp: Option<Mode>,
     /// Attach by clsact filters also where the kernel has tcx links
     #[arg(long, hide = true)]
     clsact: bool,
@@ -152,6 +158,7 @@ impl Run {
             max_flows: self.max_flows,
             clsact: self.clsact,
             socket_lb: self.socket_lb,
+            xdp: self.xdp,
         }
     }
 }
@@ -205,6 +212,7 @@ mod tests {
         assert!(Cli::try_parse_from(["lb", "run", "--config", "f"]).is_err());
         assert!(Cli::try_parse_from(["lb", "run", "--uplink", "u", "--config", "f"]).is_ok());
         assert!(Cli::try_parse_from(["lb", "run", "--bridge", "b"]).is_err());
+        assert!(Cli::try_parse_from(["lb", "run", "--bridge", "b", "--config", "f", "--xdp"]).is_err());
         let cli = Cli::try_parse_from(["lb", "run", "--bridge", "a", "--bridge", "b", "--config", "f"]);
         let Ok(Cli { command: Command::Run(run), instance }) = cli else { panic!("a valid command line") };
         let options = run.options(instance);

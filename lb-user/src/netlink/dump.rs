@@ -10,7 +10,7 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressMessage},
     link::{
         BridgePortState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, LinkAttribute,
-        LinkInfo, LinkMessage,
+        LinkInfo, LinkMessage, LinkXdp,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState},
     route::{
@@ -86,6 +86,12 @@ fn link(message: &LinkMessage) -> Link {
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Controller(master) => link.master = Some(*master),
             LinkAttribute::Qdisc(qdisc) => link.qdisc = qdisc.clone(),
+            LinkAttribute::Xdp(attached) => {
+                link.xdp = attached.iter().find_map(|one| match one {
+                    LinkXdp::ProgId(id) => Some(*id),
+                    _ => None,
+                });
+            }
             LinkAttribute::LinkNetNsId(id) => other_netns = Some(*id),
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {

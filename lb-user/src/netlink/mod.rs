@@ -10,9 +10,11 @@ mod raw;
 mod routes;
 mod watch;
 mod world;
+mod xdp;
 
 pub use bypass::bypassed;
 pub use diag::{Diag, UdpSocket};
 pub use routes::{Hop, Route, Routes, Via};
 pub use watch::Watcher;
 pub use world::{Address, Fdb, Forgotten, Link, LinkKind, Location, Neighbour, Neighbours, Role, World};
+pub use xdp::xdp_refusal;

@@ -89,6 +89,8 @@ pub struct Link {
     pub vlan_filtering: bool,
     /// Name of its queueing discipline.
     pub qdisc: String,
+    /// Id of the program of XDP that is attached to it.
+    pub xdp: Option<u32>,
 }
 
 /// Kinds of devices that make a difference here.

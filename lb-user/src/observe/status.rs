@@ -33,6 +33,8 @@ pub struct Status {
     pub forward: String,
     /// `tcx` or `clsact`.
     pub attach: String,
+    /// Where XDP runs, by uplink: `native` or `generic`; empty where it does not.
+    pub xdp: BTreeMap<String, String>,
     /// Whose sockets are translated when they connect: `host`, or `off` and why.
     pub socket_lb: String,
     /// What tells the seed of the choice of backends from other nodes'; not the seed, which is nobody's business.
@@ -76,6 +78,7 @@ pub fn read(pins: &Pins) -> Result<Status> {
         config: view.config,
         forward: view.forward,
         attach: view.attach,
+        xdp: view.ports.into_iter().filter_map(|port| Some((port.name, port.xdp?))).collect(),
         socket_lb: view.socket_lb,
         seed_hash: view.seed_hash,
         problems: view.problems,

@@ -81,6 +81,9 @@ pub struct PortView {
     pub forward: String,
     /// The hooks that are attached, e.g. `port-ingress`.
     pub hooks: Vec<String>,
+    /// Where XDP runs, if it does: `native` or `generic`.
+    #[serde(default)]
+    pub xdp: Option<String>,
 }
 
 /// A frontend and whose it is.

@@ -19,6 +19,7 @@ mod sockets;
 mod tap;
 mod uninstall;
 mod vlan;
+mod xdp;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -48,6 +49,7 @@ fn main() {
         sockets::ALL,
         uninstall::ALL,
         vlan::ALL,
+        xdp::ALL,
     ];
     let trial = |(name, test): Test| {
         Trial::test(format!("e2e/{name}"), move || test().map_err(|error| Failed::from(format!("{error:#}"))))

@@ -72,7 +72,8 @@ impl Lab {
             // As a NIC has it: between two veths checksums stay unfinished, and one that a program has got
             // wrong is never looked at. Segments are made before the wire and joined behind it.
             self.offload(host, "eth0", "tx off gro on")?;
-            self.offload(LAN, host, "tx off")?;
+            // What a node's XDP sends back is only received by a veth that polls.
+            self.offload(LAN, host, "tx off gro on")?;
             self.on(LAN, &format!("link set {host} master {LAN} up"))?;
         }
         Ok(())
