@@ -40,6 +40,7 @@ impl Cluster {
         lab.up_anew()?;
         let up = Up(lab.clone());
         lab::serve(&lab)?;
+        lab.hear_xdp()?;
         let (lb, config) = (agent()?, workspace().join("examples/three-nodes.yaml"));
         let start = |(node, _): &(&str, u8)| {
             Agent::start_on(&lab, node, &lb, &config, &format!("{NAME}-{node}"), &["--xdp"])
