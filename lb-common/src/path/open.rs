@@ -53,7 +53,7 @@ pub fn resume<F: Family, P: Packet, T: Tables<F>>(
         flow::end(tables, parsed, (row, known));
         return Err(Counter::BackendGone);
     }
-    if hook == Hook::UplinkXdp && turn::next_hop(packet, tables, parsed, word).is_none() {
+    if hook == Hook::UplinkXdp && !turn::can_send(packet, tables, parsed, word) {
         return Err(Counter::WrongHook);
     }
     if flow::is_elsewhere(packet, hook, &known) {

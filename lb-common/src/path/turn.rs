@@ -50,7 +50,9 @@ pub fn open<F: Family, T: Tables<F>>(tables: &T) -> Verdict {
 pub fn record<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T) -> Verdict {
     let recorded = noted(tables, |note| {
         let (word, _) = tables.backend(note.backend.get().low).ok_or(Counter::Unsettled)?;
-        next_hop(packet, tables, &note.parsed, word).ok_or(Counter::WrongHook)?;
+        if !can_send(packet, tables, &note.parsed, word) {
+            return Err(Counter::WrongHook);
+        }
         super::open::record(packet, tables, HOOK, note)
     });
     conclude(recorded, tables)
@@ -68,7 +70,9 @@ pub fn lend<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T) -> Verdi
 pub fn heard<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
     let heard = noted(tables, |note: &Note<F>| {
         let held = tables.snat(&note.parsed.key).ok_or(Counter::NotOurs)?;
-        client_hop(packet, &held.get()).ok_or(Counter::WrongHook)?;
+        if !can_hop::<F, P>(packet) || client_hop(packet, &held.get()).is_none() {
+            return Err(Counter::WrongHook);
+        }
         snat::heard(packet, tables, &note.parsed)
     });
     conclude(heard, tables)
@@ -80,7 +84,9 @@ pub fn deliver<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -
     let delivered = noted(tables, |note| {
         let held = tables.snat(&note.parsed.key).ok_or(Counter::TableFull)?.get();
         let next = client_hop(packet, &held).ok_or(Counter::WrongHook)?;
-        send(packet, tables, &note.parsed, &snat::returned(&note.parsed.key, &held), next, Counter::Reply)
+        send(packet, &note.parsed, &snat::returned(&note.parsed.key, &held), next)?;
+        tables.count(Counter::Reply);
+        Ok(Verdict::Forward(Way::Egress(packet.ifindex())))
     });
     conclude(delivered, tables)
 }
@@ -172,22 +178,22 @@ fn travel<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Res
     let parsed = Parsed::new(packet, &frame.ethernet, key, Place::plain::<F>(payload))?;
     let now = tables.now();
     let held = if is_lent(tables, &key) { tables.snat(&key) } else { None };
-    let (to, next, counter);
+    let (to, next, served);
     if let Some(held) = held.map(|held| held.get())
         && is_noted(&parsed, &held.row, now, flow_bits::PROVEN | flow_bits::ANSWERED, flow_bits::FIN_BACKEND)
     {
         next = client_hop(packet, &held).ok_or(Counter::WrongHook)?;
-        (to, counter) = (snat::returned(&key, &held), Counter::Reply);
+        (to, served) = (snat::returned(&key, &held), None);
     } else {
         let row = tables.flow(Table::Proven, &key);
         if row.is_some_and(|row| row.get().is_reply()) {
             return Err(Counter::WrongHook);
         }
         let guide = row.map(|row| row.get()).and_then(|known| {
-            let word = flow::usable(tables, &parsed, &known)?;
-            word.state().is_active().then_some((known, word))
+            let (word, backend) = flow::usable_row(tables, &parsed, &known)?;
+            word.state().is_active().then_some((known, word, backend.service))
         });
-        let Some((known, word)) = guide else {
+        let Some((known, word, service)) = guide else {
             if !is_for_one(packet) {
                 return Err(Counter::WrongHook);
             }
@@ -199,11 +205,14 @@ fn travel<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Res
             tables.note(&parsed, true);
             return Ok(Verdict::Finish);
         }
-        let (_, backend) = tables.backend(known.backend.low).ok_or(Counter::Unsettled)?;
-        tables.account(backend.service, packet.size());
-        (to, counter) = (translated(tables, &key, &known), Counter::Request);
+        (to, served) = (translated(tables, &key, &known), Some(service));
     }
-    send(packet, tables, &parsed, &to, next, counter)
+    send(packet, &parsed, &to, next)?;
+    if let Some(service) = served {
+        tables.account(service, packet.size());
+    }
+    tables.count(if served.is_some() { Counter::Request } else { Counter::Reply });
+    Ok(Verdict::Forward(Way::Egress(packet.ifindex())))
 }
 
 /// Whether a packet's link destination is one device's: what goes to all is not answered from it.
@@ -231,9 +240,9 @@ fn is_noted<F: Family>(parsed: &Parsed<F>, row: &FlowRow<F>, now: u32, bits: u32
     row.seen == now && row.bits & bits == bits
 }
 
-/// The next hop to a backend, if a packet can be sent there from here.
+/// The next hop to a backend, if a packet that has hops left can be sent there from here.
 #[inline(always)]
-pub fn next_hop<F: Family, P: Packet, T: Tables<F>>(
+fn next_hop<F: Family, P: Packet, T: Tables<F>>(
     packet: &P,
     tables: &T,
     parsed: &Parsed<F>,
@@ -244,14 +253,24 @@ pub fn next_hop<F: Family, P: Packet, T: Tables<F>>(
         && reach.ifindex == packet.ifindex()
         && reach.host_mac == parsed.destination
         && !forward::is_too_big(packet, tables, Way::Egress(reach.ifindex), 0);
-    (here && can_hop::<F, P>(packet)).then(|| known(reach.mac)).flatten()
+    if here { known(reach.mac) } else { None }
 }
 
-/// The next hop to the client that has a port of the node's, if a packet can be sent there from here.
+/// Whether a packet can be sent to a backend from here.
+#[inline(always)]
+pub fn can_send<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &T,
+    parsed: &Parsed<F>,
+    word: BackendWord,
+) -> bool {
+    can_hop::<F, P>(packet) && next_hop(packet, tables, parsed, word).is_some()
+}
+
+/// The next hop to the client that has a port of the node's, if a packet that has hops left can be sent there from here.
 #[inline(always)]
 fn client_hop<F: Family, P: Packet>(packet: &P, held: &SnatRow<F>) -> Option<Mac> {
-    let here = held.row.ifindex == packet.ifindex();
-    (here && can_hop::<F, P>(packet)).then(|| known(held.row.mac)).flatten()
+    if held.row.ifindex == packet.ifindex() { known(held.row.mac) } else { None }
 }
 
 /// A MAC, if it is known.
@@ -276,11 +295,15 @@ fn go<F: Family, P: Packet, T: Tables<F>>(
 ) -> Result<Verdict, Counter> {
     let known = &found.1;
     let (word, backend) = tables.backend(known.backend.low).ok_or(Counter::Unsettled)?;
+    if !can_hop::<F, P>(packet) {
+        return Err(Counter::WrongHook);
+    }
     let next = next_hop(packet, tables, parsed, word).ok_or(Counter::WrongHook)?;
     flow::request(packet, tables, HOOK, parsed, found);
+    send(packet, parsed, &translated(tables, &parsed.key, known), next)?;
     tables.account(backend.service, packet.size());
-    let to = translated(tables, &parsed.key, known);
-    send(packet, tables, parsed, &to, next, Counter::Request)
+    tables.count(Counter::Request);
+    Ok(Verdict::Forward(Way::Egress(packet.ifindex())))
 }
 
 /// The addresses and ports that a request gets.
@@ -289,17 +312,15 @@ fn translated<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, known: &Flo
     if known.is_snat() { snat::translated(tables, key, known) } else { flow::translated(key, known) }
 }
 
-/// Gives a plain packet the addresses and ports of `to` and sends it from here to the next hop, one hop less. It
-/// has been looked at by then: whatever fails here does not happen.
+/// Gives a plain packet the addresses and ports of `to` and addresses it to the next hop, from here, one hop less.
+/// Nothing is written where there is none left.
 #[inline(always)]
-fn send<F: Family, P: Packet, T: Tables<F>>(
+fn send<F: Family, P: Packet>(
     packet: &mut P,
-    tables: &T,
     parsed: &Parsed<F>,
     to: &FlowKey<F>,
     next: Mac,
-    counter: Counter,
-) -> Result<Verdict, Counter> {
+) -> Result<(), Counter> {
     let from = &parsed.key;
     let mut ip = packet.load::<F::Header>(NETWORK).ok_or(Counter::Truncated)?;
     ip.take_hop().ok_or(Counter::TtlExceeded)?;
@@ -317,9 +338,5 @@ fn send<F: Family, P: Packet, T: Tables<F>>(
         let kind = SumKind { protocol, pseudo_header: true, ipv6: F::ETHERTYPE == V6::ETHERTYPE };
         packet.update_checksum(Frame::<F>::TRANSPORT + offset, difference, kind)
     });
-    if !(mended && packet.store(0, &frame)) {
-        return Err(Counter::RewriteFailed);
-    }
-    tables.count(counter);
-    Ok(Verdict::Forward(Way::Egress(packet.ifindex())))
+    (mended && packet.store(0, &frame)).then_some(()).ok_or(Counter::RewriteFailed)
 }
