@@ -290,6 +290,26 @@ fn nothing_to_uninstall_is_said() -> Result<()> {
     Ok(())
 }
 
+/// Two nodes whose seeds differ choose differently: that shows, and the seeds do not.
+#[test]
+fn different_seeds_are_told_apart() -> Result<()> {
+    let node = Node::new("lbb-seeds")?;
+    let status = |seed: &str| -> Result<String> {
+        node.write("c.yaml", &format!("hashSeed: {seed}\n{GOOD}"))?;
+        let mut agent = node.agent("bad-input-seeds", "c.yaml")?;
+        agent.wait_for("ready: ", 0)?;
+        let status = agent.lb("status")?;
+        ensure!(!status.contains(seed), "the seed is shown: {status}");
+        let line = status.lines().find(|line| line.starts_with("Hash seed: "));
+        Ok(line.context("no word of the seed")?.to_owned())
+    };
+    let [one, other] = ["7f3a9c01d2e4b586", "7f3a9c01d2e4b587"];
+    let said = status(one)?;
+    ensure!(said == "Hash seed: one with the hash 4a7542e3", "{said}");
+    ensure!(status(other)? != said && status(one)? == said, "{said}");
+    Ok(())
+}
+
 #[test]
 fn without_rights_it_says_which() -> Result<()> {
     let node = Node::new("lbb-rights")?;

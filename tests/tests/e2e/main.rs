@@ -18,6 +18,7 @@ mod services;
 mod sockets;
 mod tap;
 mod uninstall;
+mod uplinks;
 mod vlan;
 mod xdp;
 
@@ -48,6 +49,7 @@ fn main() {
         services::ALL,
         sockets::ALL,
         uninstall::ALL,
+        uplinks::ALL,
         vlan::ALL,
         xdp::ALL,
     ];
