@@ -240,6 +240,7 @@ fn node(model: &Model) -> NodeFacts {
         node_ports: own[2..].to_vec(),
         own,
         pods: pods.iter().map(|text| text.parse().expect("a range")).collect(),
+        ..NodeFacts::default()
     }
 }
 

@@ -63,11 +63,21 @@ impl Node {
         self.command(&binary()?, arguments)?.output().context("running lb")
     }
 
+    /// Runs `ip` in it.
+    pub fn ip(&self, arguments: &str) -> Result<()> {
+        ip(&format!("-n {} {arguments}", self.namespace))
+    }
+
     /// Starts `lb run` on the bridge.
     pub fn agent(&self, instance: &str, config: &str) -> Result<Agent<'_>> {
+        self.agent_on("--bridge br0", instance, config)
+    }
+
+    /// Starts `lb run` on these devices.
+    pub fn agent_on(&self, devices: &str, instance: &str, config: &str) -> Result<Agent<'_>> {
         let log = self.directory.join("agent.log");
         let file = File::create(&log)?;
-        let arguments = format!("run --bridge br0 --instance {instance} --config {config}");
+        let arguments = format!("run {devices} --instance {instance} --config {config}");
         let process = self.command(&binary()?, &arguments)?.stdout(file.try_clone()?).stderr(file).spawn()?;
         Ok(Agent { node: self, instance: instance.to_owned(), log, process })
     }

@@ -160,6 +160,13 @@ fn hosts_are_refused_before_anything_is_set_up() -> Result<()> {
             "error: no such device: eth9; --uplink takes a device of this host (`ip link`)\n",
         ),
         (
+            "run --config c.yaml",
+            2,
+            "error: the following required arguments were not provided:\n  <--bridge <BRIDGE>|--uplink <DEVICE>>\n\n\
+             Usage: lb run --config <FILE> --instance <INSTANCE> <--bridge <BRIDGE>|--uplink <DEVICE>>\n\n\
+             For more information, try '--help'.\n",
+        ),
+        (
             "run --bridge br0 --bridge br0 --config c.yaml",
             1,
             "error: a bridge is named twice with --bridge (or two of them share a zone)\n",
@@ -197,6 +204,82 @@ fn hosts_are_refused_before_anything_is_set_up() -> Result<()> {
     Ok(())
 }
 
+/// What `lb run` says to devices where XDP can't be or should not.
+#[test]
+fn xdp_is_refused_before_anything_is_set_up() -> Result<()> {
+    const OTHER: &str = "bad-input-other";
+    let node = Node::new("lbb-xdp")?;
+    node.write("c.yaml", GOOD)?;
+    for command in [
+        "link add nic type veth peer name wire",
+        "link add pod type veth peer name wire2",
+        "link set pod master br0",
+        "link add wide mtu 9000 type veth peer name wire3",
+        "link set wire3 mtu 9000",
+    ] {
+        node.ip(command)?;
+    }
+    let refusals = [
+        (
+            "--uplink lo --xdp",
+            "the driver of lo, loopback, has no native XDP; use --xdp=generic, which works on any device and saves \
+             less, or leave --xdp out",
+        ),
+        (
+            "--uplink br0 --xdp",
+            "br0 is a bridge, and XDP belongs at its NIC: name that with --uplink, or leave --xdp out",
+        ),
+        (
+            "--uplink pod --xdp=generic",
+            "pod is a port of the bridge br0 with a pod behind it, all of whose traffic would lose its offloads to \
+             XDP; name the device that leads outside with --uplink, or leave --xdp out",
+        ),
+        (
+            "--uplink wide --xdp",
+            "the driver of wide, veth, refuses it: veth: Peer MTU is too large to set XDP (the MTU is 9000); correct \
+             that, use --xdp=generic, or leave --xdp out",
+        ),
+        // The first of them could be had.
+        (
+            "--uplink nic --uplink lo --xdp",
+            "the driver of lo, loopback, has no native XDP; use --xdp=generic, which works on any device and saves \
+             less, or leave --xdp out",
+        ),
+    ];
+    for (options, why) in refusals {
+        let output = node.lb(&format!("run {options} --config c.yaml --instance bad-input"))?;
+        refused(&output, 1, &format!("error: --xdp: {why}\n")).with_context(|| options.to_owned())?;
+        ensure!(!shows_xdp(&node)?, "{options}: a program is left");
+    }
+
+    let mut agent = node.agent_on("--uplink nic --xdp", OTHER, "c.yaml")?;
+    agent.wait_for("ready: ", 0)?;
+    ensure!(shows_xdp(&node)?, "no XDP");
+    for option in ["--xdp", "--xdp=generic"] {
+        let output = node.lb(&format!("run --uplink nic {option} --config c.yaml --instance bad-input"))?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let id: String =
+            said.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+        let why = format!(
+            "nic has the XDP program {id} (uplink_xdp) already, which is left alone: detach it (`ip link set dev nic \
+             xdp off` for one without a link), or leave --xdp out"
+        );
+        refused(&output, 1, &format!("error: --xdp: {why}\n"))?;
+    }
+    drop(agent);
+    ensure!(!shows_xdp(&node)?, "a program is left");
+    let output = node.lb("run --bridge br0 --xdp --config c.yaml --instance bad-input")?;
+    let usage = "error: the following required arguments were not provided:\n  --uplink <DEVICE>\n";
+    ensure!(String::from_utf8_lossy(&output.stderr).starts_with(usage), "{output:?}");
+    Ok(())
+}
+
+/// Whether a device of the node has a program of XDP.
+fn shows_xdp(node: &Node) -> Result<bool> {
+    let output = node.command(Path::new("ip"), "link show")?.output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).contains("xdp"))
+}
+
 #[test]
 fn nothing_to_uninstall_is_said() -> Result<()> {
     let node = Node::new("lbb-nothing")?;
@@ -204,6 +287,26 @@ fn nothing_to_uninstall_is_said() -> Result<()> {
     refused(&output, 0, "")?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(said == "no instance bad-input is installed: nothing to remove\n", "said: {said}");
+    Ok(())
+}
+
+/// Two nodes whose seeds differ choose differently: that shows, and the seeds do not.
+#[test]
+fn different_seeds_are_told_apart() -> Result<()> {
+    let node = Node::new("lbb-seeds")?;
+    let status = |seed: &str| -> Result<String> {
+        node.write("c.yaml", &format!("hashSeed: {seed}\n{GOOD}"))?;
+        let mut agent = node.agent("bad-input-seeds", "c.yaml")?;
+        agent.wait_for("ready: ", 0)?;
+        let status = agent.lb("status")?;
+        ensure!(!status.contains(seed), "the seed is shown: {status}");
+        let line = status.lines().find(|line| line.starts_with("Hash seed: "));
+        Ok(line.context("no word of the seed")?.to_owned())
+    };
+    let [one, other] = ["7f3a9c01d2e4b586", "7f3a9c01d2e4b587"];
+    let said = status(one)?;
+    ensure!(said == "Hash seed: one with the hash 4a7542e3", "{said}");
+    ensure!(status(other)? != said && status(one)? == said, "{said}");
     Ok(())
 }
 

@@ -12,14 +12,17 @@ use anyhow::Result;
 use lb_common::abi::ReachKind;
 use tracing::{debug, error, info, warn};
 
-use super::{answers::Answers, homes::Homes, kept::Kept, listening::Listening, node, sockets::Sockets, ways};
+use super::{
+    answers::Answers, homes::Homes, kept::Kept, listening::Listening, next_hops::Sought, node,
+    programs::seed_hash, sockets::Sockets, ways,
+};
 use crate::{
     apply,
     compile::{Frontend, NodeFacts, Wanted, WantedFrontend, compile},
     maps::{Maps, Pins},
     model::{Family, Model, Service, ServiceName, diff},
-    netlink::Location,
     observe::{
+        SILENT,
         backends::way,
         clock, kind_name, state_name,
         view::{BackendView, ServiceView, View},
@@ -79,7 +82,7 @@ pub struct Served {
 impl Control {
     /// On maps that have been adopted.
     pub fn new(maps: Maps, mirror: Mirror, kept: Kept, pins: Pins, seed: u64) -> Control {
-        let view = View { hash_seed: format!("{seed:016x}"), ..View::default() };
+        let view = View { seed_hash: seed_hash(seed), ..View::default() };
         Control {
             model: Model::default(),
             view,
@@ -199,12 +202,15 @@ impl Control {
         }
         let mut followed = 0;
         for address in self.mirror.addresses() {
+            let old = self.mirror.way_to(address).map(|(_, row)| (row.kind(), row.ifindex, row.bridge));
             match plan::way(&mut self.mirror, address, ways) {
                 Ok(steps) if steps.is_empty() => {}
                 Ok(steps) => {
-                    followed += 1;
-                    if followed <= LINES {
-                        let (row, _) = ways.way(address);
+                    let (row, _) = ways.way(address);
+                    // A MAC alone is nothing that people follow.
+                    let differs = old != Some((row.kind(), row.ifindex, row.bridge));
+                    followed += usize::from(differs);
+                    if differs && followed <= LINES {
                         info!("backend {address}: reached by {}", way(row.kind()));
                     }
                     self.apply(&address.to_string(), &steps);
@@ -227,13 +233,12 @@ impl Control {
         }
     }
 
-    /// Backends whose neighbour is not known, with their bridges.
-    pub fn unresolved(&self, ways: &ways::View) -> Vec<(u32, IpAddr)> {
-        let unknown = |address| match ways.world.locate(address, ways.bridges) {
-            Location::BridgeUnknown { bridge, .. } => Some((bridge, address)),
-            _ => None,
-        };
-        self.mirror.addresses().into_iter().filter_map(unknown).collect()
+    /// The neighbours that the ways to backends need.
+    pub fn sought(&self, ways: &ways::View) -> Sought {
+        // Flows of removed backends find their way without us.
+        let is_kept =
+            |at: IpAddr| self.mirror.backends_at(at).iter().any(|backend| !backend.word.state().is_removed());
+        Sought::by(self.mirror.addresses().into_iter().map(|at| (at, is_kept(at))), ways)
     }
 
     /// A backend of that family behind an uplink, and a service that has it.
@@ -293,7 +298,11 @@ impl Control {
                         address: backend.address,
                         port: backend.port,
                         weight: backend.weight,
-                        state: state_name(backend.state).to_owned(),
+                        state: match self.node.silent.contains(&backend.address) {
+                            true => SILENT,
+                            false => state_name(backend.state),
+                        }
+                        .to_owned(),
                     })
                     .collect(),
             })

@@ -2,11 +2,13 @@
 
 mod answers;
 mod control;
+mod drivers;
 mod ephemeral;
 mod facts;
 mod homes;
 mod kept;
 mod listening;
+mod next_hops;
 pub(crate) mod node;
 pub mod options;
 mod pods;
@@ -33,7 +35,7 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    attach::{self, Attacher},
+    attach::{self, Attacher, xdp::Taken},
     maps::{Maps, Pins, Sizes, lent},
     netlink::{LinkKind, Watcher, World, bypassed},
     observe::clock,
@@ -45,6 +47,7 @@ use control::{Control, Served};
 use ephemeral::Ephemeral;
 use facts::Facts;
 use kept::Kept;
+use next_hops::{NextHops, Sought};
 pub use options::{Options, SocketLb};
 use ports::Ports;
 use programs::Programs;
@@ -71,6 +74,13 @@ pub async fn run(options: Options) -> Result<()> {
     let uplinks = uplinks(&world, &options.uplinks)?;
 
     let pins = Pins::new(&options.instance);
+    let taken = match options.xdp {
+        // One that runs has them, and is spoken of below.
+        Some(mode) if !pins.is_locked().context("looking for another agent")? => {
+            drivers::take(&world, &uplinks, mode, &pins.links())?
+        }
+        _ => Taken::default(),
+    };
     let mounted = pins.create().map_err(|error| match error.kind() {
         std::io::ErrorKind::PermissionDenied => anyhow!(
             "{} can't be made: run as root (or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON and a writable bpf file system)",
@@ -105,7 +115,7 @@ pub async fn run(options: Options) -> Result<()> {
 
     let attacher = Attacher::new(pins.links(), !options.clsact && has_tcx());
     let mut control = Control::new(maps, mirror, kept, pins.clone(), seed);
-    let mut ports = Ports::new(options.clone(), attacher, programs, bridges, uplinks);
+    let mut ports = Ports::new(options.clone(), attacher, programs, bridges, uplinks, taken);
     for line in bypassed(&world, &ports.bridges) {
         warn!("{line}");
         control.view.bypassed.push(line);
@@ -113,10 +123,13 @@ pub async fn run(options: Options) -> Result<()> {
     ports.describe(&mut control.view);
 
     let mut resolver = Resolver::default();
+    let mut next_hops = NextHops::open(&pins)?;
 
     load(&mut control, &ports, &watcher, loaded);
     let facts = Facts::of(&control.model, &ports.view(watcher.world()));
-    say_snat(&mut control, &facts, &ports.view(watcher.world()));
+    // Found anew when the world or the config has changed, not every second.
+    let mut sought = control.sought(&ports.view(watcher.world()));
+    say_warnings(&mut control, &facts, &sought, &ports, watcher.world());
     ports.set(facts);
     let cookie = netns_cookie().context("asking for the network namespace's cookie")?;
     ports.programs().serve_sockets(cookie, options.socket_lb == SocketLb::All);
@@ -125,12 +138,12 @@ pub async fn run(options: Options) -> Result<()> {
     sockets.follow(&ports.view(watcher.world()));
     control.tell_sockets(&mut sockets);
     ports.update(watcher.world(), &mut control.view)?;
+    next_hops.hold(&sought.next_hops);
     control.write_view();
     give_back_memory();
-    info!("ready: {} services on {}", control.model.services.len(), options.bridges.join(", "));
+    let devices: Vec<&str> = options.bridges.iter().chain(&options.uplinks).map(String::as_str).collect();
+    info!("ready: {} services on {}", control.model.services.len(), devices.join(", "));
 
-    // Found anew when the world or the config has changed, not every second.
-    let mut unresolved = control.unresolved(&ports.view(watcher.world()));
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -143,10 +156,11 @@ pub async fn run(options: Options) -> Result<()> {
             change = watcher.changed() => {
                 change.context("following netlink")?;
                 control.follow(&ports.view(watcher.world()));
-                update_ports(&mut ports, &mut sockets, options.socket_lb, &watcher, &mut control);
+                sought = control.sought(&ports.view(watcher.world()));
+                update_ports(&mut ports, &mut sockets, options.socket_lb, &watcher, &mut control, &sought);
                 sockets.follow(&ports.view(watcher.world()));
-                unresolved = control.unresolved(&ports.view(watcher.world()));
-                resolve(&unresolved, &watcher, &mut resolver).await;
+                next_hops.hold(&sought.next_hops);
+                resolve(&sought, &ports, &watcher, &mut resolver, &next_hops).await;
                 false
             }
             Some(()) = changed.recv() => true,
@@ -155,7 +169,7 @@ pub async fn run(options: Options) -> Result<()> {
                 control.retry(&ports.view(watcher.world()));
                 sockets.follow(&ports.view(watcher.world()));
                 control.write_view();
-                resolve(&unresolved, &watcher, &mut resolver).await;
+                resolve(&sought, &ports, &watcher, &mut resolver, &next_hops).await;
                 false
             }
             _ = minute.tick() => {
@@ -172,7 +186,15 @@ pub async fn run(options: Options) -> Result<()> {
                 Ok(loaded) => {
                     let read = start.elapsed();
                     let served = load(&mut control, &ports, &watcher, loaded);
-                    update_ports(&mut ports, &mut sockets, options.socket_lb, &watcher, &mut control);
+                    sought = control.sought(&ports.view(watcher.world()));
+                    update_ports(
+                        &mut ports,
+                        &mut sockets,
+                        options.socket_lb,
+                        &watcher,
+                        &mut control,
+                        &sought,
+                    );
                     if let Some(Served { compared, published }) = served {
                         info!(
                             "config taken over: {} services; read in {read:.1?}, compared in {compared:.1?}, \
@@ -181,8 +203,8 @@ pub async fn run(options: Options) -> Result<()> {
                         );
                     }
                     give_back_memory();
-                    unresolved = control.unresolved(&ports.view(watcher.world()));
-                    resolve(&unresolved, &watcher, &mut resolver).await;
+                    next_hops.hold(&sought.next_hops);
+                    resolve(&sought, &ports, &watcher, &mut resolver, &next_hops).await;
                 }
                 Err(error) => {
                     for line in error.to_string().lines() {
@@ -219,10 +241,11 @@ fn update_ports(
     socket_lb: SocketLb,
     watcher: &Watcher,
     control: &mut Control,
+    sought: &Sought,
 ) {
     let before = (control.view.ports.clone(), control.view.socket_lb.clone());
     let facts = Facts::of(&control.model, &ports.view(watcher.world()));
-    say_snat(control, &facts, &ports.view(watcher.world()));
+    say_warnings(control, &facts, sought, ports, watcher.world());
     if ports.set(facts) {
         match sockets.attach(socket_lb, ports.programs()) {
             Ok(mode) => control.view.socket_lb = mode,
@@ -237,9 +260,12 @@ fn update_ports(
     }
 }
 
-/// Says what stands in the way of SNAT, once, and keeps it for `lb status`.
-fn say_snat(control: &mut Control, facts: &Facts, view: &ways::View) {
-    let said = snat::warnings(facts, view, Ephemeral::now().as_ref(), |family| control.remote(family));
+/// Says what stands in the way of backends outside, and what XDP costs, once, and keeps it for `lb status`.
+fn say_warnings(control: &mut Control, facts: &Facts, sought: &Sought, ports: &Ports, world: &World) {
+    let view = &ports.view(world);
+    let mut said = snat::warnings(facts, view, Ephemeral::now().as_ref(), |family| control.remote(family));
+    said.extend(sought.warnings(view));
+    said.extend(ports.warnings(world));
     for line in said.iter().filter(|line| !control.view.warnings.contains(line)) {
         warn!("{line}");
     }
@@ -276,11 +302,25 @@ fn give_back_memory() {
     }
 }
 
-/// Asks for the neighbours that backends wait for.
-async fn resolve(unresolved: &[(u32, IpAddr)], watcher: &Watcher, resolver: &mut Resolver) {
+/// Asks for the neighbours that backends wait for, and for next hops that are to be kept fresh.
+async fn resolve(
+    sought: &Sought,
+    ports: &Ports,
+    watcher: &Watcher,
+    resolver: &mut Resolver,
+    next_hops: &NextHops,
+) {
+    let mut wanted = sought.unresolved.clone();
+    wanted.extend(sought.stale(&ports.view(watcher.world())));
     let mut failed = None;
-    for (bridge, address) in resolver.due(unresolved, Instant::now()) {
-        if let Err(error) = watcher.resolve(bridge, address).await {
+    for (device, address) in resolver.due(&wanted, Instant::now()) {
+        let asked = match sought.next_hops.contains_key(&(device, address)) {
+            true => {
+                next_hops.refresh((device, address)).context("asking the kernel to keep a neighbour fresh")
+            }
+            false => watcher.resolve(device, address).await,
+        };
+        if let Err(error) = asked {
             failed = Some((address, error));
             // Most likely the neighbour table is full: more requests would only push others out.
             break;

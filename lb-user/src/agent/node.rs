@@ -1,6 +1,9 @@
 //! What this node is, from the config and the host.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use super::ways;
 use crate::{
@@ -27,7 +30,20 @@ pub fn facts(model: &Model, view: &ways::View) -> NodeFacts {
         node_ports,
         own,
         pods: if node.pod_cidrs.is_empty() { subnets() } else { node.pod_cidrs },
+        silent: silent(model, view),
     }
+}
+
+/// Backends off our bridges whose next hop does not answer.
+fn silent(model: &Model, view: &ways::View) -> BTreeSet<IpAddr> {
+    // Most of the time all of them do.
+    if view.world.failed.iter().all(|(ifindex, _)| view.bridges.contains(ifindex)) {
+        return BTreeSet::new();
+    }
+    let ports = model.services.values().flat_map(|service| &service.ports);
+    let addresses: BTreeSet<IpAddr> =
+        ports.flat_map(|port| &port.endpoints).map(|endpoint| endpoint.address).collect();
+    addresses.into_iter().filter(|address| view.is_silent(*address)).collect()
 }
 
 /// The host's name, which is the node's where the config gives none.

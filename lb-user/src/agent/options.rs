@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+pub use crate::attach::xdp::Mode;
+
 /// Options of the agent.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -23,6 +25,8 @@ pub struct Options {
     pub clsact: bool,
     /// Whose sockets are translated.
     pub socket_lb: SocketLb,
+    /// Where XDP runs at the uplinks, if it does.
+    pub xdp: Option<Mode>,
 }
 
 /// How translated packets travel on (`--forward`).

@@ -7,14 +7,17 @@ use lb_common::{abi::ReachKind, path::Hook};
 use tracing::info;
 
 use super::{
-    Options,
+    Options, drivers,
     facts::Facts,
     options::Forward,
     programs::{Programs, Variant},
     ways::{self, role_name},
 };
 use crate::{
-    attach::{self, Attacher},
+    attach::{
+        self, Attacher,
+        xdp::{self, Mode, Refused, Taken},
+    },
     netlink::{Role, World},
     observe::{
         backends::way,
@@ -32,6 +35,8 @@ pub struct Ports {
     programs: Programs,
     facts: Facts,
     attached: HashMap<u32, Wanted>,
+    /// Uplinks that wait for their program of XDP.
+    taken: Taken,
 }
 
 /// What a device should have.
@@ -41,6 +46,7 @@ struct Wanted {
     variant: Variant,
     hooks: &'static [Hook],
     role: &'static str,
+    xdp: Option<Mode>,
 }
 
 impl Ports {
@@ -51,9 +57,10 @@ impl Ports {
         programs: Programs,
         bridges: Vec<u32>,
         uplinks: Vec<u32>,
+        taken: Taken,
     ) -> Ports {
         let facts = Facts::default();
-        Ports { bridges, uplinks, options, attacher, programs, facts, attached: HashMap::new() }
+        Ports { bridges, uplinks, options, attacher, programs, facts, attached: HashMap::new(), taken }
     }
 
     /// The world through our options.
@@ -64,6 +71,11 @@ impl Ports {
     /// The programs.
     pub fn programs(&mut self) -> &mut Programs {
         &mut self.programs
+    }
+
+    /// What our options cost on this host, a sentence each.
+    pub fn warnings(&self, world: &World) -> Vec<String> {
+        self.options.xdp.map_or_else(Vec::new, |_| drivers::warnings(world, &self.uplinks))
     }
 
     /// Writes what does not change into the view.
@@ -114,6 +126,9 @@ impl Ports {
             for hook in device.hooks {
                 self.programs.program(device.variant, *hook)?;
             }
+            if device.xdp.is_some() {
+                self.programs.xdp_program(device.variant)?;
+            }
         }
         for (ifindex, device) in changed {
             for hook in device.hooks {
@@ -122,7 +137,22 @@ impl Ports {
                     .attach(program, *ifindex, *hook)
                     .with_context(|| format!("attaching {} to {}", hook.program(), device.name))?;
             }
-            info!("port {} ({}): {}", device.name, device.role, way(device.variant.way_back));
+            if let Some(mode) = device.xdp {
+                let program = self.programs.xdp_program(device.variant)?;
+                let attached = self.taken.attach(program, *ifindex, mode, self.attacher.links());
+                attached.map_err(|error| {
+                    match (error.downcast_ref::<Refused>(), world.links.get(ifindex)) {
+                        (Some(Refused(refused)), Some(link)) => drivers::refusal(link, mode, refused),
+                        _ => error.context(format!(
+                            "attaching {} to {}",
+                            Hook::UplinkXdp.program(),
+                            device.name
+                        )),
+                    }
+                })?;
+            }
+            let xdp = device.xdp.map_or_else(String::new, |mode| format!(", {} XDP", mode.name()));
+            info!("port {} ({}): {}{xdp}", device.name, device.role, way(device.variant.way_back));
             self.attached.insert(*ifindex, device.clone());
         }
         self.remove_strangers(&wanted)?;
@@ -135,6 +165,11 @@ impl Ports {
         for attached in self.attacher.list()? {
             if !wanted.get(&attached.ifindex).is_some_and(|device| device.hooks.contains(&attached.hook)) {
                 self.attacher.detach(&attached)?;
+            }
+        }
+        for (ifindex, mode) in xdp::list(self.attacher.links())? {
+            if wanted.get(&ifindex).is_none_or(|device| device.xdp != Some(mode)) {
+                xdp::detach(self.attacher.links(), ifindex, mode)?;
             }
         }
         Ok(())
@@ -152,6 +187,7 @@ impl Ports {
                 variant: variant(ReachKind::Bridge, false),
                 hooks: &[Hook::BridgeIngress, Hook::BridgeEgress],
                 role: "bridge",
+                xdp: None,
             };
             wanted.insert(*bridge, device);
             for port in world.ports(*bridge) {
@@ -161,6 +197,7 @@ impl Ports {
                     variant: variant(view.port_way(port), world.role(port) == Role::Uplink),
                     hooks: if stack { &[Hook::PortIngress, Hook::PortEgress] } else { &[Hook::PortIngress] },
                     role: role_name(world.role(port)),
+                    xdp: None,
                 };
                 wanted.insert(port.ifindex, device);
             }
@@ -172,6 +209,7 @@ impl Ports {
                 variant: Variant { zone: 0, bridge: 0, way_back: ReachKind::Uplink, outside: true },
                 hooks: &[Hook::UplinkIngress, Hook::UplinkEgress],
                 role: "uplink",
+                xdp: self.options.xdp,
             };
             wanted.insert(*uplink, device);
         }
@@ -192,6 +230,7 @@ impl Ports {
                 role: device.role.to_owned(),
                 forward: way(device.variant.way_back).to_owned(),
                 hooks: device.hooks.iter().map(|hook| attach::label(*hook)).collect(),
+                xdp: device.xdp.map(|mode| mode.name().to_owned()),
             })
             .collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));

@@ -6,7 +6,7 @@ use std::{collections::HashMap, io};
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
-    programs::{CgroupSockAddr, SchedClassifier},
+    programs::{CgroupSockAddr, SchedClassifier, Xdp},
 };
 use aya_log::{EbpfLogger, Level};
 use ipnet::IpNet;
@@ -44,6 +44,14 @@ pub struct Variant {
 /// The seed as the programs have it.
 pub fn short_seed(hash_seed: u64) -> u32 {
     (hash_seed ^ (hash_seed >> 32)) as u32
+}
+
+/// What tells seeds apart without giving them away: who knows it still has four thousand million to choose from.
+pub fn seed_hash(hash_seed: u64) -> String {
+    // The last steps of splitmix64, of whose 64 bits half are shown.
+    let mixed = (hash_seed ^ (hash_seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    format!("{:08x}", mixed >> 32)
 }
 
 /// The loaded objects.
@@ -105,6 +113,20 @@ impl Programs {
             .try_into()?;
         if program.fd().is_err() {
             program.load().with_context(|| format!("loading the kernel program {}", hook.program()))?;
+        }
+        Ok(program)
+    }
+
+    /// The program of XDP in a variant of an uplink, loaded when it is first asked for.
+    pub fn xdp_program(&mut self, variant: Variant) -> Result<&Xdp> {
+        let name = Hook::UplinkXdp.program();
+        let object = self.object(variant)?;
+        let program: &mut Xdp = object
+            .program_mut(name)
+            .ok_or_else(|| anyhow!("the kernel object has no program {name}"))?
+            .try_into()?;
+        if program.fd().is_err() {
+            program.load().with_context(|| format!("loading the kernel program {name}"))?;
         }
         Ok(program)
     }
@@ -212,4 +234,20 @@ fn follow_log(object: &mut Ebpf) -> Result<()> {
         }
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_told_apart() {
+        let seeds = [0, 1, 2, 1 << 63, 0x7f3a_9c01_d2e4_b586, 0x7f3a_9c01_d2e4_b587, u64::MAX];
+        let hashes = seeds.map(seed_hash);
+        assert!(hashes.iter().all(|hash| hash.len() == 8), "{hashes:?}");
+        let different: std::collections::HashSet<&String> = hashes.iter().collect();
+        assert_eq!(different.len(), seeds.len(), "{hashes:?}");
+        // Written down so that it stays: nodes of different versions are compared by it.
+        assert_eq!(seed_hash(0x7f3a_9c01_d2e4_b586), "4a7542e3");
+    }
 }

@@ -29,7 +29,7 @@ struct Wait {
 }
 
 impl Resolver {
-    /// Which of the `unresolved` neighbours (bridge and address) to ask for now: the new ones first,
+    /// Which of the `unresolved` neighbours (device and address) to ask for now: the new ones first,
     /// then those that have waited longest. Those that are not unresolved any more are forgotten.
     pub fn due(&mut self, unresolved: &[(u32, IpAddr)], now: Instant) -> Vec<(u32, IpAddr)> {
         let before = std::mem::take(&mut self.waiting);

@@ -4,8 +4,9 @@ use std::io;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
+use super::next_hops;
 use crate::{
-    attach::{Attacher, cgroup, label},
+    attach::{Attacher, cgroup, label, xdp},
     maps::Pins,
     observe::view::View,
 };
@@ -37,16 +38,27 @@ pub fn uninstall(pins: &Pins, all: bool) -> Result<Vec<String>> {
     };
     let attacher = Attacher::new(pins.links(), true);
     let mut removed = Vec::new();
+    // The agent's word for a device: an index of its network namespace may be another device's here.
+    let device = |ifindex: u32| {
+        let port = view.ports.iter().find(|port| port.ifindex == ifindex);
+        port.map_or_else(|| format!("device {ifindex}"), |port| port.name.clone())
+    };
+    // Before what takes over from it: what comes in between is still served.
+    for (ifindex, mode) in xdp::list(&pins.links())? {
+        xdp::detach(&pins.links(), ifindex, mode)?;
+        removed.push(format!("{} XDP on {}", mode.name(), device(ifindex)));
+    }
     for attached in attacher.list()? {
         attacher.detach(&attached)?;
-        // The agent's word for the device: an index of its network namespace may be another device's here.
-        let port = view.ports.iter().find(|port| port.ifindex == attached.ifindex);
-        let device = port.map_or_else(|| format!("device {}", attached.ifindex), |port| port.name.clone());
-        removed.push(format!("{} on {device}", label(attached.hook)));
+        removed.push(format!("{} on {}", label(attached.hook), device(attached.ifindex)));
     }
     removed.extend(
         cgroup::detach_all(&pins.links())?.into_iter().map(|name| format!("{name} of the host's sockets")),
     );
+    let neighbours = next_hops::forget_all(pins)?;
+    if neighbours > 0 {
+        removed.push(format!("{neighbours} neighbours that were kept fresh"));
+    }
     removed.sort();
     pins.remove(all).context("removing the instance's pins and files")?;
     removed.push(format!("maps of instance {instance}"));

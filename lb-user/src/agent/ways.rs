@@ -6,7 +6,7 @@ use lb_common::abi::{AnswerKey, Mac, ReachKind, ReachRow, ZONE_OF_CLIENT, ZONE_U
 
 use super::options::Forward;
 use crate::{
-    netlink::{Link, LinkKind, Location, Role, World},
+    netlink::{Link, LinkKind, Location, Role, Via, World},
     plan::Ways,
 };
 
@@ -49,6 +49,32 @@ impl View<'_> {
         }
     }
 
+    /// How an address that is not on our bridges is reached; `None` without any uplink. The device is the
+    /// route's, also where it is none of our uplinks: packets go where the host would send them. Where the main
+    /// table has no route it is the first uplink, and the kernel finds the next hop by rules that we do not read.
+    pub fn outside(&self, address: IpAddr) -> Option<Outside> {
+        let first = *self.uplinks.first()?;
+        let Some(hop) = self.world.routes.find(address) else {
+            return Some(Outside { ifindex: first, neighbour: None });
+        };
+        let has_macs = self.world.links.get(&hop.ifindex).is_some_and(|link| link.mac != [0; 6]);
+        let neighbour = match hop.via {
+            Via::Link => Some(address),
+            Via::Router(router) => Some(router),
+            Via::Tunnel => None,
+        };
+        Some(Outside { ifindex: hop.ifindex, neighbour: neighbour.filter(|_| has_macs) })
+    }
+
+    /// Whether an address is not on our bridges and the next hop there does not answer.
+    pub fn is_silent(&self, address: IpAddr) -> bool {
+        self.world.locate(address, self.bridges) == Location::Remote
+            && self.outside(address).is_some_and(|outside| {
+                let at = outside.neighbour.map(|neighbour| (outside.ifindex, neighbour));
+                at.is_some_and(|at| self.world.failed.contains(&at))
+            })
+    }
+
     /// Whether the bridge would carry every packet to and from this port: nothing is passed by that
     /// somebody has set up.
     fn plain(&self, port: &Link) -> bool {
@@ -56,6 +82,15 @@ impl View<'_> {
         let filtering = bridge.is_some_and(|bridge| bridge.vlan_filtering);
         !(port.isolated || port.locked || filtering) && port.forwarding
     }
+}
+
+/// How what is not on our bridges is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outside {
+    /// The device that leads there.
+    pub ifindex: u32,
+    /// Whose MAC packets get there, if a route says so and the device has MACs.
+    pub neighbour: Option<IpAddr>,
 }
 
 /// `bpf_redirect_peer` needs a veth whose other end is in another namespace.
@@ -88,11 +123,17 @@ impl Ways for View<'_> {
                 on_bridge(kind, bridge, 0, [0; 6])
             }
             Location::Remote => {
-                let Some(uplink) = self.uplinks.first() else {
+                let Some(Outside { ifindex, neighbour }) = self.outside(address) else {
                     return (ReachRow::default(), ZONE_UPLINK);
                 };
-                let row =
-                    ReachRow { ifindex: *uplink, kind: ReachKind::Uplink as u32, ..ReachRow::default() };
+                let known = neighbour.and_then(|neighbour| self.world.neighbours.get(&(ifindex, neighbour)));
+                let row = ReachRow {
+                    ifindex,
+                    mac: mac(known.map_or([0; 6], |known| known.mac)),
+                    host_mac: link_mac(ifindex),
+                    kind: ReachKind::Uplink as u32,
+                    ..ReachRow::default()
+                };
                 (row, ZONE_UPLINK)
             }
         }

@@ -2,17 +2,15 @@
 //! directory, named as their programs are. A link is the instance's own; those of others stay beside it.
 
 use std::{
-    ffi::CString,
     fs, io,
-    os::{
-        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
-        unix::ffi::OsStrExt as _,
-    },
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
 use aya::programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink};
+
+use super::bpf;
 
 /// The programs, as they are called in the kernel object.
 pub const PROGRAMS: [&str; 8] = [
@@ -25,11 +23,6 @@ pub const PROGRAMS: [&str; 8] = [
     "cgroup_getpeername4",
     "cgroup_getpeername6",
 ];
-
-/// `BPF_OBJ_GET` of linux/bpf.h.
-const BPF_OBJ_GET: libc::c_int = 7;
-/// `BPF_LINK_UPDATE`.
-const BPF_LINK_UPDATE: libc::c_int = 29;
 
 fn pin(links: &Path, program: &str) -> PathBuf {
     links.join(program.replace('_', "-"))
@@ -58,7 +51,7 @@ fn find_root(mountinfo: &str) -> Option<PathBuf> {
 pub fn attach(program: &mut CgroupSockAddr, name: &str, cgroup: &Path, links: &Path) -> Result<()> {
     let pin = pin(links, name);
     let fd = program.fd()?.as_fd();
-    match pinned(&pin).and_then(|link| update(link.as_fd(), fd)) {
+    match bpf::pinned(&pin).and_then(|link| bpf::update(link.as_fd(), fd)) {
         Ok(()) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         // The cgroup it was of is gone.
@@ -84,29 +77,6 @@ pub fn detach_all(links: &Path) -> Result<Vec<String>> {
         }
     }
     Ok(removed)
-}
-
-/// The link that is pinned at a path. aya's does not give its descriptor away.
-fn pinned(path: &Path) -> io::Result<OwnedFd> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    // Path, and no descriptor and flags.
-    let fd = bpf(BPF_OBJ_GET, &[path.as_ptr() as u64, 0])?;
-    // SAFETY: the kernel has just given it to us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Replaces the program of a link; aya does so for links of other kinds alone.
-fn update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    // Link and new program, and no flags and old program.
-    let descriptors = [link.as_raw_fd() as u32, program.as_raw_fd() as u32];
-    bpf(BPF_LINK_UPDATE, &[bytemuck::cast(descriptors), 0]).map(drop)
-}
-
-/// bpf(2), with the members of its union for the command.
-fn bpf(command: libc::c_int, attributes: &[u64; 2]) -> io::Result<libc::c_int> {
-    // SAFETY: the kernel reads the attributes, whose size is given, and keeps no pointer.
-    let done = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(attributes)) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done as libc::c_int) }
 }
 
 #[cfg(test)]

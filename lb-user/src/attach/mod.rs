@@ -5,9 +5,11 @@
 //! `<ifindex>-<hook>-filter` the program of a filter. The names tell what is attached where. A directory
 //! `<ifindex>-clsact` notes that we added the clsact queueing discipline: it goes with our last filter.
 
+pub(crate) mod bpf;
 pub mod cgroup;
 mod qdisc;
 mod rcu;
+pub mod xdp;
 
 use std::{
     fs, io,
@@ -63,6 +65,11 @@ impl Attacher {
     /// With pins in `dir`; by tcx links if `tcx`, else by clsact filters.
     pub fn new(dir: PathBuf, tcx: bool) -> Attacher {
         Attacher { dir, tcx }
+    }
+
+    /// Where the pins are.
+    pub fn links(&self) -> &Path {
+        &self.dir
     }
 
     /// Whether it attaches by tcx links.

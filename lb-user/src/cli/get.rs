@@ -142,11 +142,12 @@ impl Get {
                     none(&port.bridge),
                     port.role.clone(),
                     port.forward.clone(),
+                    none(port.xdp.as_deref().unwrap_or_default()),
                     port.hooks.join(","),
                     port.ifindex.to_string(),
                 ]
             });
-            let header = ["NAME", "BRIDGE", "ROLE", "FORWARD", "HOOKS", "IFINDEX"];
+            let header = ["NAME", "BRIDGE", "ROLE", "FORWARD", "XDP", "HOOKS", "IFINDEX"];
             table(header, rows.collect(), "No ports found.")
         })
     }

@@ -9,12 +9,15 @@ mod status;
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 pub use output::Format;
 
 use crate::{
-    agent::{self, Options, SocketLb, options::Forward},
+    agent::{
+        self, Options, SocketLb,
+        options::{Forward, Mode},
+    },
     maps::Pins,
 };
 
@@ -68,12 +71,13 @@ enum Command {
 }
 
 #[derive(Args)]
+#[command(group(ArgGroup::new("devices").required(true).multiple(true)))]
 struct Run {
     /// Bridge whose ports are served; may be given several times
-    #[arg(long = "bridge", value_name = "BRIDGE", required = true)]
+    #[arg(long = "bridge", value_name = "BRIDGE", group = "devices")]
     bridges: Vec<String>,
-    /// Device that leads outside; may be given several times
-    #[arg(long = "uplink", value_name = "DEVICE")]
+    /// Device that leads outside; may be given several times, and without any bridge
+    #[arg(long = "uplink", value_name = "DEVICE", group = "devices")]
     uplinks: Vec<String>,
     /// Services: a file or a directory, YAML or JSON; read again when it changes
     #[arg(long, value_name = "FILE")]
@@ -90,6 +94,9 @@ struct Run {
     /// Whose sockets are translated when they connect; those of others are left alone
     #[arg(long, value_enum, default_value_t = SocketLb::Host)]
     socket_lb: SocketLb,
+    /// Run XDP at the uplinks, in the driver or, if asked for, in the host's stack
+    #[arg(long, value_enum, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "native", requires = "uplinks")]
+    xdp: Option<Mode>,
     /// Attach by clsact filters also where the kernel has tcx links
     #[arg(long, hide = true)]
     clsact: bool,
@@ -151,6 +158,7 @@ impl Run {
             max_flows: self.max_flows,
             clsact: self.clsact,
             socket_lb: self.socket_lb,
+            xdp: self.xdp,
         }
     }
 }
@@ -200,9 +208,11 @@ mod tests {
     }
 
     #[test]
-    fn run_needs_a_bridge_and_a_config() {
+    fn run_needs_a_device_and_a_config() {
         assert!(Cli::try_parse_from(["lb", "run", "--config", "f"]).is_err());
+        assert!(Cli::try_parse_from(["lb", "run", "--uplink", "u", "--config", "f"]).is_ok());
         assert!(Cli::try_parse_from(["lb", "run", "--bridge", "b"]).is_err());
+        assert!(Cli::try_parse_from(["lb", "run", "--bridge", "b", "--config", "f", "--xdp"]).is_err());
         let cli = Cli::try_parse_from(["lb", "run", "--bridge", "a", "--bridge", "b", "--config", "f"]);
         let Ok(Cli { command: Command::Run(run), instance }) = cli else { panic!("a valid command line") };
         let options = run.options(instance);

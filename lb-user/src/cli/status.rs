@@ -1,6 +1,6 @@
 //! `lb status`.
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::Result;
 
@@ -31,19 +31,25 @@ fn snat(lent: Option<&Lent>) -> String {
     }
 }
 
+fn xdp(modes: &BTreeMap<String, String>) -> String {
+    let shown: Vec<String> = modes.iter().map(|(uplink, mode)| format!("{mode} at {uplink}")).collect();
+    if shown.is_empty() { "off".to_owned() } else { shown.join(", ") }
+}
+
 fn text(status: &Status) -> String {
     let agent = match &status.agent {
         Some(pid) => format!("running, process {pid}"),
         None => "not running; services go on without it, changes are not taken over".to_owned(),
     };
     let mut text = format!(
-        "Instance:  {}\nAgent:     {agent}\nConfig:    {}\nForward:   {}, attached by {}\nSockets:   {}\nHash seed: {}\nSNAT:      {}\n",
+        "Instance:  {}\nAgent:     {agent}\nConfig:    {}\nForward:   {}, attached by {}\nXDP:       {}\nSockets:   {}\nHash seed: one with the hash {}\nSNAT:      {}\n",
         status.instance,
         status.config,
         status.forward,
         status.attach,
+        xdp(&status.xdp),
         status.socket_lb,
-        status.hash_seed,
+        status.seed_hash,
         snat(status.snat.as_ref())
     );
     for (title, lines) in [

@@ -5,7 +5,7 @@ mod maglev;
 mod tests;
 mod usable;
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use lb_common::abi::{BackendState, FrontendKind};
@@ -91,6 +91,8 @@ pub struct NodeFacts {
     pub own: Vec<IpAddr>,
     /// Where pods of this node are.
     pub pods: Vec<IpNet>,
+    /// Backends whose next hop does not answer.
+    pub silent: BTreeSet<IpAddr>,
 }
 
 /// The rows of a service: one entry per port and per family that it has a cluster IP of. Node ports and

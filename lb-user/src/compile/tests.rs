@@ -15,6 +15,7 @@ fn here() -> NodeFacts {
         node_ports: addresses(&["192.0.2.1", "fd00::1"]),
         own: addresses(&["192.0.2.1", "fd00::1"]),
         pods: vec!["10.1.0.0/16".parse().expect("a range")],
+        silent: BTreeSet::new(),
     }
 }
 
@@ -105,6 +106,28 @@ fn conditions_decide_for_each_scope_by_itself() {
             (&["unready@here *0"], "-"),
         ],
     );
+}
+
+#[test]
+fn who_is_silent_takes_no_new_flows_as_long_as_another_does() {
+    // Addresses end in the places from 1.
+    for (endpoints, silent, expected) in [
+        (&["ready@here", "ready@there", "ready@there"][..], &[2][..], "BdC"),
+        (&["ready@there", "ready@there"], &[1], "dC"),
+        (&["ready@there", "ending@there"], &[1], "dC"),
+        (&["ready@there", "unready@there", "dead@there"], &[2], "C--"),
+        (&["ready@there/a zones=a", "ready@there zones=b"], &[1], "dC"),
+        // Nobody else is there: as if nothing were known.
+        (&["ready@there", "ready@there"], &[1, 2], "CC"),
+        (&["ready@there", "unready@there"], &[1], "C-"),
+        (&["ready@there", "warming@there"], &[1], "Cd"),
+        // It is another's.
+        (&["ready@here", "ready@there"], &[9], "BC"),
+    ] {
+        let silent = silent.iter().map(|last| [10, 1, 0, *last].into()).collect();
+        let node = NodeFacts { silent, ..here() };
+        assert_eq!(states(endpoints, Distribution::Even, &node), expected, "{endpoints:?}");
+    }
 }
 
 #[test]

@@ -12,7 +12,31 @@ use crate::model::{Distribution, Endpoint, Place};
 /// that topology leaves, or without any ready one those that serve while they terminate;
 /// [`Scope::Local`](lb_common::abi::Scope) has this node's ready ones, or else this node's that serve while
 /// they terminate. An endpoint of weight 0 takes no new flows and so never keeps others from taking them.
+///
+/// Those whose next hop does not answer are left out as long as another one takes flows: that nobody can be
+/// reached is for clients to find out, not for us to be sure of.
 pub fn states(endpoints: &[&Endpoint], distribution: Distribution, node: &NodeFacts) -> Vec<BackendState> {
+    let is_heard = |endpoint: &&Endpoint| !node.silent.contains(&endpoint.address);
+    if node.silent.is_empty() || endpoints.iter().copied().all(|endpoint| is_heard(&endpoint)) {
+        return among(endpoints, distribution, node);
+    }
+    let heard: Vec<&Endpoint> = endpoints.iter().copied().filter(is_heard).collect();
+    let states = among(&heard, distribution, node);
+    if !states.iter().any(|state| state.is_active()) {
+        return among(endpoints, distribution, node);
+    }
+    let mut states = states.into_iter();
+    let mut heard = |endpoint: &&Endpoint| if is_heard(endpoint) { states.next() } else { None };
+    endpoints.iter().map(|endpoint| heard(endpoint).unwrap_or_else(|| unused(endpoint))).collect()
+}
+
+/// What an endpoint is that takes no new flows.
+fn unused(endpoint: &Endpoint) -> BackendState {
+    let keeps = endpoint.conditions.ready || endpoint.conditions.serving;
+    if keeps { BackendState::Draining } else { BackendState::Removed }
+}
+
+fn among(endpoints: &[&Endpoint], distribution: Distribution, node: &NodeFacts) -> Vec<BackendState> {
     let cluster = Usable::among(endpoints.iter().copied());
     let local = Usable::among(endpoints.iter().copied().filter(|endpoint| is_local(endpoint, node)));
     let preferred = Preferred::among(endpoints, distribution, node);
@@ -23,10 +47,7 @@ pub fn states(endpoints: &[&Endpoint], distribution: Distribution, node: &NodeFa
             (true, true) => BackendState::Active(Scopes::Both),
             (true, false) => BackendState::Active(Scopes::Cluster),
             (false, true) => BackendState::Active(Scopes::Local),
-            (false, false) if endpoint.conditions.ready || endpoint.conditions.serving => {
-                BackendState::Draining
-            }
-            (false, false) => BackendState::Removed,
+            (false, false) => unused(endpoint),
         }
     };
     endpoints.iter().map(|endpoint| state(endpoint)).collect()

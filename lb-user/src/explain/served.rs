@@ -184,6 +184,7 @@ fn facts(model: &Model) -> NodeFacts {
         node_ports: node::node_ports(model, &node.addresses, &own),
         pods: if node.pod_cidrs.is_empty() { everywhere() } else { node.pod_cidrs },
         own,
+        ..NodeFacts::default()
     }
 }
 

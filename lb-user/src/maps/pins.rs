@@ -59,6 +59,11 @@ impl Pins {
         self.run.join("view.json")
     }
 
+    /// Neighbours that the kernel was asked to keep fresh; gone after a boot, as they are.
+    pub fn next_hops(&self) -> PathBuf {
+        self.run.join("next-hops.json")
+    }
+
     /// Given addresses and the hash seed; kept over boots.
     pub fn kept(&self) -> PathBuf {
         self.state.join("kept.json")

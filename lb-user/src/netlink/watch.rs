@@ -21,8 +21,9 @@ use tokio::{
 
 use super::{dump, world::World};
 
-/// Multicast groups of linux/rtnetlink.h as bits: link, neighbour, IPv4 and IPv6 addresses.
-const GROUPS: u32 = 1 | 1 << 2 | 1 << 4 | 1 << 8;
+/// Multicast groups of linux/rtnetlink.h as bits: link, neighbour, IPv4 addresses and routes, IPv6 addresses and
+/// routes.
+const GROUPS: u32 = 1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10;
 /// Between an event and reading: a new device comes with several.
 const SETTLE: Duration = Duration::from_millis(10);
 /// Between two readings, on a host where something always changes.

@@ -7,7 +7,9 @@ use std::{
 
 use ipnet::IpNet;
 
-/// Links, addresses, neighbours and forwarding tables of one network namespace.
+use super::Routes;
+
+/// Links, addresses, neighbours, forwarding tables and routes of one network namespace.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct World {
     /// By interface index.
@@ -20,8 +22,14 @@ pub struct World {
     pub neighbours: Neighbours,
     /// What of these two the kernel has forgotten.
     pub forgotten: Forgotten,
-    /// Addresses (of a bridge, by interface index) that nobody has answered for.
+    /// Addresses (at a device, by interface index) that nobody has answered for.
     pub failed: HashSet<(u32, IpAddr)>,
+    /// Neighbours that are asked for and have not answered yet; empty once [`World::remember`] has seen them.
+    pub asked: HashSet<(u32, IpAddr)>,
+    /// Neighbours that the kernel keeps fresh by itself.
+    pub fresh: HashSet<(u32, IpAddr)>,
+    /// The main routing table.
+    pub routes: Routes,
 }
 
 /// What is only remembered, by its keys.
@@ -81,6 +89,8 @@ pub struct Link {
     pub vlan_filtering: bool,
     /// Name of its queueing discipline.
     pub qdisc: String,
+    /// Id of the program of XDP that is attached to it.
+    pub xdp: Option<u32>,
 }
 
 /// Kinds of devices that make a difference here.
@@ -170,8 +180,11 @@ impl World {
     }
 
     /// Keeps what an older view knew and this one has forgotten. Redirected pods talk past the bridge,
-    /// so their entries age out; ageing alone never makes us forget a port as long as it is one.
+    /// so their entries age out; ageing alone never makes us forget a port as long as it is one. Who has not
+    /// answered and is asked again has not answered yet.
     pub(crate) fn remember(&mut self, old: &World) {
+        let asked = std::mem::take(&mut self.asked);
+        self.failed.extend(asked.intersection(&old.failed));
         for (at, port) in &old.fdb {
             let is_port = self.links.get(port).is_some_and(|link| link.master == Some(at.0));
             if is_port && !self.fdb.contains_key(at) {
@@ -210,8 +223,7 @@ mod tests {
                 (1, [10, 244, 1, 2].into()),
                 Neighbour { mac: MAC, permanent: false },
             )]),
-            forgotten: Forgotten::default(),
-            failed: HashSet::new(),
+            ..World::default()
         }
     }
 
@@ -224,6 +236,21 @@ mod tests {
         assert_eq!(locate([10, 244, 1, 3]), Location::BridgeUnknown { bridge: 1 });
         assert_eq!(locate([10, 244, 2, 3]), Location::Remote);
         assert_eq!(world.locate([10, 244, 1, 3].into(), &[9]), Location::Remote);
+    }
+
+    #[test]
+    fn who_is_asked_again_has_not_answered() {
+        let at = (1, [10, 244, 1, 9].into());
+        let old = World { failed: [at].into(), ..world() };
+        let mut asked = World { asked: [at].into(), ..world() };
+        asked.remember(&old);
+        assert_eq!(asked, old);
+        let mut first = World { asked: [at].into(), ..world() };
+        first.remember(&world());
+        assert_eq!(first, world(), "asked for the first time");
+        let mut gone = world();
+        gone.remember(&old);
+        assert_eq!(gone, world(), "not in the kernel's table any more");
     }
 
     #[test]

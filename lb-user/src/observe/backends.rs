@@ -24,7 +24,7 @@ pub struct Backend {
     pub port: u16,
     /// Its share of new flows.
     pub weight: u16,
-    /// `ready`, `draining` or `removed`.
+    /// `ready`, `draining`, `removed`, or `silent` where its next hop does not answer.
     pub state: String,
     /// `peer`, `bridge`, `neighbour`, `host`, `uplink`, `stack`, `gone` where nobody is any more, or `nothing`
     /// while no way is known.

@@ -25,6 +25,9 @@ pub fn ready(backends: &[BackendView]) -> String {
 
 const READY: &str = "ready";
 
+/// The word for a backend whose next hop does not answer.
+pub const SILENT: &str = "silent";
+
 /// The word for a backend's state.
 pub fn state_name(state: BackendState) -> &'static str {
     match state {

@@ -33,10 +33,12 @@ pub struct Status {
     pub forward: String,
     /// `tcx` or `clsact`.
     pub attach: String,
+    /// Where XDP runs, by uplink: `native` or `generic`; empty where it does not.
+    pub xdp: BTreeMap<String, String>,
     /// Whose sockets are translated when they connect: `host`, or `off` and why.
     pub socket_lb: String,
-    /// Seed of the choice of backends.
-    pub hash_seed: String,
+    /// What tells the seed of the choice of backends from other nodes'; not the seed, which is nobody's business.
+    pub seed_hash: String,
     /// What is wrong with the config or could not be applied.
     pub problems: Vec<String>,
     /// What may go wrong on this host.
@@ -76,8 +78,9 @@ pub fn read(pins: &Pins) -> Result<Status> {
         config: view.config,
         forward: view.forward,
         attach: view.attach,
+        xdp: view.ports.into_iter().filter_map(|port| Some((port.name, port.xdp?))).collect(),
         socket_lb: view.socket_lb,
-        hash_seed: view.hash_seed,
+        seed_hash: view.seed_hash,
         problems: view.problems,
         warnings: view.warnings,
         bypassed: view.bypassed,

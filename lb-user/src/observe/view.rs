@@ -21,8 +21,9 @@ pub struct View {
     pub config: String,
     /// `--forward`.
     pub forward: String,
-    /// Hash seed, hexadecimal.
-    pub hash_seed: String,
+    /// What tells its hash seed from others; not the seed.
+    #[serde(default)]
+    pub seed_hash: String,
     /// How programs are attached: `tcx` or `clsact`.
     pub attach: String,
     /// Whose sockets are translated when they connect: `host`, or `off` and why.
@@ -80,6 +81,9 @@ pub struct PortView {
     pub forward: String,
     /// The hooks that are attached, e.g. `port-ingress`.
     pub hooks: Vec<String>,
+    /// Where XDP runs, if it does: `native` or `generic`.
+    #[serde(default)]
+    pub xdp: Option<String>,
 }
 
 /// A frontend and whose it is.
@@ -117,7 +121,7 @@ pub struct BackendView {
     pub port: u16,
     /// Its share of new flows.
     pub weight: u16,
-    /// `ready`, `draining` or `removed`.
+    /// `ready`, `draining`, `removed`, or `silent` where its next hop does not answer.
     pub state: String,
 }
 

@@ -215,7 +215,7 @@ impl Mirror {
     }
 
     /// The backends at an address, of whichever service.
-    pub(super) fn backends_at(&self, address: IpAddr) -> Vec<FoundBackend> {
+    pub fn backends_at(&self, address: IpAddr) -> Vec<FoundBackend> {
         let backends = &self.backends[address.is_ipv6() as usize];
         let ids = self.reach.get(&address).into_iter().flat_map(|way| &way.backends);
         ids.filter_map(|id| backends.get(id)).map(|owned| owned.backend).collect()

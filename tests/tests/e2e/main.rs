@@ -1,5 +1,6 @@
 //! End to end: the agent on real bridges, real sockets through the VIPs. Each test has a lab of its own.
 
+mod alone;
 mod answers;
 mod bed;
 mod flows;
@@ -17,7 +18,9 @@ mod services;
 mod sockets;
 mod tap;
 mod uninstall;
+mod uplinks;
 mod vlan;
+mod xdp;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -30,6 +33,7 @@ fn main() {
     // They load the same cores, and the death of the thread that started an agent ends the agent.
     arguments.test_threads = Some(1);
     let all = [
+        alone::ALL,
         answers::ALL,
         flows::ALL,
         forward::ALL,
@@ -45,7 +49,9 @@ fn main() {
         services::ALL,
         sockets::ALL,
         uninstall::ALL,
+        uplinks::ALL,
         vlan::ALL,
+        xdp::ALL,
     ];
     let trial = |(name, test): Test| {
         Trial::test(format!("e2e/{name}"), move || test().map_err(|error| Failed::from(format!("{error:#}"))))

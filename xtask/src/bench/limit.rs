@@ -3,15 +3,14 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsRawFd as _, OwnedFd},
 };
 
 use anyhow::{Context as _, Result};
 
-use crate::lab::Lab;
+use crate::{bpf, lab::Lab};
 
 /// Commands and types of linux/bpf.h.
-const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_PROG_TYPE_SCHED_CLS: u64 = 3;
 const BPF_TCX_INGRESS: u64 = 46;
@@ -33,26 +32,7 @@ pub fn attach(lab: &Lab) -> Result<[OwnedFd; 2]> {
 fn redirect(from: u64, to: u64) -> io::Result<OwnedFd> {
     // r1 = to; r2 = 0; call bpf_redirect_peer; exit
     let program: [u64; 4] = [0x1b7 | to << 32, 0x2b7, 0x85 | BPF_FUNC_REDIRECT_PEER << 32, 0x95];
-    let license = c"GPL";
-    // prog_type, insn_cnt; insns; license
-    let load = [
-        BPF_PROG_TYPE_SCHED_CLS | (program.len() as u64) << 32,
-        program.as_ptr() as u64,
-        license.as_ptr() as u64,
-    ];
-    let program = bpf(BPF_PROG_LOAD, &load)?;
+    let program = bpf::load(BPF_PROG_TYPE_SCHED_CLS, &program)?;
     // prog_fd, target_ifindex; attach_type, flags
-    bpf(BPF_LINK_CREATE, &[program.as_raw_fd() as u64 | from << 32, BPF_TCX_INGRESS])
-}
-
-fn bpf(command: libc::c_int, attributes: &[u64]) -> io::Result<OwnedFd> {
-    let mut union = [0u64; 18];
-    union[..attributes.len()].copy_from_slice(attributes);
-    // SAFETY: a zeroed union larger than the kernel's, whose pointers are to live memory.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, union.as_ptr(), size_of_val(&union)) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a descriptor that the kernel has just made for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    bpf::bpf(BPF_LINK_CREATE, &[program.as_raw_fd() as u64 | from << 32, BPF_TCX_INGRESS])
 }

@@ -132,7 +132,7 @@ impl Lab {
     }
 
     /// Joins two hosts, each by a new device.
-    pub(super) fn add_wire(&self, one: (&str, &str), other: (&str, &str)) -> Result<()> {
+    pub fn add_wire(&self, one: (&str, &str), other: (&str, &str)) -> Result<()> {
         let [(first, device), (second, peer)] =
             [one, other].map(|(host, device)| (self.namespace(host), device));
         ip(&format!("link add {device} netns {first} type veth peer name {peer} netns {second}"))

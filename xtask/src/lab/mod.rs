@@ -25,6 +25,7 @@
 mod hosts;
 mod netns;
 mod outside;
+mod pass;
 pub mod request;
 mod server;
 mod topology;

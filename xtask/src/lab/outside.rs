@@ -1,8 +1,8 @@
 //! What nodes and the client are to each other: their wires, routes and what leaves under another address.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-use super::{Lab, Nodes, hosts::check, topology::CLIENT};
+use super::{Lab, Nodes, hosts::check, pass, topology::CLIENT};
 
 /// The host that is the LAN: nothing but the bridge of that name.
 const LAN: &str = "lan";
@@ -76,6 +76,12 @@ impl Lab {
             self.on(LAN, &format!("link set {host} master {LAN} up"))?;
         }
         Ok(())
+    }
+
+    /// Has the LAN hear at once what XDP at its nodes sends back.
+    pub fn hear_xdp(&self) -> Result<()> {
+        let nodes = self.nodes().names();
+        self.within(LAN, move || pass::attach(nodes))?.context("attaching a program to the LAN's ports")
     }
 
     /// Sets what a device does for the stack, in ethtool's words.

@@ -43,14 +43,26 @@ impl Agent {
         instance: &str,
         more: &[&str],
     ) -> Result<Agent> {
+        let devices = ["--bridge", "v-net-0", "--uplink", "eth0"];
+        Agent::start_at(lab, node, &devices, lb, config, instance, more)
+    }
+
+    /// Starts `lb run` in one of a lab's nodes, for these devices.
+    pub fn start_at(
+        lab: &Lab,
+        node: &str,
+        devices: &[&str],
+        lb: &Path,
+        config: &Path,
+        instance: &str,
+        more: &[&str],
+    ) -> Result<Agent> {
         let dir = workspace().join("target/lab");
         fs::create_dir_all(&dir)?;
         let log =
             dir.join(if instance == "lab" { "agent.log".to_owned() } else { format!("{instance}.log") });
-        let mut arguments: Vec<OsString> =
-            ["run", "--bridge", "v-net-0", "--uplink", "eth0", "--instance", instance, "--config"]
-                .map(OsString::from)
-                .into();
+        let given = [&["run"], devices, &["--instance", instance, "--config"]].concat();
+        let mut arguments: Vec<OsString> = given.into_iter().map(OsString::from).collect();
         arguments.push(config.into());
         let common = arguments.len();
         arguments.extend(more.iter().map(OsString::from));

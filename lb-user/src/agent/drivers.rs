@@ -1,0 +1,117 @@
+//! Whether XDP can run at the uplinks (`--xdp`): found out before anything is set up.
+
+use std::{fs, io, path::Path};
+
+use anyhow::{Result, anyhow, bail};
+use aya::programs::loaded_programs;
+
+use super::ways::role_name;
+use crate::{
+    attach::xdp::{Mode, Taken, is_attached},
+    netlink::{Link, LinkKind, Role, World, xdp_refusal},
+};
+
+/// Takes the uplinks for XDP, or says why not. `links` is where an agent before us has left its pins: what it
+/// has is taken over later.
+pub fn take(world: &World, uplinks: &[u32], mode: Mode, links: &Path) -> Result<Taken> {
+    let mut taken = Taken::default();
+    for link in uplinks.iter().filter_map(|uplink| world.links.get(uplink)) {
+        fits(world, link)?;
+        let is_ours =
+            [Mode::Native, Mode::Generic].iter().any(|mode| is_attached(links, link.ifindex, *mode));
+        if !is_ours {
+            taken.take(link.ifindex, mode).map_err(|error| refusal(link, mode, &error))?;
+        }
+    }
+    Ok(taken)
+}
+
+/// What XDP costs at the uplinks, a sentence each.
+pub fn warnings(world: &World, uplinks: &[u32]) -> Vec<String> {
+    let links = uplinks.iter().filter_map(|uplink| world.links.get(uplink));
+    let enslaved = links.filter_map(|link| Some((&link.name, bridge_of(world, link)?)));
+    enslaved
+        .map(|(name, bridge)| {
+            format!(
+                "{name} is a port of the bridge {bridge}: with XDP also the packets that are only bridged lose what \
+                 the driver does for large ones (LRO, often GRO in hardware)"
+            )
+        })
+        .collect()
+}
+
+/// The bridge that a device is a port of.
+fn bridge_of<'w>(world: &'w World, link: &Link) -> Option<&'w str> {
+    let master = world.links.get(&link.master?)?;
+    (master.kind == LinkKind::Bridge).then_some(master.name.as_str())
+}
+
+/// Whether XDP makes sense at a device.
+fn fits(world: &World, link: &Link) -> Result<()> {
+    let name = &link.name;
+    if link.kind == LinkKind::Bridge {
+        bail!(
+            "--xdp: {name} is a bridge, and XDP belongs at its NIC: name that with --uplink, or leave --xdp out"
+        );
+    }
+    match (bridge_of(world, link), world.role(link)) {
+        (Some(bridge), role @ (Role::Pod | Role::Vm)) => bail!(
+            "--xdp: {name} is a port of the bridge {bridge} with a {} behind it, all of whose traffic would lose its \
+             offloads to XDP; name the device that leads outside with --uplink, or leave --xdp out",
+            role_name(role)
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Why the kernel does not attach XDP to a device, and what to do.
+pub fn refusal(link: &Link, mode: Mode, error: &io::Error) -> anyhow::Error {
+    let (name, driver) = (&link.name, driver(link));
+    match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP) if mode == Mode::Native => anyhow!(
+            "--xdp: the driver of {name}, {driver}, has no native XDP; use --xdp=generic, which works on any device \
+             and saves less, or leave --xdp out"
+        ),
+        Some(libc::EBUSY | libc::EEXIST) => anyhow!(
+            "--xdp: {name} has {}, which is left alone: detach it (`ip link set dev {name} xdp off` for one \
+             without a link), or leave --xdp out",
+            other(link)
+        ),
+        Some(libc::EPERM | libc::EACCES) => anyhow!("--xdp: not permitted: run as root"),
+        _ => {
+            let why = xdp_refusal(link.ifindex, mode.flags()).unwrap_or_else(|| error.to_string());
+            anyhow!(
+                "--xdp: the driver of {name}, {driver}, refuses it: {why} (the MTU is {}); correct that, use \
+                 --xdp=generic, or leave --xdp out",
+                link.mtu
+            )
+        }
+    }
+}
+
+/// Whose program it is that is in the way.
+fn other(link: &Link) -> String {
+    let Some(id) = link.xdp else {
+        return "a program of XDP already, or the device it belongs to has".to_owned();
+    };
+    let found = loaded_programs().filter_map(Result::ok).find(|program| program.id() == id);
+    let called = found.as_ref().and_then(|program| program.name_as_str());
+    let called = called.filter(|name| !name.is_empty()).map_or_else(String::new, |name| format!(" ({name})"));
+    format!("the XDP program {id}{called} already")
+}
+
+/// The name of a device's driver. Where the kernel has a kind for it, that is its name, too.
+fn driver(link: &Link) -> String {
+    match &link.kind {
+        LinkKind::Veth { .. } => "veth".to_owned(),
+        LinkKind::Tap => "tun".to_owned(),
+        LinkKind::Bridge => "bridge".to_owned(),
+        LinkKind::Other(kind) => kind.clone(),
+        LinkKind::Physical if link.name == "lo" => "loopback".to_owned(),
+        LinkKind::Physical => {
+            let driver = fs::read_link(format!("/sys/class/net/{}/device/driver", link.name));
+            let name = driver.ok().and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
+            name.unwrap_or_else(|| "unknown".to_owned())
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Next hops of backends off the bridges: which neighbours the kernel keeps fresh for us, and what is to be
+//! said of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use tracing::warn;
+
+use super::ways::View;
+use crate::{
+    maps::Pins,
+    netlink::{Location, neighbour},
+};
+
+/// A device by its interface index, and an address there.
+type Neighbour = (u32, IpAddr);
+
+/// What the ways to all backends ask for.
+#[derive(Debug, Default, PartialEq)]
+pub struct Sought {
+    /// Backends on our bridges whose port is not known.
+    pub unresolved: Vec<Neighbour>,
+    /// Next hops of backends that are not on our bridges.
+    pub next_hops: BTreeMap<Neighbour, Behind>,
+    /// Devices that such backends are reached by and that are no uplinks.
+    strangers: BTreeMap<u32, Behind>,
+}
+
+/// Backends that are reached in the same way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Behind {
+    first: IpAddr,
+    count: usize,
+}
+
+impl Sought {
+    /// By the backends with these addresses; whether they are of any service still.
+    pub fn by(backends: impl IntoIterator<Item = (IpAddr, bool)>, view: &View) -> Sought {
+        let mut sought = Sought::default();
+        let count = |first| {
+            move |behind: &mut Behind| {
+                (behind.first, behind.count) = (behind.first.min(first), behind.count + 1);
+            }
+        };
+        for (address, is_kept) in backends {
+            match view.world.locate(address, view.bridges) {
+                Location::BridgeUnknown { bridge } => sought.unresolved.push((bridge, address)),
+                Location::Remote if is_kept => {
+                    let Some(outside) = view.outside(address) else { continue };
+                    let one = Behind { first: address, count: 1 };
+                    if let Some(neighbour) = outside.neighbour {
+                        let at = (outside.ifindex, neighbour);
+                        sought.next_hops.entry(at).and_modify(count(address)).or_insert(one);
+                    }
+                    if !view.uplinks.contains(&outside.ifindex) {
+                        sought.strangers.entry(outside.ifindex).and_modify(count(address)).or_insert(one);
+                    }
+                }
+                Location::Host | Location::Port { .. } | Location::Remote => {}
+            }
+        }
+        sought
+    }
+
+    /// Next hops that the kernel does not keep fresh yet. One that somebody has set is left alone.
+    pub fn stale(&self, view: &View) -> Vec<Neighbour> {
+        let world = view.world;
+        let is_set = |at: &Neighbour| world.neighbours.get(at).is_some_and(|known| known.permanent);
+        self.next_hops.keys().filter(|at| !world.fresh.contains(at) && !is_set(at)).copied().collect()
+    }
+
+    /// A sentence for everything that stands in the way.
+    pub fn warnings(&self, view: &View) -> Vec<String> {
+        let name = |ifindex: &u32| {
+            let link = view.world.links.get(ifindex);
+            link.map_or_else(|| format!("device {ifindex}"), |link| link.name.clone())
+        };
+        let strangers = self.strangers.iter().map(|(ifindex, behind)| {
+            let device = name(ifindex);
+            format!(
+                "{behind} reached by {device}, which is no uplink: what comes back there is not seen; give \
+                 `lb run` also `--uplink {device}`, or correct the route"
+            )
+        });
+        let silent = self.next_hops.iter().filter(|(at, _)| view.world.failed.contains(at));
+        let silent = silent.map(|((ifindex, neighbour), behind)| {
+            format!(
+                "{neighbour} at {} does not answer: {behind} reached through it and no new flows go there as long \
+                 as others of their service can be reached",
+                name(ifindex)
+            )
+        });
+        strangers.chain(silent).collect()
+    }
+}
+
+impl std::fmt::Display for Behind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.count {
+            1 => write!(f, "backend {} is", self.first),
+            count => write!(f, "{count} backends, the first {}, are", self.first),
+        }
+    }
+}
+
+/// The neighbours that we have asked the kernel to keep fresh. A file has them, too, so that another agent or
+/// `lb uninstall` takes back what we asked for.
+pub struct NextHops {
+    path: PathBuf,
+    held: BTreeSet<Neighbour>,
+}
+
+impl NextHops {
+    /// Those of an agent before us.
+    pub fn open(pins: &Pins) -> Result<NextHops> {
+        let path = pins.next_hops();
+        Ok(NextHops { held: read(&path)?, path })
+    }
+
+    /// Holds these and no others; no longer fresh ones are the kernel's to find when they are needed.
+    pub fn hold(&mut self, wanted: &BTreeMap<Neighbour, Behind>) {
+        let wanted: BTreeSet<Neighbour> = wanted.keys().copied().collect();
+        if wanted == self.held {
+            return;
+        }
+        for at in self.held.difference(&wanted) {
+            if let Err(error) = neighbour::forget(at.0, at.1) {
+                warn!("taking back the neighbour {}: {error}", at.1);
+            }
+        }
+        // On the disk before the kernel is asked for the first of them.
+        match write(&self.path, &wanted) {
+            Ok(()) => self.held = wanted,
+            Err(error) => {
+                self.held.retain(|at| wanted.contains(at));
+                warn!("{}: {error}; no further neighbours are kept fresh", self.path.display());
+            }
+        }
+    }
+
+    /// Has the kernel find one of them and keep it fresh.
+    pub fn refresh(&self, at: Neighbour) -> io::Result<()> {
+        if self.held.contains(&at) { neighbour::keep_fresh(at.0, at.1) } else { Ok(()) }
+    }
+}
+
+/// Takes back all that the instance has asked for.
+pub fn forget_all(pins: &Pins) -> Result<usize> {
+    let held = read(&pins.next_hops())?;
+    for (ifindex, address) in &held {
+        neighbour::forget(*ifindex, *address)
+            .with_context(|| format!("taking back the neighbour {address}"))?;
+    }
+    Ok(held.len())
+}
+
+fn read(path: &Path) -> Result<BTreeSet<Neighbour>> {
+    match fs::read(path) {
+        Ok(text) => {
+            serde_json::from_slice(&text).with_context(|| format!("{} is damaged: remove it", path.display()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+    }
+}
+
+fn write(path: &Path, held: &BTreeSet<Neighbour>) -> io::Result<()> {
+    let new = path.with_extension("new");
+    fs::write(&new, serde_json::to_vec(held)?)?;
+    fs::rename(new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use ipnet::IpNet;
+    use lb_common::abi::ReachKind;
+
+    use super::*;
+    use crate::{
+        agent::{options::Forward, ways},
+        netlink::{Address, Hop, Link, Neighbour as Known, Route, Via, World},
+        plan::Ways as _,
+    };
+
+    const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 12];
+
+    fn ip(address: &str) -> IpAddr {
+        address.parse().expect("an address")
+    }
+
+    /// Bridge 1; uplinks 2 (192.168.1.0/24, the way to 10.244.2.0/24 over .12) and 3 (10.244.3.0/24); and 4,
+    /// which is none, to 10.244.4.0/24. 5 has no MACs, and nobody knows the way to IPv6.
+    fn world() -> World {
+        let mut world = World::default();
+        for ifindex in 1..=5 {
+            let mac = if ifindex == 5 { [0; 6] } else { [2, 0, 0, 0, 1, ifindex as u8] };
+            let name = format!("if{ifindex}");
+            world.links.insert(ifindex, Link { ifindex, name, mac, ..Link::default() });
+        }
+        for (prefix, ifindex, via) in [
+            ("192.168.1.0/24", 2, Via::Link),
+            ("10.244.2.0/24", 2, Via::Router(ip("192.168.1.12"))),
+            ("10.244.3.0/24", 3, Via::Router(ip("fe80::3"))),
+            ("10.244.4.0/24", 4, Via::Link),
+            ("10.244.5.0/24", 5, Via::Link),
+            ("10.244.6.0/24", 2, Via::Tunnel),
+        ] {
+            let hop = Some(Hop { ifindex, via });
+            world.routes.add(prefix.parse().expect("a prefix"), Route { metric: 0, hop });
+        }
+        let net: IpNet = "10.244.1.1/24".parse().expect("a subnet");
+        world.addresses.push(Address { ifindex: 1, net });
+        world.neighbours.insert((2, ip("192.168.1.12")), Known { mac: ROUTER, permanent: false });
+        world
+    }
+
+    fn view(world: &World) -> View<'_> {
+        View { world, bridges: &[1], uplinks: &[2, 3], forward: Forward::Auto }
+    }
+
+    #[test]
+    fn ways_follow_routes() {
+        let world = world();
+        for (backend, ifindex, mac) in [
+            ("10.244.2.7", 2, ROUTER),
+            ("192.168.1.12", 2, ROUTER),
+            ("10.244.3.7", 3, [0; 6]),
+            ("10.244.4.7", 4, [0; 6]),
+            ("10.244.5.7", 5, [0; 6]),
+            ("10.244.6.7", 2, [0; 6]),
+            ("fd00::7", 2, [0; 6]),
+        ] {
+            let (row, _) = view(&world).way(ip(backend));
+            let host_mac = ways::mac(world.links[&ifindex].mac);
+            assert_eq!(
+                (row.ifindex, row.mac, row.host_mac),
+                (ifindex, ways::mac(mac), host_mac),
+                "{backend}"
+            );
+            assert_eq!(row.kind(), ReachKind::Uplink);
+        }
+    }
+
+    #[test]
+    fn next_hops_are_kept_fresh_once() {
+        let mut world = world();
+        let backends = ["10.244.1.7", "10.244.2.7", "10.244.2.8", "10.244.3.7", "10.244.5.7", "10.244.6.7"];
+        let sought = Sought::by(backends.map(|at| (ip(at), true)), &view(&world));
+        assert_eq!(sought.unresolved, [(1, ip("10.244.1.7"))]);
+        let both = [(2, ip("192.168.1.12")), (3, ip("fe80::3"))];
+        assert_eq!(sought.next_hops.keys().copied().collect::<Vec<_>>(), both);
+        assert_eq!(sought.stale(&view(&world)), both);
+        world.fresh.insert(both[0]);
+        world.neighbours.insert(both[1], Known { mac: ROUTER, permanent: true });
+        assert_eq!(sought.stale(&view(&world)), []);
+    }
+
+    #[test]
+    fn what_stands_in_the_way() {
+        let mut world = world();
+        let backends =
+            [("10.244.2.7", true), ("10.244.2.8", true), ("10.244.2.9", false), ("10.244.4.7", true)];
+        world.failed.insert((2, ip("192.168.1.12")));
+        world.failed.insert((2, ip("192.168.1.13")));
+        let said = Sought::by(backends.map(|(at, is_kept)| (ip(at), is_kept)), &view(&world))
+            .warnings(&view(&world));
+        assert_eq!(
+            said,
+            [
+                "backend 10.244.4.7 is reached by if4, which is no uplink: what comes back there is not seen; give \
+                 `lb run` also `--uplink if4`, or correct the route",
+                "192.168.1.12 at if2 does not answer: 2 backends, the first 10.244.2.7, are reached through it and \
+                 no new flows go there as long as others of their service can be reached",
+            ]
+        );
+    }
+}
