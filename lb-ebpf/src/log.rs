@@ -1,11 +1,13 @@
 //! Drops and refusals, told through aya-log to people who run the agent with `RUST_LOG=info,lb_ebpf=debug`. Otherwise
 //! the verifier takes it all out: the level is a read-only global.
 
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::EbpfContext;
 use aya_log_ebpf::debug;
+use bytemuck::cast;
 use lb_common::{
     abi::Counter,
     family::{Family, V4},
+    path::Packet,
 };
 
 /// Offset of the IPv4 addresses in a frame.
@@ -16,15 +18,15 @@ const IPV6: usize = 22;
 /// Says which packet was dropped or rejected and why. A function of its own: the paths of the families leave it
 /// too little stack.
 #[inline(never)]
-pub fn refused(ctx: &TcContext, ethertype: u16, why: u32) {
+pub fn refused<P: Packet>(ctx: &impl EbpfContext, packet: &P, ethertype: u16, why: u32) {
     macro_rules! say {
         ($($counter:ident: $words:literal,)*) => {
             $(if why == Counter::$counter as u32 {
                 if ethertype == V4::ETHERTYPE {
-                    if let Ok([from, to]) = ctx.load::<[u32; 2]>(IPV4) {
-                        debug!(ctx, $words, u32::from_be(from), u32::from_be(to));
+                    if let Some([from, to]) = packet.load::<[[u16; 2]; 2]>(IPV4) {
+                        debug!(ctx, $words, u32::from_be(cast(from)), u32::from_be(cast(to)));
                     }
-                } else if let Ok([from, to]) = ctx.load::<[[u8; 16]; 2]>(IPV6) {
+                } else if let Some([from, to]) = packet.load::<[[u8; 16]; 2]>(IPV6) {
                     debug!(ctx, $words, from, to);
                 }
             })*

@@ -3,12 +3,14 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod frame;
 mod log;
 mod maps;
 mod packet;
 mod sock_addr;
 mod sockets;
 mod tables;
+mod xdp;
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC},
@@ -73,7 +75,7 @@ macro_rules! programs {
                 return TC_ACT_UNSPEC;
             }
             if !is_ipv4 && ethertype != V6::ETHERTYPE {
-                if HOOK == Hook::PortIngress && ethertype == ethernet::ARP && !tagged {
+                if HOOK.is_asked() && ethertype == ethernet::ARP && !tagged {
                     return answer_arp(skb);
                 }
                 return TC_ACT_UNSPEC;
@@ -90,7 +92,7 @@ macro_rules! programs {
                 }
                 if answer as u32 == MESSAGE {
                     answer = if is_ipv4 { message::<V4>(skb) } else { message::<V6>(skb) };
-                    if HOOK == Hook::PortIngress && answer as u32 == SOLICITATION {
+                    if HOOK.is_asked() && answer as u32 == SOLICITATION {
                         return answer_solicitation(skb);
                     }
                     if answer as u32 == ERROR {
@@ -134,7 +136,7 @@ macro_rules! programs {
             }
             let why = (answer >> 32) as u32;
             if why != 0 {
-                log::refused(&ctx, ethertype, why);
+                log::refused(&ctx, &Skb::new(skb), ethertype, why);
             }
             answer as i32
         }

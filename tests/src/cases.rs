@@ -19,6 +19,7 @@ mod refused;
 mod snat;
 mod unproven;
 mod vlan;
+mod xdp;
 
 use lb_common::{
     abi::{ReachKind, ReachRow},
@@ -62,6 +63,7 @@ pub fn all<F: Net>() -> Vec<Case<F>> {
         frontends::cases(),
         refused::cases(),
         snat::cases(),
+        xdp::cases(),
     ]
     .concat()
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Error, Result, anyhow, ensure};
 use lb_common::{
     abi::{Counter, Settings, Traffic},
-    path::{Hook, Verdict},
+    path::{Hook, Verdict, Way},
     wire::ethernet,
 };
 
@@ -23,6 +23,9 @@ use crate::{
 /// At the first packet that gets something else.
 pub fn on_host<F: Net>(case: &Case<F>) -> Result<()> {
     play(case, |state, sent, bytes, verdict, outcome| {
+        if sent.at.hook == Hook::UplinkIngress {
+            is_finished_or_left(state, sent.at, bytes, verdict, outcome).context("at XDP before it")?;
+        }
         let expected = sent.becomes.bytes::<F>();
         ensure!(
             verdict == sent.verdict,
@@ -68,7 +71,39 @@ pub fn on_host<F: Net>(case: &Case<F>) -> Result<()> {
 /// # Errors
 /// At the first packet that gets something else.
 pub fn in_kernel<F: Net>(case: &Case<F>, kernel: &mut Kernel) -> Result<()> {
-    play(case, |state, sent, bytes, _, _| agrees(kernel, state, sent.at, bytes, sent.packet.has_checksum()))
+    play(case, |state, sent, bytes, _, _| {
+        if sent.at.hook == Hook::UplinkIngress {
+            agrees(kernel, state, At { hook: Hook::UplinkXdp, ..sent.at }, bytes, false)
+                .context("at XDP before it")?;
+        }
+        agrees(kernel, state, sent.at, bytes, sent.packet.has_checksum())
+    })
+}
+
+/// XDP gives a packet from outside what tc would give it, its link header aside; or leaves it to tc, and then nothing
+/// of it is anywhere.
+fn is_finished_or_left<F: Net>(
+    state: &State<F>,
+    at: At,
+    bytes: &[u8],
+    on_tc: Verdict,
+    left: &Outcome<F>,
+) -> Result<()> {
+    let (verdict, mut outcome) = host::run(state, At { hook: Hook::UplinkXdp, ..at }, bytes);
+    let expected = match (verdict, on_tc) {
+        (Verdict::Pass, _) => (Verdict::Pass, host::untouched(state, bytes)),
+        (_, Verdict::Forward(_)) => (Verdict::Forward(Way::Egress(at.ifindex)), left.clone()),
+        _ => (on_tc, left.clone()),
+    };
+    if verdict != Verdict::Pass {
+        let link = 0..12.min(bytes.len());
+        outcome.packet[link.clone()].copy_from_slice(&left.packet[link]);
+    }
+    if (verdict, &outcome) != (expected.0, &expected.1) {
+        let (expected, found) = ((expected.0.into(), &expected.1), (verdict.into(), &outcome));
+        return Err(disagreement(expected, found)).context("compared with tc");
+    }
+    Ok(())
 }
 
 /// Whatever a packet is, it is left as it was, translated or answered, and counted as one, and how it lies
@@ -102,7 +137,11 @@ pub fn is_sane<F: Net>(state: &State<F>, at: At, bytes: &[u8]) -> Result<()> {
         "its length changed"
     );
     let is = |wanted: u16| bytes.get(12..14).is_some_and(|ethertype| ethertype == wanted.to_ne_bytes());
-    let ip = is(F::ETHERTYPE) || is(ethernet::ARP) && at.hook == Hook::PortIngress;
+    let ip = match at.hook {
+        // What is left to tc is counted there.
+        Hook::UplinkXdp => verdict != Verdict::Pass,
+        hook => is(F::ETHERTYPE) || is(ethernet::ARP) && hook.is_asked(),
+    };
     let outcomes = outcome.counters.values().sum::<u64>();
     let beside = all(&[Counter::NewFlow, Counter::Rebuilt, Counter::Proven, Counter::Moved]);
     ensure!(outcomes - beside == ip as u64, "not one outcome, but {}", labels(&outcome.counters));
@@ -137,6 +176,7 @@ pub fn agrees<F: Net>(
         for known in kernel.summed.iter().copied() {
             // A device's sum can't be kept right over a change that the packet's own does not cover, and
             // the kernel gives it up where the length changes.
+            let summed = summed && at.hook != Hook::UplinkXdp;
             if known == Summed::Complete && (!summed || outcome.packet.len() != bytes.len()) {
                 continue;
             }

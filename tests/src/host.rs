@@ -14,7 +14,8 @@ use lb_common::{
         SnatRow, Traffic, UnprovenRow,
     },
     path::{
-        self, Common, Hook, Insert, InsertError, Note, Packet, Parsed, SumKind, TURNS, Table, Tables, Verdict,
+        self, Common, Hook, Insert, InsertError, Note, Packet, Parsed, SumKind, TURNS, Table, Tables,
+        Verdict, turn,
     },
     wire::{Ethernet, Protocol, checksum::fold16, ethernet},
 };
@@ -63,6 +64,12 @@ pub fn run_in_pieces<F: Net>(state: &State<F>, at: At, packet: &[u8]) -> (Verdic
     run_on(state, at, Bytes { bytes: packet.to_vec(), readable, ifindex: at.ifindex, tagged: at.tagged })
 }
 
+/// What a packet leaves of which nobody has taken notice.
+pub fn untouched<F: Net>(state: &State<F>, packet: &[u8]) -> Outcome<F> {
+    let arena = Bump::new();
+    Host::new(&arena, state, Settings::DEFAULT).outcome(packet.to_vec())
+}
+
 fn run_on<F: Net>(state: &State<F>, at: At, mut packet: Bytes) -> (Verdict, Outcome<F>) {
     let arena = Bump::new();
     let tables = Host::new(&arena, state, at.settings);
@@ -100,12 +107,12 @@ fn decide<F: Net>(tables: &Host<'_, F>, hook: Hook, packet: &mut Bytes) -> Verdi
             Verdict::Reject(why) => {
                 path::reject::<F, _, _>(packet, tables, why).map_or(Verdict::Drop(why), Verdict::Forward)
             }
+            Verdict::Solicitation if hook == Hook::UplinkXdp => turn::answer_solicitation(packet, tables),
             Verdict::Solicitation => path::answer_solicitation(packet, tables),
             other => other,
         },
-        Some(ethernet::ARP) if hook == Hook::PortIngress && !packet.tagged => {
-            path::answer_arp(packet, tables)
-        }
+        Some(ethernet::ARP) if hook == Hook::UplinkXdp => turn::answer_arp(packet, tables),
+        Some(ethernet::ARP) if hook.is_asked() && !packet.tagged => path::answer_arp(packet, tables),
         _ => Verdict::Pass,
     }
 }

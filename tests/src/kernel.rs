@@ -3,7 +3,11 @@
 pub(crate) mod maps;
 pub(crate) mod test_run;
 
-use std::{collections::HashMap, os::fd::AsFd, process::Command};
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd, BorrowedFd},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::{Ebpf, EbpfLoader};
@@ -12,7 +16,7 @@ use lb_common::{
     path::{Hook, Verdict, Way},
 };
 use maps::Maps;
-use test_run::test_run;
+use test_run::{test_run, test_run_xdp};
 
 use crate::{
     family::Net,
@@ -29,13 +33,13 @@ pub const FLOWS: u32 = 4096;
 /// What the kernel shows of a verdict: where a packet is redirected to can't be seen.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// `TCX_NEXT`.
+    /// `TCX_NEXT`, `XDP_PASS`.
     Next,
     /// `TC_ACT_OK`.
     Continue,
-    /// `TC_ACT_SHOT`.
+    /// `TC_ACT_SHOT`, `XDP_DROP`.
     Drop,
-    /// `TC_ACT_REDIRECT`.
+    /// `TC_ACT_REDIRECT`, `XDP_TX`.
     Redirect,
 }
 
@@ -52,13 +56,18 @@ impl From<Verdict> for Action {
 }
 
 impl Action {
-    fn returned(value: i32) -> Result<Self> {
-        Ok(match value {
-            -1 => Action::Next,
-            0 => Action::Continue,
-            2 => Action::Drop,
-            7 => Action::Redirect,
-            other => bail!("the program returned {other}"),
+    fn returned(hook: Hook, value: i32) -> Result<Self> {
+        Ok(match (hook, value) {
+            // XDP_DROP, XDP_PASS, XDP_TX.
+            (Hook::UplinkXdp, 1) => Action::Drop,
+            (Hook::UplinkXdp, 2) => Action::Next,
+            (Hook::UplinkXdp, 3) => Action::Redirect,
+            (Hook::UplinkXdp, other) => bail!("the program returned {other}"),
+            (_, -1) => Action::Next,
+            (_, 0) => Action::Continue,
+            (_, 2) => Action::Drop,
+            (_, 7) => Action::Redirect,
+            (_, other) => bail!("the program returned {other}"),
         })
     }
 }
@@ -144,11 +153,11 @@ impl Kernel {
     ) -> Result<Seen<F>> {
         let maps = self.load(&at.settings)?;
         maps.fill(state)?;
-        let ran = test_run(maps.program(at.hook)?.as_fd(), at.ifindex, packet, summed);
+        let ran = run_at(maps.program(at.hook)?.as_fd(), at.hook, at.ifindex, packet, summed);
         // Read back in any case: that leaves the counters at zero for the next run.
         let seen = maps.seen()?;
         let (action, packet) = ran?;
-        Ok((Action::returned(action)?, Outcome { packet, ..seen }))
+        Ok((action, Outcome { packet, ..seen }))
     }
 
     /// Runs programs on packets one after the other (hook, device, bytes, what the device knows), over rows
@@ -167,8 +176,7 @@ impl Kernel {
         let mut ran = Vec::with_capacity(packets.len());
         for (hook, ifindex, bytes, summed) in packets {
             let program = maps.program(*hook)?.as_fd();
-            let packet = test_run(program, *ifindex, bytes, *summed);
-            ran.push(packet.and_then(|(action, bytes)| Ok((Action::returned(action)?, bytes))));
+            ran.push(run_at(program, *hook, *ifindex, bytes, *summed));
         }
         Ok((ran, maps.seen()?))
     }
@@ -180,6 +188,15 @@ impl Kernel {
         }
         Ok(self.loaded.get_mut(&key).expect("just inserted"))
     }
+}
+
+/// Runs the program of a hook. XDP is before anybody knows a sum.
+fn run_at(program: BorrowedFd<'_>, hook: Hook, ifindex: u32, packet: &[u8], summed: Summed) -> Got {
+    let (value, bytes) = match hook {
+        Hook::UplinkXdp => test_run_xdp(program, ifindex, packet)?,
+        _ => test_run(program, ifindex, packet, summed)?,
+    };
+    Ok((Action::returned(hook, value)?, bytes))
 }
 
 /// Creates the maps, with so many rows in each flow table, and takes in the programs of an object.

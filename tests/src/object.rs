@@ -4,9 +4,12 @@ use std::{env, fs, path::PathBuf};
 
 use anyhow::{Context, Result};
 
-/// The programs, in the order of their names.
+/// The programs of tc, in the order of their names.
 pub const PROGRAMS: [&str; 6] =
     ["bridge_egress", "bridge_ingress", "port_egress", "port_ingress", "uplink_egress", "uplink_ingress"];
+
+/// The program of XDP.
+pub const XDP: &str = "uplink_xdp";
 
 /// Bytes of the object that `LB_OBJECT` names, or else of the one that is part of `lb`: building
 /// lb-user, which these tests depend on, has left it in the workspace.

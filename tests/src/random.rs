@@ -199,8 +199,10 @@ fn place() -> impl Strategy<Value = (Settings, Hook, u32)> {
         on(OTHER_BRIDGE, ReachKind::Peer),
         on_uplink(),
     ];
-    use Hook::{BridgeEgress, BridgeIngress, PortEgress, PortIngress, UplinkEgress, UplinkIngress};
-    let rare = vec![PortEgress, BridgeIngress, BridgeEgress, UplinkIngress, UplinkEgress];
+    use Hook::{
+        BridgeEgress, BridgeIngress, PortEgress, PortIngress, UplinkEgress, UplinkIngress, UplinkXdp,
+    };
+    let rare = vec![PortEgress, BridgeIngress, BridgeEgress, UplinkIngress, UplinkEgress, UplinkXdp];
     (select(settings), prop_oneof![2 => Just(PortIngress), 1 => select(rare)], select(&DEVICES[..]))
 }
 

@@ -183,9 +183,18 @@ impl Port {
     }
 }
 
+/// The next hop behind the uplink, with a port that does not matter. The uplink itself has the bridge's MAC.
+pub const ROUTER: &str = "192.168.1.1:0";
+
 /// The way out of the uplink.
 pub fn outside() -> ReachRow {
-    ReachRow { ifindex: UPLINK, kind: ReachKind::Uplink as u32, ..Default::default() }
+    ReachRow {
+        ifindex: UPLINK,
+        bridge: 0,
+        mac: mac_of(ROUTER),
+        host_mac: mac_of(BRIDGE.at),
+        kind: ReachKind::Uplink as u32,
+    }
 }
 
 /// The way to a process of the host.

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use aya::programs::{CgroupSockAddr, ProgramInfo, SchedClassifier};
+use aya::programs::{CgroupSockAddr, ProgramInfo, SchedClassifier, Xdp};
 use lb_common::abi::{ReachKind, Settings};
 use lb_user::attach::cgroup;
 use serde::Serialize;
 
 use crate::{
     kernel,
-    object::{PROGRAMS, object},
+    object::{PROGRAMS, XDP, object},
     state::{BRIDGE, on, on_uplink},
 };
 
@@ -46,6 +46,9 @@ pub fn efforts() -> Result<BTreeMap<String, Effort>> {
             program.load().with_context(|| format!("the verifier refuses {name} with {settings:?}"))?;
             add(&mut efforts, name, &program.info()?)?;
         }
+        let program: &mut Xdp = ebpf.program_mut(XDP).context("no such program")?.try_into()?;
+        program.load().with_context(|| format!("the verifier refuses {XDP} with {settings:?}"))?;
+        add(&mut efforts, XDP, &program.info()?)?;
     }
     let settings = on(BRIDGE, ReachKind::Host);
     let mut ebpf = kernel::load(&object, &settings, kernel::FLOWS)?;

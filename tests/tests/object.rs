@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, env, fmt::Write, fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
 use lb_tests::{
-    object::{PROGRAMS, object},
+    object::{PROGRAMS, XDP, object},
     verifier::{Effort, efforts},
 };
 use object::{Object, ObjectSection, ObjectSymbol, RelocationTarget, SectionKind, SymbolKind};
@@ -112,7 +112,7 @@ fn no_byte_loops_on_the_path() -> Result<()> {
     // Each program calls the steps of its two families' paths, at least three of each: else the calls are
     // not found.
     let is_log = |name: &str| name.contains("lb_ebpf3log");
-    for program in PROGRAMS {
+    for program in PROGRAMS.into_iter().chain([XDP]) {
         let steps = calls.iter().filter(|(from, to)| from == program && !is_log(to)).count();
         ensure!(steps >= 6 || program.starts_with("cgroup"), "{program} makes {steps} calls: {calls:?}");
     }

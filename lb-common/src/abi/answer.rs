@@ -3,7 +3,7 @@
 use super::Mac;
 use crate::family::{Addr4, Addr6};
 
-/// An address that a bridge answers for.
+/// An address that a bridge answers for, or an uplink.
 ///
 /// Both families in one table, which is off the way of service traffic. Rows are updated in place: who
 /// looks in the moment in which a row is replaced finds none, and asks again.
@@ -12,7 +12,7 @@ use crate::family::{Addr4, Addr6};
 pub struct AnswerKey {
     /// The address; an IPv4 address as it is written in IPv6 (`::ffff:a.b.c.d`, RFC 4291 section 2.5.5.2).
     pub addr: Addr6,
-    /// The bridge's zone.
+    /// The bridge's zone; 0: the uplinks'.
     pub zone: u32,
 }
 
@@ -34,7 +34,7 @@ impl AnswerKey {
 #[repr(C)]
 #[derive(Copy, Clone, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct AnswerRow {
-    /// The bridge's MAC.
+    /// The bridge's MAC, or the uplink's.
     pub mac: Mac,
     padding: u16,
 }

@@ -8,7 +8,7 @@ use super::{
     error::About,
     interest_hash,
     parse::{Frame, Place, readable},
-    select,
+    select, turn,
 };
 use crate::{
     abi::{Counter, FlowKey},
@@ -22,8 +22,9 @@ pub fn message<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, h
     conclude(sort(packet, tables, hook), tables)
 }
 
+/// What it is.
 #[inline(always)]
-fn sort<F: Family, P: Packet, T: Tables<F>>(
+pub fn sort<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     hook: Hook,
@@ -38,10 +39,11 @@ fn sort<F: Family, P: Packet, T: Tables<F>>(
         tables.note(&parsed, tables.flow(Table::Proven, &parsed.key).is_some());
         return Ok(Verdict::Error);
     }
-    if kind == [F::Header::ECHO_REQUEST, 0] && !hook.is_egress() {
+    let answered = !hook.is_egress() && (hook != Hook::UplinkXdp || turn::is_for_one(packet));
+    if kind == [F::Header::ECHO_REQUEST, 0] && answered {
         return echo(packet, tables, &frame);
     }
-    if F::ETHERTYPE == V6::ETHERTYPE && hook == Hook::PortIngress && kind == Solicitation::KIND {
+    if F::ETHERTYPE == V6::ETHERTYPE && hook.is_asked() && kind == Solicitation::KIND {
         return Ok(Verdict::Solicitation);
     }
     Err(Counter::Protocol)

@@ -23,6 +23,7 @@ mod select;
 mod snat;
 mod socket;
 mod tables;
+pub mod turn;
 
 pub use error::error;
 pub use forward::Way;
@@ -58,11 +59,24 @@ pub enum Hook {
     UplinkIngress,
     /// What the host sends outside.
     UplinkEgress,
+    /// What comes from outside, before the host has made anything of it: see [`turn`].
+    UplinkXdp,
 }
 
 impl Hook {
     /// All of them.
-    pub const ALL: [Hook; 6] = [
+    pub const ALL: [Hook; 7] = [
+        Hook::PortIngress,
+        Hook::PortEgress,
+        Hook::BridgeIngress,
+        Hook::BridgeEgress,
+        Hook::UplinkIngress,
+        Hook::UplinkEgress,
+        Hook::UplinkXdp,
+    ];
+
+    /// Those whose programs are tc's.
+    pub const TC: [Hook; 6] = [
         Hook::PortIngress,
         Hook::PortEgress,
         Hook::BridgeIngress,
@@ -80,13 +94,26 @@ impl Hook {
             Hook::BridgeEgress => "bridge_egress",
             Hook::UplinkIngress => "uplink_ingress",
             Hook::UplinkEgress => "uplink_egress",
+            Hook::UplinkXdp => "uplink_xdp",
         }
     }
 
     /// Whether it is an uplink's.
     #[inline(always)]
     pub fn is_uplink(self) -> bool {
-        matches!(self, Hook::UplinkIngress | Hook::UplinkEgress)
+        matches!(self, Hook::UplinkIngress | Hook::UplinkEgress | Hook::UplinkXdp)
+    }
+
+    /// Whether packets come from outside here.
+    #[inline(always)]
+    pub fn from_outside(self) -> bool {
+        matches!(self, Hook::UplinkIngress | Hook::UplinkXdp)
+    }
+
+    /// Whether neighbours may ask here who has an address of a service.
+    #[inline(always)]
+    pub fn is_asked(self) -> bool {
+        matches!(self, Hook::PortIngress | Hook::UplinkIngress | Hook::UplinkXdp)
     }
 
     /// Whether packets leave the host's stack here: only replies of its own processes are ours then.
@@ -235,6 +262,9 @@ pub fn finish<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, ho
 /// All these functions, as the kernel programs call them one after the other: for hosts, where stack is no
 /// matter. None of the verdicts that ask for the next, [`Verdict::Solicitation`] aside.
 pub fn decide<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
+    if hook == Hook::UplinkXdp {
+        return turn::decide(packet, tables);
+    }
     let mut verdict = if packet.tagged() { Verdict::Hard } else { run(packet, tables, hook) };
     loop {
         verdict = match verdict {
@@ -338,9 +368,7 @@ fn look<F: Family, P: Packet, T: Tables<F>>(
         Resumed::Guided => Ok(Verdict::Finish),
         // The node's address may be a frontend's, too.
         Resumed::Unknown
-            if hook == Hook::UplinkIngress
-                && key.dst == F::host(tables.settings())
-                && tables.snat(key).is_some() =>
+            if hook.from_outside() && key.dst == F::host(tables.settings()) && tables.snat(key).is_some() =>
         {
             Ok(Verdict::Heard)
         }
@@ -476,6 +504,6 @@ fn way_back<T: Common>(tables: &T, hook: Hook, tagged: bool) -> ReachKind {
         Hook::PortIngress if tagged => ReachKind::Bridge,
         Hook::PortIngress | Hook::PortEgress => ReachKind::from_bits(tables.settings().way_back),
         Hook::BridgeIngress | Hook::BridgeEgress => ReachKind::Bridge,
-        Hook::UplinkIngress | Hook::UplinkEgress => ReachKind::Uplink,
+        Hook::UplinkIngress | Hook::UplinkEgress | Hook::UplinkXdp => ReachKind::Uplink,
     }
 }

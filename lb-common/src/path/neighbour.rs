@@ -1,5 +1,6 @@
 //! Neighbours: who asks on a bridge for the address of a service that lies in the bridge's own subnet is
-//! told the bridge's MAC. Only for addresses that the agent has noted: what a pod owns, it answers for.
+//! told the bridge's MAC; who asks at an uplink for one in the uplink's, the uplink's. Only for addresses that the
+//! agent has noted: what a pod owns, it answers for.
 //!
 //! The request itself becomes the answer and leaves where it came from.
 
@@ -55,8 +56,9 @@ fn finish<P: Packet, T: Common>(packet: &P, tables: &T, outcome: Result<(), Coun
     }
 }
 
+/// Answers a request of ARP, or says why not.
 #[inline(always)]
-fn arp<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Result<(), Counter> {
+pub fn arp<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Result<(), Counter> {
     let ArpFrame { arp, .. } = readable(packet, 0)?;
     let target = arp.asks_for().ok_or(Counter::NotOurs)?;
     let key = AnswerKey::v4(target, tables.settings().zone);
@@ -65,8 +67,9 @@ fn arp<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Result<(), Counter> 
     (replaced && turn(packet, arp.sender(), mac)).then_some(()).ok_or(Counter::RewriteFailed)
 }
 
+/// Answers a neighbour solicitation, or says why not.
 #[inline(always)]
-fn solicitation<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Result<(), Counter> {
+pub fn solicitation<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Result<(), Counter> {
     let asked: SolicitationFrame = readable(packet, 0).map_err(|_| Counter::Protocol)?;
     let target = asked.asks_for(packet.size()).ok_or(Counter::Protocol)?;
     let key = AnswerKey::v6(target, tables.settings().zone);

@@ -4,7 +4,7 @@
 use super::{
     Common, Hook, Insert, InsertError, Note, Packet, Parsed, Table, Tables, Verdict,
     flow::{self, Found, find, translated, twin},
-    readable, select, snat,
+    readable, select, snat, turn,
 };
 use crate::{
     abi::{
@@ -34,6 +34,9 @@ pub fn resume<F: Family, P: Packet, T: Tables<F>>(
         return Err(Counter::Direct);
     }
     if known.is_reply() {
+        if hook == Hook::UplinkXdp {
+            return Err(Counter::WrongHook);
+        }
         answered(packet, tables, parsed, &known)?;
         return Ok(Resumed::Guided);
     }
@@ -49,6 +52,9 @@ pub fn resume<F: Family, P: Packet, T: Tables<F>>(
     if parsed.protocol() == Protocol::Tcp && ends(tables, word) {
         flow::end(tables, parsed, (row, known));
         return Err(Counter::BackendGone);
+    }
+    if hook == Hook::UplinkXdp && !turn::can_send(packet, tables, parsed, word) {
+        return Err(Counter::WrongHook);
     }
     if flow::is_elsewhere(packet, hook, &known) {
         if flow::is_forged(packet, tables, hook, parsed.key.src) {

@@ -12,7 +12,7 @@ use super::{
     tables::{TURNS, interest_hash},
 };
 use crate::{
-    abi::{BackendRow, Counter, FlowKey, FlowRow, ReachKind, SnatRow, flow_bits},
+    abi::{BackendRow, Counter, FlowKey, FlowRow, Mac, ReachKind, SnatRow, flow_bits},
     family::{Address as _, Family},
     wire::{Part, Protocol},
 };
@@ -27,14 +27,14 @@ const UNPROVEN_TICKS: u32 = 5;
 /// Whether a request row is of a flow that has a port of the node's: only where packets come from outside.
 #[inline(always)]
 pub fn is_of<F: Family>(hook: Hook, request: &FlowRow<F>) -> bool {
-    hook == Hook::UplinkIngress && request.is_snat()
+    hook.from_outside() && request.is_snat()
 }
 
 /// Whether a flow to a backend needs a port of the node's.
 #[inline(always)]
 pub fn is_needed<F: Family, T: Tables<F>>(tables: &T, hook: Hook, backend: &BackendRow<F>) -> bool {
     let settings = tables.settings();
-    if hook != Hook::UplinkIngress || settings.snat_ports == 0 || F::host(settings) == F::Addr::ZERO {
+    if !hook.from_outside() || settings.snat_ports == 0 || F::host(settings) == F::Addr::ZERO {
         return false;
     }
     let reach = tables.reach(crate::abi::BackendWord(backend.word).reach());
@@ -219,7 +219,11 @@ pub fn request<F: Family, P: Packet, T: Tables<F>>(
     let shared = bits & flow_bits::SHARED;
     let lent = lent_to(tables, &parsed.key, &known);
     if let Some(held) = tables.snat(&lent) {
-        SnatRow::touch(held, now, held.get().row.bits | shared);
+        let row = held.get().row;
+        SnatRow::touch(held, now, row.bits | shared);
+        if (row.mac, row.ifindex) != (parsed.source, packet.ifindex()) {
+            SnatRow::lead_to(held, parsed.source, packet.ifindex());
+        }
         return;
     }
     let reply = SnatRow {
@@ -341,6 +345,20 @@ impl<F: Family> SnatRow<F> {
             && self.port == other.port
             && self.row.addr == other.row.addr
             && self.row.port == other.row.port
+    }
+
+    /// Writes where the client's packets come from by now, in place: replies go there. A reader may see half of it,
+    /// which costs a packet.
+    #[inline(always)]
+    fn lead_to(held: &Cell<Self>, [a, b, c]: Mac, ifindex: u32) {
+        // SAFETY: a live row, whose fields are aligned and written whole.
+        unsafe {
+            let row = &raw mut (*held.as_ptr()).row;
+            (&raw mut (*row).mac[0]).write_volatile(a);
+            (&raw mut (*row).mac[1]).write_volatile(b);
+            (&raw mut (*row).mac[2]).write_volatile(c);
+            (&raw mut (*row).ifindex).write_volatile(ifindex);
+        }
     }
 
     /// Writes time and bits, in place.

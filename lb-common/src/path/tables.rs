@@ -34,7 +34,8 @@ pub trait Packet {
     /// Makes the packet so long, by zeros at its end or by cutting it off; whether it could. What a device
     /// would have to do to it (segmentation) no longer is. A slow way, for answers.
     fn resize(&mut self, len: u32) -> bool;
-    /// Makes room for `len` bytes, zeros, between the link header and the network header; whether it could.
+    /// Makes room for `len` bytes, which are to be written, between the link header and the network header;
+    /// whether it could.
     /// What a device still has to finish moves along.
     fn make_room(&mut self, len: u32) -> bool;
     /// Whether the device with that interface index takes it, or all the parts that it is to be segmented into.

@@ -155,7 +155,7 @@ impl Attacher {
                 None => (name.as_str(), false),
             };
             let (ifindex, hook) = name.split_once('-')?;
-            let hook = Hook::ALL.into_iter().find(|known| label(*known) == hook)?;
+            let hook = Hook::TC.into_iter().find(|known| label(*known) == hook)?;
             Some(Attached { ifindex: ifindex.parse().ok()?, hook, filter })
         };
         Ok(names.filter_map(parse).collect())

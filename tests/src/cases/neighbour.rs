@@ -2,7 +2,7 @@
 //! Discovery.
 
 use lb_common::{
-    abi::{Counter, ReachKind},
+    abi::{Counter, ReachKind, ZONE_UPLINK},
     family::{Family as _, V4},
     path::Hook,
 };
@@ -12,7 +12,7 @@ use crate::{
     case::{Case, case},
     family::Net,
     packet::{Wire, is_at, who_has},
-    state::{BRIDGE, ORANGE, OTHER_BRIDGE, RED, State, on},
+    state::{BRIDGE, Bridge, ORANGE, OTHER_BRIDGE, RED, State, UPLINK, on, on_uplink},
 };
 
 /// In the subnet of [`BRIDGE`].
@@ -21,7 +21,7 @@ const INSIDE: &str = "10.244.1.200:0";
 const NOBODY: &str = "0.0.0.0:0";
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
-    let both = vec![asked(), taken(), others(), zones(), hooks(), not_asked(), lengths()];
+    let both = vec![asked(), taken(), others(), zones(), hooks(), outside(), not_asked(), lengths()];
     let own = if is_ipv4::<F>() { arp() } else { discovery() };
     both.into_iter().chain([own]).collect()
 }
@@ -80,12 +80,29 @@ fn zones<F: Net>() -> Case<F> {
 }
 
 fn hooks<F: Net>() -> Case<F> {
-    let others = Hook::ALL.into_iter().filter(|hook| *hook != Hook::PortIngress);
-    others.fold(case("nobody is answered but at a port", inside()), |case, hook| {
+    let others = Hook::ALL.into_iter().filter(|hook| !hook.is_asked());
+    others.fold(case("nobody is answered but at a port or from outside", inside()), |case, hook| {
         let case = case.send(hook, RED.ifindex, who_has(INSIDE, RED.at));
         // ARP is not even looked at there.
         if is_ipv4::<F>() { case } else { case.passes(Counter::Protocol) }
     })
+}
+
+fn outside<F: Net>() -> Case<F> {
+    const VIP_OUTSIDE: &str = "192.168.1.200:0";
+    const ROUTER: &str = "192.168.1.1:0";
+    let uplink = Bridge { at: "192.168.1.11:0", ifindex: UPLINK, zone: ZONE_UPLINK };
+    let state = inside().answer(VIP_OUTSIDE, uplink);
+    [Hook::UplinkIngress, Hook::UplinkXdp].into_iter().fold(
+        case("who asks outside is told the uplink's MAC", state).on(on_uplink()),
+        |case, hook| {
+            let case = case
+                .send(hook, UPLINK, who_has(VIP_OUTSIDE, ROUTER))
+                .answered(is_at(VIP_OUTSIDE, uplink.at, ROUTER))
+                .send(hook, UPLINK, who_has(INSIDE, ROUTER));
+            if hook == Hook::UplinkXdp { case } else { case.passes(not_ours::<F>()) }
+        },
+    )
 }
 
 fn not_asked<F: Net>() -> Case<F> {

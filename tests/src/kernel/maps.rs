@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use aya::{
     Ebpf,
     maps::{Array, HashMap as HashTable, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues, lpm_trie::Key},
-    programs::{ProgramFd, SchedClassifier},
+    programs::{ProgramFd, SchedClassifier, Xdp},
 };
 use lb_common::{
     abi::{
@@ -40,6 +40,13 @@ impl Maps {
     /// The program of a hook, loaded.
     pub fn program(&mut self, hook: Hook) -> Result<&ProgramFd> {
         let program = self.ebpf.program_mut(hook.program()).context("no such program")?;
+        if hook == Hook::UplinkXdp {
+            let program: &mut Xdp = program.try_into()?;
+            if program.fd().is_err() {
+                program.load()?;
+            }
+            return Ok(program.fd()?);
+        }
         let program: &mut SchedClassifier = program.try_into()?;
         if program.fd().is_err() {
             program.load()?;

@@ -1,4 +1,4 @@
-//! `BPF_PROG_TEST_RUN` with what aya leaves out: the flags for socket buffers.
+//! `BPF_PROG_TEST_RUN` with what aya leaves out: the flags for socket buffers, the device of a frame.
 
 use std::{
     io,
@@ -68,15 +68,32 @@ pub fn run_once(
 ) -> Result<Ran> {
     let mut context = [0u32; IFINDEX + 1];
     context[IFINDEX] = ifindex;
+    let flags = if summed == Summed::Complete { BPF_F_TEST_SKB_CHECKSUM_COMPLETE } else { 0 };
+    call(program, &context, packet, out, flags)
+}
+
+/// Runs an XDP program on a packet that arrives on a device of this namespace: its return value and the packet's bytes
+/// afterwards.
+pub fn test_run_xdp(program: BorrowedFd<'_>, ifindex: u32, packet: &[u8]) -> Result<(i32, Vec<u8>)> {
+    /// `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+    const WORDS: usize = 6;
+    let context: [u32; WORDS] = [0, packet.len() as u32, 0, ifindex, 0, 0];
+    let mut out = vec![0u8; packet.len() + 256];
+    let ran = call(program, &context, packet, &mut out, 0)?;
+    out.truncate(ran.size);
+    Ok((ran.value, out))
+}
+
+fn call(program: BorrowedFd<'_>, context: &[u32], packet: &[u8], out: &mut [u8], flags: u32) -> Result<Ran> {
     let mut attr = Attr {
         prog_fd: program.as_raw_fd() as u32,
         data_size_in: packet.len() as u32,
         data_size_out: out.len() as u32,
         data_in: packet.as_ptr() as u64,
         data_out: if out.is_empty() { 0 } else { out.as_mut_ptr() as u64 },
-        ctx_size_in: size_of_val(&context) as u32,
+        ctx_size_in: size_of_val(context) as u32,
         ctx_in: context.as_ptr() as u64,
-        flags: if summed == Summed::Complete { BPF_F_TEST_SKB_CHECKSUM_COMPLETE } else { 0 },
+        flags,
         ..Default::default()
     };
     // SAFETY: the pointers in `attr` are valid for the sizes beside them until the call returns.
