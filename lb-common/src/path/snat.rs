@@ -88,8 +88,9 @@ pub fn lend<F: Family, P: Packet, T: Tables<F>>(
         let count = interest_hash(to.addr, to.port) % TURNS;
         // Asked for once more below: "R2 !read_ok" (kernel 6.18) where what it has not found is kept over the loop.
         let start = match old() {
-            // A port that is used again gets the same one, most of the time.
-            Some((_, old)) if old.is_snat() => {
+            // A port that is used again gets the same one, most of the time. Towards another backend, that may be one
+            // which somebody has yet to prove.
+            Some((_, old)) if old.is_snat() && old.addr == to.addr && old.port == to.port => {
                 (u16::from_be(old.snat_port()) as u32).wrapping_sub(settings.snat_first)
             }
             // Else the ports of the range take turns, towards each backend by themselves: the next one is that which
