@@ -219,7 +219,7 @@ pub(crate) fn disagreement<F: Net>(host: (Action, &Outcome<F>), kernel: (Action,
     }
     if (&host.snat, &host.turns) != (&kernel.snat, &kernel.turns) {
         let show = |of: &Outcome<F>| format!("{:#?}, turns {:?}", of.snat, of.turns);
-        say(format!("lent {}\non the host {}", show(&kernel), show(&host)));
+        say(format!("lent {}\non the host {}", show(kernel), show(host)));
     }
     if host.flows != kernel.flows {
         say(format!("left {:#?}\non the host {:#?}", kernel.flows, host.flows));
