@@ -14,7 +14,7 @@ use lb_common::{
         SetRow, Settings, SlotRow, SnatRow, SocketKey, SocketRow, Traffic, UnprovenRow,
     },
     family::{Family, V4, V6},
-    path::Note,
+    path::{Note, TURNS as COUNTS},
 };
 
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
@@ -55,6 +55,9 @@ pub static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray
 pub static TRAFFIC: PerCpuArray<Traffic, 1024> = PerCpuArray::new();
 #[btf_map]
 pub static ANSWERS: HashMap<AnswerKey, AnswerRow, 1024, SPARSE> = HashMap::new();
+/// Counts of [`lb_common::path::Tables::turn`].
+#[btf_map]
+pub static TURNS: Array<u32, { COUNTS as usize }> = Array::new();
 #[btf_map]
 pub static HOMES: HashMap<AnswerKey, HomeRow, 1024, SPARSE> = HashMap::new();
 

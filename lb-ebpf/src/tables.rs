@@ -18,7 +18,7 @@ use lb_common::{
 
 use crate::maps::{
     ANSWERS, COUNTERS, FamilyMaps, HOMES, INTEREST, REACH, SERVICES, SETS, SETTINGS, SLOTS, SocketMaps,
-    TRAFFIC,
+    TRAFFIC, TURNS,
 };
 
 /// All of them.
@@ -193,6 +193,12 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     }
 
     #[inline(always)]
+    fn turn(&self, count: u32, steps: u32) -> u32 {
+        // SAFETY: a row of an array is live and 4-aligned.
+        TURNS.get_ptr_mut(count).map_or(0, |row| unsafe { fetch_add(row, steps) })
+    }
+
+    #[inline(always)]
     fn remove_snat(&self, key: &FlowKey<F>) {
         // Gone already is as good.
         let _ = F::snat().remove(key);
@@ -277,6 +283,25 @@ fn add_one(count: *mut u64) {
     unsafe {
         asm!("lock *(u64 *)({count} + 0) += {one}", count = in(reg) count, one = in(reg) 1_u64, options(nostack));
     }
+}
+
+/// Adds to a word in one step; what it was.
+///
+/// # Safety
+/// The word is live and aligned.
+#[inline(always)]
+unsafe fn fetch_add(word: *mut u32, more: u32) -> u32 {
+    let found: u32;
+    // SAFETY: as above.
+    unsafe {
+        asm!(
+            "{value} = atomic_fetch_add((u32 *)({word} + 0), {value})",
+            word = in(reg) word,
+            value = inout(wreg) more => found,
+            options(nostack),
+        );
+    }
+    found
 }
 
 /// Makes a word `new` if it is `old`, in one step; whether it was. `core` has no such operation for this

@@ -246,8 +246,9 @@ pub(crate) fn disagreement<F: Net>(host: (Action, &Outcome<F>), kernel: (Action,
     if host.unproven != kernel.unproven {
         say(format!("left unproven {:#?}\non the host {:#?}", kernel.unproven, host.unproven));
     }
-    if host.snat != kernel.snat {
-        say(format!("lent {:#?}\non the host {:#?}", kernel.snat, host.snat));
+    if (&host.snat, &host.turns) != (&kernel.snat, &kernel.turns) {
+        let show = |of: &Outcome<F>| format!("{:#?}, turns {:?}", of.snat, of.turns);
+        say(format!("lent {}\non the host {}", show(kernel), show(host)));
     }
     if host.flows != kernel.flows {
         say(format!("left {:#?}\non the host {:#?}", kernel.flows, host.flows));

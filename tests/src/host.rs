@@ -15,7 +15,8 @@ use lb_common::{
     },
     family::Family,
     path::{
-        self, Common, Hook, Insert, InsertError, Note, Packet, Parsed, SumKind, Table, Tables, Verdict, turn,
+        self, Common, Hook, Insert, InsertError, Note, Packet, Parsed, SumKind, TURNS, Table, Tables,
+        Verdict, turn,
     },
     wire::{Ethernet, Protocol, checksum::fold16, ethernet},
 };
@@ -23,7 +24,7 @@ use lb_common::{
 use crate::{
     family::Net,
     kernel::ROWS,
-    state::{Affinity, At, DEVICES, Flows, Fragments, Lent, State, Unproven, interest_bit, mtu},
+    state::{Affinity, At, DEVICES, Flows, Fragments, Lent, State, Turns, Unproven, interest_bit, mtu},
 };
 
 /// What a packet got, its verdict aside.
@@ -41,6 +42,8 @@ pub struct Outcome<F: Net> {
     pub unproven: Unproven<F>,
     /// The ports lent afterwards.
     pub snat: Lent<F>,
+    /// The counts of turns afterwards; none that is 0.
+    pub turns: Turns,
     /// The table of packets in fragments afterwards.
     pub fragments: Fragments<F>,
     /// The table of affinity afterwards.
@@ -249,6 +252,7 @@ struct Host<'a, F: Net> {
     flows: RefCell<HashMap<FlowKey<F>, &'a Cell<FlowRow<F>>>>,
     unproven: RefCell<HashMap<FlowKey<F>, Unproved<'a, F>>>,
     snat: RefCell<HashMap<FlowKey<F>, &'a Cell<SnatRow<F>>>>,
+    turns: RefCell<Turns>,
     fragments: RefCell<HashMap<FragmentKey<F>, &'a Cell<FragmentRow>>>,
     affinity: RefCell<Affinity<F>>,
     counters: RefCell<BTreeMap<u32, u64>>,
@@ -278,6 +282,7 @@ impl<'a, F: Net> Host<'a, F> {
             flows: RefCell::new(flows),
             unproven,
             snat: RefCell::new(state.snat.iter().map(|(key, row)| (*key, keep(arena, *row))).collect()),
+            turns: RefCell::new(state.turns.clone()),
             fragments: RefCell::new(
                 state.fragments.iter().map(|(key, row)| (*key, keep(arena, *row))).collect(),
             ),
@@ -300,6 +305,7 @@ impl<'a, F: Net> Host<'a, F> {
                 .map(|(key, (row, proof))| (key, UnprovenRow { row: row.get(), proof: proof.get() }))
                 .collect(),
             snat: self.snat.into_inner().into_iter().map(|(key, row)| (key, row.get())).collect(),
+            turns: self.turns.into_inner(),
             fragments: self.fragments.into_inner().into_iter().map(|(key, row)| (key, row.get())).collect(),
             affinity: self.affinity.into_inner(),
         }
@@ -419,6 +425,15 @@ impl<F: Net> Tables<F> for Host<'_, F> {
         }
         self.snat.borrow_mut().insert(*key, keep(self.arena, *row));
         Ok(())
+    }
+
+    fn turn(&self, count: u32, steps: u32) -> u32 {
+        assert!(count < TURNS, "no such count: {count}");
+        let mut turns = self.turns.borrow_mut();
+        let next = turns.entry(count).or_default();
+        let turn = *next;
+        *next = turn.wrapping_add(steps);
+        turn
     }
 
     fn remove_snat(&self, key: &FlowKey<F>) {

@@ -32,6 +32,9 @@ pub type Unproven<F> = HashMap<FlowKey<F>, UnprovenRow<F>>;
 /// The rows of the ports that the node has lent.
 pub type Lent<F> = HashMap<FlowKey<F>, SnatRow<F>>;
 
+/// How far the counts of turns are, but for those at 0.
+pub type Turns = BTreeMap<u32, u32>;
+
 /// The rows of the table of affinity.
 pub type Affinity<F> = HashMap<AffinityKey<F>, AffinityRow>;
 
@@ -61,6 +64,8 @@ pub struct State<F: Net> {
     pub unproven: Unproven<F>,
     /// Ports of the node's that flows have.
     pub snat: Lent<F>,
+    /// Whose turn it is among them.
+    pub turns: Turns,
     /// Whose backends clients get again.
     pub affinity: Affinity<F>,
     /// Packets of which only a part has been seen.
@@ -86,6 +91,7 @@ impl<F: Net> Default for State<F> {
             flows: HashMap::new(),
             unproven: HashMap::new(),
             snat: HashMap::new(),
+            turns: Turns::new(),
             affinity: HashMap::new(),
             fragments: HashMap::new(),
             answers: HashMap::new(),
@@ -332,7 +338,7 @@ impl<F: Net> State<F> {
     /// With the rows that packets have left.
     pub fn take(&mut self, left: Outcome<F>) {
         (self.flows, self.unproven, self.snat) = (left.flows, left.unproven, left.snat);
-        (self.affinity, self.fragments) = (left.affinity, left.fragments);
+        (self.affinity, self.fragments, self.turns) = (left.affinity, left.fragments, left.turns);
     }
 
     /// A row of a flow is gone, in whichever table it was; whether there was one.

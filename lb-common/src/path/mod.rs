@@ -35,7 +35,7 @@ pub use parse::{Note, Parsed};
 pub use reject::reject;
 pub use select::{TRIES, client_hash, scope, slot_hash};
 pub use socket::{Access, Caller, Peer, Socket, Sockets, connect, send, shown};
-pub use tables::{Common, Insert, InsertError, Packet, SumKind, Table, Tables, interest_hash};
+pub use tables::{Common, Insert, InsertError, Packet, SumKind, TURNS, Table, Tables, interest_hash};
 
 use crate::{
     abi::{Counter, FlowKey, FlowRow, ReachKind},

@@ -9,7 +9,7 @@ use super::{
     flow::{self, find},
     forward, hard, open,
     rewrite::{self, Form},
-    select,
+    tables::{TURNS, interest_hash},
 };
 use crate::{
     abi::{BackendRow, Counter, FlowKey, FlowRow, Mac, ReachKind, SnatRow, flow_bits},
@@ -53,7 +53,7 @@ pub fn lend<F: Family, P: Packet, T: Tables<F>>(
     let settings = tables.settings();
     let backend = note.backend.get();
     let (_, to) = tables.backend(backend.low).ok_or(Counter::Unsettled)?;
-    let old = if note.misguided.get() { find(tables, key) } else { None };
+    let old = || if note.misguided.get() { find(tables, key) } else { None };
     let row = SnatRow {
         row: FlowRow {
             backend,
@@ -84,22 +84,35 @@ pub fn lend<F: Family, P: Packet, T: Tables<F>>(
             return Err(Counter::Clash);
         }
     } else {
-        let start = match old {
-            // A port that is used again gets the same one, most of the time.
-            Some((_, old)) if old.is_snat() => {
+        let ports = settings.snat_ports.max(1);
+        let count = interest_hash(to.addr, to.port) % TURNS;
+        // Asked for once more below: "R2 !read_ok" (kernel 6.18) where what it has not found is kept over the loop.
+        let start = match old() {
+            // A port that is used again gets the same one, most of the time. Towards another backend, that may be one
+            // which somebody has yet to prove.
+            Some((_, old)) if old.is_snat() && old.addr == to.addr && old.port == to.port => {
                 (u16::from_be(old.snat_port()) as u32).wrapping_sub(settings.snat_first)
             }
-            _ => select::slot_hash(key, settings.hash_seed),
-        };
+            // Else the ports of the range take turns, towards each backend by themselves: the next one is that which
+            // was lent the longest ago. By ports that a hash chooses, 32 tries are used up where half to two thirds
+            // of a range are lent.
+            _ => tables.turn(count, 1),
+        } % ports;
         // Looked for first and then taken, so that the verifier walks what is little often and what is much once.
         let mut free = false;
         for attempt in 0..PORT_TRIES {
-            let port = settings.snat_first + start.wrapping_add(attempt) % settings.snat_ports.max(1);
+            let port = settings.snat_first + start.wrapping_add(attempt) % ports;
             lent.dst_port = (port as u16).to_be();
             free = is_free(tables, &lent, &row);
             if free {
                 break;
             }
+        }
+        // The next flow need not try these. The number of tries, a constant in each of them, would be walked with all
+        // that comes.
+        let passed = (u16::from_be(lent.dst_port) as u32).wrapping_sub(settings.snat_first + start);
+        if passed != 0 {
+            tables.turn(count, passed.wrapping_add(ports) % ports);
         }
         if !free || !take(tables, &lent, &row)? {
             return Err(Counter::NoSnatPort);
@@ -112,7 +125,7 @@ pub fn lend<F: Family, P: Packet, T: Tables<F>>(
         mac: [lent.dst_port, 0, 0],
         ..row.row
     };
-    let entered = open::enter(tables, key, request, old);
+    let entered = open::enter(tables, key, request, old());
     if entered.is_err() {
         tables.remove_snat(&lent);
         return entered;

@@ -354,6 +354,10 @@ impl<F: Sided> Tables<F> for Tried<'_, F> {
         Ok(())
     }
 
+    fn turn(&self, _: u32, _: u32) -> u32 {
+        0
+    }
+
     fn remove_snat(&self, _: &FlowKey<F>) {}
 
     fn claim(&self, _: &Cell<SnatRow<F>>, _: u32) -> bool {

@@ -78,7 +78,7 @@ impl Sizes {
 }
 
 /// The names of all maps that are pinned.
-pub const PINNED: [&str; 28] = [
+pub const PINNED: [&str; 29] = [
     "INTEREST",
     "SERVICES",
     "SETS",
@@ -87,6 +87,7 @@ pub const PINNED: [&str; 28] = [
     "COUNTERS",
     "TRAFFIC",
     "ANSWERS",
+    "TURNS",
     "HOMES",
     "FRONTENDS4",
     "BACKENDS4",

@@ -16,11 +16,15 @@ use lb_common::{
         AffinityKey, AffinityRow, Counter, FlowKey, FlowRow, FragmentKey, FragmentRow, INTEREST_BITS,
         RangeKey, SnatRow, Traffic, UnprovenRow,
     },
-    path::Hook,
+    path::{Hook, TURNS},
 };
 
 use super::ROWS;
-use crate::{family::Net, host::Outcome, state::State};
+use crate::{
+    family::Net,
+    host::Outcome,
+    state::{State, Turns},
+};
 
 /// An object's programs and maps, and what its arrays hold.
 pub struct Maps {
@@ -67,6 +71,7 @@ impl Maps {
         self.hash(&format!("FLOWS{}", F::MAPS), &state.flows)?;
         self.hash(&format!("UNPROVEN{}", F::MAPS), &state.unproven)?;
         self.hash(&format!("SNAT{}", F::MAPS), &state.snat)?;
+        self.turns(&state.turns)?;
         self.hash(&format!("AFFINITY{}", F::MAPS), &state.affinity)?;
         self.hash(&format!("FRAGMENTS{}", F::MAPS), &state.fragments)?;
         self.hash("ANSWERS", &state.answers)?;
@@ -87,6 +92,7 @@ impl Maps {
             flows,
             unproven: self.unproven()?.iter().collect::<Result<_, _>>().context("can't read the unproven")?,
             snat: self.snat()?.iter().collect::<Result<_, _>>().context("can't read the ports lent")?,
+            turns: self.turns_left()?,
             fragments: self
                 .fragments()?
                 .iter()
@@ -113,6 +119,28 @@ impl Maps {
 
     fn snat<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FlowKey<F>, SnatRow<F>>> {
         Ok(HashTable::try_from(self.map(&format!("SNAT{}", F::MAPS))?)?)
+    }
+
+    fn turns(&mut self, turns: &Turns) -> Result<()> {
+        let mut array = Array::<_, u32>::try_from(self.map("TURNS")?)?;
+        for (count, turn) in turns {
+            array.set(*count, turn, 0)?;
+        }
+        Ok(())
+    }
+
+    /// The counts that are not 0, and then are again.
+    fn turns_left(&mut self) -> Result<Turns> {
+        let mut array = Array::<_, u32>::try_from(self.map("TURNS")?)?;
+        let mut left = Turns::new();
+        for count in 0..TURNS {
+            let turn = array.get(&count, 0)?;
+            if turn != 0 {
+                left.insert(count, turn);
+                array.set(count, 0, 0)?;
+            }
+        }
+        Ok(left)
     }
 
     fn fragments<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FragmentKey<F>, FragmentRow>> {

@@ -8,7 +8,9 @@ mod forward;
 mod fragments;
 mod homes;
 mod icmp;
+mod lent;
 mod neighbours;
+mod node_gone;
 mod nodes;
 mod ports;
 mod reload;
@@ -40,7 +42,9 @@ fn main() {
         icmp::ALL,
         fragments::ALL,
         homes::ALL,
+        lent::ALL,
         neighbours::ALL,
+        node_gone::ALL,
         nodes::ALL,
         ports::ALL,
         reload::ALL,

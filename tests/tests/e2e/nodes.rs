@@ -1,8 +1,15 @@
 //! Three nodes on a LAN, an agent on each, all with `examples/three-nodes.yaml`.
 
-use std::{net::SocketAddr, thread::sleep, time::Duration};
+use std::{
+    env, fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use xtask::{
     build::workspace,
     lab::{
@@ -15,6 +22,7 @@ use xtask::{
 use crate::{
     Test,
     bed::{NAME, Up, agent, only},
+    flows::TAKEN,
 };
 
 pub const ALL: &[Test] = &[("three nodes with backends on all of them", all)];
@@ -48,24 +56,71 @@ const ECHOES: [&str; 8] = [
 const ENOUGH: u32 = 100;
 
 /// The lab and its agents, which end and are uninstalled before it goes.
-struct Cluster {
-    _agents: Vec<Agent>,
+pub struct Cluster {
+    /// In the order of the nodes.
+    pub agents: Vec<Agent>,
     up: Up,
+    /// A file of its own.
+    config: Option<PathBuf>,
 }
 
 impl Cluster {
+    /// With the example.
     fn new() -> Result<Cluster> {
+        Cluster::start(&workspace().join("examples/three-nodes.yaml"))
+    }
+
+    /// With a config of its own.
+    pub fn with(config: &str) -> Result<Cluster> {
+        let path = env::temp_dir().join(format!("{NAME}-nodes-{}.yaml", std::process::id()));
+        fs::write(&path, config)?;
+        let mut cluster = Cluster::start(&path)?;
+        cluster.config = Some(path);
+        Ok(cluster)
+    }
+
+    fn start(config: &Path) -> Result<Cluster> {
         let lab = Lab::of(NAME, Nodes::Three);
         lab.up_anew()?;
         let up = Up(lab.clone());
         lab::serve(&lab)?;
-        let (lb, config) = (agent()?, workspace().join("examples/three-nodes.yaml"));
-        let start = |node| Agent::start_on(&lab, node, &lb, &config, &format!("{NAME}-{node}"), &[]);
+        let lb = agent()?;
+        let start = |node| Agent::start_on(&lab, node, &lb, config, &format!("{NAME}-{node}"), &[]);
         let mut agents = NODES.into_iter().map(start).collect::<Result<Vec<Agent>>>()?;
         for agent in &mut agents {
             agent.wait_ready()?;
         }
-        Ok(Cluster { _agents: agents, up })
+        Ok(Cluster { agents, up, config: None })
+    }
+
+    pub fn lab(&self) -> &Lab {
+        &self.up.0
+    }
+
+    /// Replaces its config; returns when the agents of these nodes serve it.
+    pub fn configure(&self, config: &str, nodes: &[usize]) -> Result<()> {
+        let path = self.config.as_ref().context("the example is nobody's own")?;
+        let logs = |node: &usize| self.agents[*node].log();
+        let before: Vec<usize> = nodes.iter().map(|node| Ok(logs(node)?.len())).collect::<Result<_>>()?;
+        let new = path.with_extension("new");
+        fs::write(&new, config)?;
+        fs::rename(&new, path)?;
+        for (node, before) in nodes.iter().zip(before) {
+            let start = Instant::now();
+            while !logs(node)?.get(before..).is_some_and(|log| log.contains(TAKEN)) {
+                ensure!(start.elapsed() < Duration::from_secs(20), "not taken over: {}", logs(node)?);
+                sleep(Duration::from_millis(5));
+            }
+        }
+        Ok(())
+    }
+
+    /// What an `lb` command prints as JSON on a node.
+    pub fn json(&self, node: usize, arguments: &[&str]) -> Result<Value> {
+        // `lb status` fails where it has something to warn of.
+        let output = self.agents[node].command(&[arguments, &["-o", "json"]].concat())?.output()?;
+        let text = String::from_utf8(output.stdout)?;
+        serde_json::from_str(&text).with_context(|| format!("{arguments:?} printed {text}"))
     }
 
     /// Pages answered by exactly these.
@@ -78,6 +133,14 @@ impl Cluster {
     fn echoes(&self, from: &str, to: &str, by: &[&str]) -> Result<()> {
         let answers = echoes(&self.up.0, from, to.parse()?, ENOUGH);
         answers.and_then(|answers| only(&answers, by)).with_context(|| format!("echoes from {from} to {to}"))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Some(config) = &self.config {
+            let _ = fs::remove_file(config);
+        }
     }
 }
 

@@ -4,15 +4,15 @@ use comfy_table::{Table, presets::NOTHING};
 use serde::Serialize;
 
 use super::{
-    results::{DIRECT, Results, Spread},
+    outside::{self, CONNECTIONS, DATAGRAMS},
+    results::{DIRECT, Metric, Results, Spread},
+    uplink,
     workload::Workload,
 };
 
 /// A ratio that is to be reached.
 struct Goal {
-    workload: Workload,
-    /// Name of the metric in the workload.
-    metric: usize,
+    metric: Metric,
     contestant: &'static str,
     to: &'static str,
     /// At least (more is better) or at most (less is better).
@@ -26,10 +26,17 @@ const fn goal(
     to: &'static str,
     ratio: f64,
 ) -> Goal {
-    Goal { workload, metric, contestant, to, ratio }
+    of(workload.metrics()[metric], contestant, to, ratio)
 }
 
-const GOALS: [Goal; 14] = [
+const fn of(metric: Metric, contestant: &'static str, to: &'static str, ratio: f64) -> Goal {
+    Goal { metric, contestant, to, ratio }
+}
+
+/// Of packets per second with the least program there is, where a quarter of its whole cost comes on top.
+const A_QUARTER: f64 = 1.0 / 1.25;
+
+const GOALS: [Goal; 21] = [
     goal(Workload::Iperf1, 0, "lb, 1", DIRECT, 1.0),
     goal(Workload::Iperf1, 0, "lb, 1", "limit", 0.97),
     goal(Workload::Iperf1, 0, "lb, 50k", DIRECT, 1.0),
@@ -44,6 +51,13 @@ const GOALS: [Goal; 14] = [
     goal(Workload::Fresh, 0, "lb, 1", "limit", 0.93),
     goal(Workload::Datagrams, 0, "lb, 1", "limit", 0.95),
     goal(Workload::Datagrams, 0, "lb, 1", "iptables, 1", 2.0),
+    of(uplink::ONE, uplink::XDP, uplink::ALONE, A_QUARTER),
+    of(uplink::MANY, uplink::XDP, uplink::ALONE, A_QUARTER),
+    of(uplink::ONE, uplink::XDP, uplink::TC, 3.0),
+    of(uplink::MANY, uplink::XDP, uplink::TC, 3.0),
+    of(DATAGRAMS, outside::TC, outside::IPTABLES, 1.0),
+    of(DATAGRAMS, outside::XDP, outside::TC, 1.0),
+    of(CONNECTIONS, outside::TC, outside::IPTABLES, 1.0),
 ];
 
 /// Quartiles further apart than this part of the median say nothing about a goal between them.
@@ -99,7 +113,7 @@ fn verdict(found: Spread, goal: f64, more: bool) -> Verdict {
 /// Every goal about which something was measured.
 pub fn judge(results: &Results) -> Vec<Judged> {
     let judge = |goal: &Goal| {
-        let metric = goal.workload.metrics().get(goal.metric).copied()?;
+        let metric = goal.metric;
         let found = results.ratio(&metric, goal.contestant, goal.to)?;
         let (sign, more) = if metric.more { (">=", true) } else { ("<=", false) };
         Some(Judged {

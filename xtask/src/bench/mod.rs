@@ -9,10 +9,12 @@ mod contestant;
 mod control;
 mod goals;
 mod limit;
+mod outside;
 mod program;
 mod report;
 mod results;
 mod rules;
+mod uplink;
 mod workload;
 
 use anyhow::{Context as _, Result, bail};
@@ -34,7 +36,8 @@ pub struct Options {
     #[arg(long)]
     quick: bool,
     /// Only what has this in its name: a workload, `program` (nanoseconds of each
-    /// kind of packet) or `control` (the control plane)
+    /// kind of packet), `control` (the control plane), `outside` (node ports and
+    /// backends on other nodes) or `uplink` (packets there, in XDP and in tc)
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// Rounds; each measures everything once
@@ -50,15 +53,24 @@ const CONTROL: &str = "control";
 /// What `--only` calls the cost of a packet in the program.
 const PROGRAM: &str = "program";
 
+/// What `--only` calls node ports to other nodes.
+const OUTSIDE: &str = "outside";
+/// What `--only` calls packets at the uplink.
+const UPLINK: &str = "uplink";
+
 /// See the module.
 pub fn bench(options: &Options) -> Result<()> {
     let asked = |name: &str| options.only.as_ref().is_none_or(|part| name.contains(part.as_str()));
     let chosen: Vec<Workload> = Workload::ALL.into_iter().filter(|workload| asked(workload.name())).collect();
-    let (control, program) = (asked(CONTROL), asked(PROGRAM));
-    if chosen.is_empty() && !control && !program {
+    let others = [CONTROL, PROGRAM, OUTSIDE, UPLINK];
+    let [control, program, outside, uplink] = others.map(asked);
+    if chosen.is_empty() && !others.into_iter().any(asked) {
         let names = Workload::ALL.map(Workload::name).join(", ");
         let asked = options.only.as_deref().unwrap_or_default();
-        bail!("nothing to measure has a name with {asked:?} in it; there are: {names}, {CONTROL}, {PROGRAM}");
+        bail!(
+            "nothing to measure has a name with {asked:?} in it; there are: {names}, {}",
+            others.join(", ")
+        );
     }
     setup::toolchain()?;
     setup::tools()?;
@@ -71,13 +83,22 @@ pub fn bench(options: &Options) -> Result<()> {
     let (rounds, seconds) = (options.rounds.unwrap_or(rounds), options.seconds.unwrap_or(seconds));
     let costs = if program { Some(program::measure(options.quick)?) } else { None };
     let figures = if control { control::measure(&lb, options.quick)? } else { Vec::new() };
-    let mut contestants = if chosen.is_empty() { Vec::new() } else { contestant::up(&lb, options.quick)? };
-    let results = measure(&mut contestants, &chosen, rounds, seconds);
-    for contestant in &mut contestants {
-        contestant.end()?;
+    let mut results = Vec::new();
+    if uplink {
+        results.push(uplink::measure(options.quick)?);
     }
-    let report = Report { results: results?, figures, costs };
-    drop(contestants);
+    if outside {
+        results.push(outside::measure(&lb, rounds, seconds)?);
+    }
+    if !chosen.is_empty() {
+        let mut contestants = contestant::up(&lb, options.quick)?;
+        let found = measure(&mut contestants, &chosen, rounds, seconds);
+        for contestant in &mut contestants {
+            contestant.end()?;
+        }
+        results.push(found?);
+    }
+    let report = Report { results, figures, costs };
     report.print();
     report.write(&workspace().join("target/bench"))
 }
@@ -88,8 +109,9 @@ fn measure(
     rounds: u32,
     seconds: u32,
 ) -> Result<Results> {
-    let mut results =
-        Results::new(contestants.iter().map(|contestant| contestant.name).collect(), rounds, seconds);
+    let names = contestants.iter().map(|contestant| contestant.name).collect();
+    let how = format!("{rounds} rounds of {seconds} s. {}", report::HOW);
+    let mut results = Results::new("Pods", how, results::DIRECT, names);
     for round in 1..=rounds {
         say(&format!("round {round} of {rounds}"));
         for workload in workloads {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     control::{self, Figure},
     goals,
-    results::{DIRECT, Metric, Results},
+    results::{Metric, Results},
 };
 use crate::setup::say;
 
@@ -21,11 +21,11 @@ fn figure(value: f64) -> String {
     }
 }
 
-/// One cell: the median, and the ratio to direct with its quartiles.
+/// One cell: the median, and the ratio to the base with its quartiles.
 fn cell(results: &Results, metric: &Metric, contestant: &str) -> String {
     let Some(spread) = results.spread(metric, contestant) else { return "-".to_owned() };
-    match results.ratio(metric, contestant, DIRECT) {
-        Some(ratio) if contestant != DIRECT => {
+    match results.ratio(metric, contestant, results.base) {
+        Some(ratio) if contestant != results.base => {
             format!("{}  {:.2} ({:.2}-{:.2})", figure(spread.median), ratio.median, ratio.low, ratio.high)
         }
         _ => figure(spread.median),
@@ -36,7 +36,7 @@ fn title(metric: &Metric) -> String {
     format!("{}, {}{}", metric.name, metric.unit, if metric.more { "" } else { " (less is better)" })
 }
 
-/// Medians, and ratios to direct.
+/// Medians, and ratios to the base.
 fn table(results: &Results) -> Table {
     let mut table = Table::new();
     let mut header = vec![String::new()];
@@ -65,15 +65,16 @@ fn machine() -> String {
     )
 }
 
-const HOW: &str = "Medians; behind them the ratio to direct, round by round, with its quartiles. Every \
+/// How workloads of pods are measured.
+pub const HOW: &str = "Every \
 client and server is a pod of the same lab; both ends of connections and requests run on one CPU, those of \
 iperf3 (cubic) on two; all devices have the queueing discipline they come with \
 (noqueue); br_netfilter is off but where rules of kube-proxy need it.";
 
 /// Everything a run has found.
 pub struct Report {
-    /// Of the workloads.
-    pub results: Results,
+    /// Of the workloads: pods', outside's, frames at the uplink.
+    pub results: Vec<Results>,
     /// Of the control plane.
     pub figures: Vec<Figure>,
     /// Of packets in the program, as a table.
@@ -83,8 +84,8 @@ pub struct Report {
 impl Report {
     /// Prints the tables.
     pub fn print(&self) {
-        if !self.results.values.is_empty() {
-            println!("\n{}\n\n{}", table(&self.results), goals::table(&self.results));
+        for results in &self.results {
+            println!("\n{}\n\n{}\n\n{}", results.title, table(results), goals::table(results));
         }
         if !self.figures.is_empty() {
             println!("\n{}", control::table(&self.figures));
@@ -94,14 +95,15 @@ impl Report {
         }
     }
 
-    /// Writes `report.md`, `results.json` and `report.svg` into a directory.
+    /// Writes `report.md`, `results.json` and pictures into a directory.
     pub fn write(&self, dir: &Path) -> Result<()> {
         fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-        for (name, text) in [
-            ("report.md", self.page()),
-            ("results.json", serde_json::to_string_pretty(&self.numbers())?),
-            ("report.svg", picture(&self.results)),
-        ] {
+        let mut files = vec![
+            ("report.md".to_owned(), self.page()),
+            ("results.json".to_owned(), serde_json::to_string_pretty(&self.numbers())?),
+        ];
+        files.extend(self.results.iter().map(|results| (picture_of(results), picture(results))));
+        for (name, text) in files {
             let path = dir.join(name);
             fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
         }
@@ -110,21 +112,23 @@ impl Report {
     }
 
     fn page(&self) -> String {
-        let results = &self.results;
         let mut text = format!("# lb, measured\n\n{}.\n", machine());
-        if !results.values.is_empty() {
-            let Results { rounds, seconds, .. } = results;
+        for results in &self.results {
+            let Results { title, how, base, .. } = results;
             let _ = writeln!(
                 text,
-                "\n{rounds} rounds of {seconds} s. {HOW}\n\n![ratios to direct](report.svg)\n"
+                "\n## {title}\n\n{how} Medians; behind them the ratio to {base}, round by round, with its \
+                 quartiles.\n\n![ratios to {base}]({})\n",
+                picture_of(results)
             );
             let _ = writeln!(text, "| | {} |", results.contestants.join(" | "));
             let _ = writeln!(text, "|---|{}", "---|".repeat(results.contestants.len()));
             for metric in results.values.keys() {
                 let cells = results.contestants.iter().map(|contestant| cell(results, metric, contestant));
-                let _ = writeln!(text, "| {} | {} |", title(metric), cells.collect::<Vec<_>>().join(" | "));
+                let _ =
+                    writeln!(text, "| {} | {} |", self::title(metric), cells.collect::<Vec<_>>().join(" | "));
             }
-            let _ = writeln!(text, "\n## Goals\n\n| goal | wanted | found | verdict |\n|---|---|---|---|");
+            let _ = writeln!(text, "\n| goal | wanted | found | verdict |\n|---|---|---|---|");
             for judged in goals::judge(results) {
                 let goals::Judged { what, goal, found, verdict } = judged;
                 let _ = writeln!(text, "| {what} | {goal} | {found} | {} |", verdict.words());
@@ -144,21 +148,31 @@ impl Report {
     }
 
     fn numbers(&self) -> Value {
-        let results = &self.results;
-        let metrics = results.values.iter().map(|(metric, values)| {
-            json!({"name": metric.name, "unit": metric.unit, "moreIsBetter": metric.more, "values": values})
+        let results = self.results.iter().map(|results| {
+            let metrics = results.values.iter().map(|(metric, values)| {
+                json!({"name": metric.name, "unit": metric.unit, "moreIsBetter": metric.more, "values": values})
+            });
+            json!({
+                "title": results.title,
+                "how": results.how,
+                "base": results.base,
+                "contestants": results.contestants,
+                "metrics": metrics.collect::<Vec<_>>(),
+                "goals": goals::judge(results),
+            })
         });
         json!({
             "machine": machine(),
-            "rounds": results.rounds,
-            "seconds": results.seconds,
-            "contestants": results.contestants,
-            "metrics": metrics.collect::<Vec<_>>(),
-            "goals": goals::judge(results),
+            "results": results.collect::<Vec<_>>(),
             "controlPlane": self.figures,
             "program": self.costs,
         })
     }
+}
+
+/// The file of the picture of some results.
+fn picture_of(results: &Results) -> String {
+    format!("{}.svg", results.title.to_lowercase().replace(' ', "-"))
 }
 
 /// Width of the picture, and what its parts take, in pixels.
@@ -168,7 +182,7 @@ const BAR: f64 = 18.0;
 /// How much better than direct a bar can show.
 const MOST: f64 = 2.0;
 
-/// A bar for each contestant of each metric: how many times as good as direct.
+/// A bar for each contestant of each metric: how many times as good as the base.
 fn picture(results: &Results) -> String {
     let mut body = String::new();
     let mut y = 60.0;
@@ -176,8 +190,8 @@ fn picture(results: &Results) -> String {
     for metric in results.values.keys() {
         let _ = writeln!(body, r#"<text x="16" y="{y}" class="title">{}</text>"#, title(metric));
         y += 8.0;
-        for contestant in results.contestants.iter().filter(|name| **name != DIRECT) {
-            let Some(ratio) = results.ratio(metric, contestant, DIRECT) else { continue };
+        for contestant in results.contestants.iter().filter(|name| **name != results.base) {
+            let Some(ratio) = results.ratio(metric, contestant, results.base) else { continue };
             let good = |ratio: f64| if metric.more { ratio } else { 1.0 / ratio };
             let (mid, one, other) = (good(ratio.median), good(ratio.low), good(ratio.high));
             let place = |ratio: f64| LABEL + ratio.min(MOST) * scale;
@@ -218,10 +232,11 @@ fn picture(results: &Results) -> String {
 .lb {{ fill: #2a7de1 }} .other {{ fill: #b8bec6 }} .spread {{ stroke: #333; stroke-width: 1.5 }}
 </style>
 <rect width="100%" height="100%" fill="#fff"/>
-<text x="16" y="28" class="head">Times as good as pod to pod directly over the bridge, also where less is better (line: quartiles)</text>
+<text x="16" y="28" class="head">Times as good as {}, also where less is better (line: quartiles)</text>
 <line x1="{one}" x2="{one}" y1="44" y2="{}" stroke="#c33" stroke-dasharray="4 3"/>
 {body}</svg>
 "##,
+        results.base,
         y - 20.0
     )
 }

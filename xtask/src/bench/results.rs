@@ -15,17 +15,19 @@ pub struct Metric {
     pub more: bool,
 }
 
-/// The contestant that the others are compared with.
+/// The contestant that most others are compared with.
 pub const DIRECT: &str = "direct";
 
-/// All measurements of a run.
+/// All measurements of one kind in a run.
 pub struct Results {
+    /// What was measured, in a word or two.
+    pub title: &'static str,
+    /// How, in words.
+    pub how: String,
+    /// The contestant that the others are compared with.
+    pub base: &'static str,
     /// Names in the order of tables.
     pub contestants: Vec<&'static str>,
-    /// How often everything was measured.
-    pub rounds: u32,
-    /// How long each run took.
-    pub seconds: u32,
     /// By metric and contestant, one value a round.
     pub values: BTreeMap<Metric, BTreeMap<&'static str, Vec<f64>>>,
 }
@@ -57,8 +59,13 @@ impl Spread {
 
 impl Results {
     /// Of contestants, nothing measured yet.
-    pub fn new(contestants: Vec<&'static str>, rounds: u32, seconds: u32) -> Results {
-        Results { contestants, rounds, seconds, values: BTreeMap::new() }
+    pub fn new(
+        title: &'static str,
+        how: String,
+        base: &'static str,
+        contestants: Vec<&'static str>,
+    ) -> Results {
+        Results { title, how, base, contestants, values: BTreeMap::new() }
     }
 
     /// Notes one value.
@@ -95,8 +102,7 @@ mod tests {
     #[test]
     fn ratios_are_of_the_same_round() {
         let metric = Metric { place: 0, name: "m", unit: "u", more: true };
-        let mut results =
-            Results { contestants: vec!["a", "b"], rounds: 2, seconds: 1, values: BTreeMap::new() };
+        let mut results = Results::new("", String::new(), "b", vec!["a", "b"]);
         for (a, b) in [(10.0, 5.0), (1.0, 0.5)] {
             results.note(metric, "a", a);
             results.note(metric, "b", b);

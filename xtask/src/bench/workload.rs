@@ -24,7 +24,7 @@ pub enum Workload {
     Datagrams,
 }
 
-const fn metric(place: u32, name: &'static str, unit: &'static str, more: bool) -> Metric {
+pub const fn metric(place: u32, name: &'static str, unit: &'static str, more: bool) -> Metric {
     Metric { place, name, unit, more }
 }
 
@@ -52,7 +52,7 @@ impl Workload {
     }
 
     /// What it measures, the main thing first.
-    pub fn metrics(self) -> &'static [Metric] {
+    pub const fn metrics(self) -> &'static [Metric] {
         match self {
             Workload::Iperf1 => const { &[metric(0, "iperf3, one stream", "Gbit/s", true)] },
             Workload::Iperf8 => const { &[metric(1, "iperf3, eight streams", "Gbit/s", true)] },

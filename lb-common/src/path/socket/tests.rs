@@ -180,6 +180,10 @@ impl<F: Family> Tables<F> for Node<F> {
         Err(InsertError::Full)
     }
 
+    fn turn(&self, _: u32, _: u32) -> u32 {
+        0
+    }
+
     fn remove_snat(&self, _: &FlowKey<F>) {}
 
     fn claim(&self, _: &Cell<SnatRow<F>>, _: u32) -> bool {

@@ -17,10 +17,10 @@ pub const PORT: u16 = 7777;
 /// What the server answers, so that an answer of somebody else is noticed.
 pub(super) const ANSWER: u8 = b'b';
 
-/// Starts the server in the pod blue, on a thread that ends with this process.
-pub fn serve(lab: &Lab) -> Result<()> {
-    let listener =
-        lab.within("blue", || TcpListener::bind(("0.0.0.0", PORT)))?.context("listening in blue")?;
+/// Starts the server in a host, on a thread that ends with this process.
+pub fn serve(lab: &Lab, host: &str) -> Result<()> {
+    let listener = lab.within(host, || TcpListener::bind(("0.0.0.0", PORT)))?;
+    let listener = listener.with_context(|| format!("listening in {host}"))?;
     thread::spawn(move || -> Result<()> {
         stay_on_one_cpu()?;
         for mut stream in listener.incoming().flatten() {
@@ -34,9 +34,9 @@ pub fn serve(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Connects from the pod red for some time.
-pub fn run(lab: &Lab, to: SocketAddrV4, time: Duration) -> Result<Times> {
-    lab.within("red", move || connect(to, time))?
+/// Connects from a host for some time.
+pub fn run(lab: &Lab, host: &str, to: SocketAddrV4, time: Duration) -> Result<Times> {
+    lab.within(host, move || connect(to, time))?
 }
 
 fn connect(to: SocketAddrV4, time: Duration) -> Result<Times> {

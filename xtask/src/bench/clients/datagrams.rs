@@ -27,8 +27,19 @@ const MARKER: [u8; 8] = *b"lb-bench";
 const BLOCK: usize = 64;
 /// Bytes that may wait to be received.
 const BUFFER: usize = 32 << 20;
-/// Who sends: the pod red. Services must not change that.
-const SENDER: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 2);
+
+/// Who sends to whom.
+#[derive(Clone, Copy)]
+pub struct Ends {
+    /// The host that sends.
+    pub sender: &'static str,
+    /// From this address.
+    pub from: Ipv4Addr,
+    /// The host that receives.
+    pub receiver: &'static str,
+    /// To it, the sender has this address.
+    pub seen: Ipv4Addr,
+}
 
 /// What one run measured.
 #[derive(Clone, Copy, Debug)]
@@ -52,23 +63,26 @@ struct Counters {
 
 /// The server.
 pub struct Receiver {
+    ends: Ends,
     counters: Arc<Counters>,
 }
 
-/// Starts the server in the pod blue.
-pub fn serve(lab: &Lab) -> Result<Receiver> {
+/// Starts the server.
+pub fn serve(lab: &Lab, ends: Ends) -> Result<Receiver> {
+    let host = ends.receiver;
     let socket = lab
-        .within("blue", || UdpSocket::bind(("0.0.0.0", PORT)))?
-        .with_context(|| format!("listening on UDP port {PORT} in blue"))?;
-    sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER).context("a large buffer in blue")?;
+        .within(host, || UdpSocket::bind(("0.0.0.0", PORT)))?
+        .with_context(|| format!("listening on UDP port {PORT} in {host}"))?;
+    let sized = sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER);
+    sized.with_context(|| format!("a large buffer in {host}"))?;
     let counters = Arc::new(Counters::default());
-    let receiver = Receiver { counters: counters.clone() };
-    thread::spawn(move || receive(&socket, &counters));
+    let receiver = Receiver { ends, counters: counters.clone() };
+    thread::spawn(move || receive(&socket, &counters, ends.seen));
     Ok(receiver)
 }
 
 /// Counts until the socket fails.
-fn receive(socket: &UdpSocket, counters: &Counters) {
+fn receive(socket: &UdpSocket, counters: &Counters, from: Ipv4Addr) {
     // One byte more than ours have, so that longer ones are noticed.
     let mut payloads = [[0u8; PAYLOAD + 1]; BLOCK];
     // SAFETY: plain numbers and null pointers.
@@ -104,7 +118,7 @@ fn receive(socket: &UdpSocket, counters: &Counters) {
             let len = header.msg_len as usize;
             // SAFETY: the kernel has filled this buffer up to the length, and nobody writes to it now.
             let bytes = unsafe { std::slice::from_raw_parts(part.iov_base.cast::<u8>(), len) };
-            bytes == expected && address.sin_addr.s_addr == u32::from(SENDER).to_be()
+            bytes == expected && address.sin_addr.s_addr == u32::from(from).to_be()
         });
         let ours = ours.count() as u64;
         counters.received.fetch_add(ours, Relaxed);
@@ -121,15 +135,16 @@ fn payload(run: u32) -> [u8; PAYLOAD] {
 }
 
 impl Receiver {
-    /// Sends from the pod red for some time.
+    /// Sends for some time.
     pub fn run(&self, lab: &Lab, to: SocketAddrV4, time: Duration) -> Result<Datagrams> {
         let counters = self.counters.clone();
         let run = counters.run.fetch_add(1, Relaxed) + 1;
         counters.received.store(0, Relaxed);
         counters.others.store(0, Relaxed);
-        let (sent, while_sent, took) = lab.within("red", move || {
+        let Ends { sender, from, receiver, .. } = self.ends;
+        let (sent, while_sent, took) = lab.within(sender, move || {
             let start = Instant::now();
-            let sent = send(to, run, time)?;
+            let sent = send(from, to, run, time)?;
             Ok::<_, anyhow::Error>((sent, counters.received.load(Relaxed), start.elapsed().as_secs_f64()))
         })??;
         // Until nothing has come for a while.
@@ -145,8 +160,8 @@ impl Receiver {
         let others = self.counters.others.load(Relaxed);
         if received == 0 || received > sent || others > 0 {
             bail!(
-                "of {sent} datagrams to {to}, blue has received {received}, and {others} that are not \
-                 as red sent them"
+                "of {sent} datagrams to {to}, {receiver} has received {received}, and {others} that are not \
+                 as {sender} sent them"
             );
         }
         Ok(Datagrams { sent_per_second: sent as f64 / took, received_per_second: while_sent as f64 / took })
@@ -154,9 +169,9 @@ impl Receiver {
 }
 
 /// How many it has sent.
-fn send(to: SocketAddrV4, run: u32, time: Duration) -> Result<u64> {
-    let socket = UdpSocket::bind((SENDER, 0)).context("a socket for datagrams in red")?;
-    socket.connect(to).with_context(|| format!("connecting a socket in red to {to}"))?;
+fn send(from: Ipv4Addr, to: SocketAddrV4, run: u32, time: Duration) -> Result<u64> {
+    let socket = UdpSocket::bind((from, 0)).context("a socket for datagrams")?;
+    socket.connect(to).with_context(|| format!("connecting a socket to {to}"))?;
     let payload = payload(run);
     let parts = [IoSlice::new(&payload)];
     let mut nothing: [SendAncillaryBuffer; BLOCK] = std::array::from_fn(|_| SendAncillaryBuffer::default());
@@ -165,7 +180,7 @@ fn send(to: SocketAddrV4, run: u32, time: Duration) -> Result<u64> {
     let mut sent = 0;
     while start.elapsed() < time {
         sent += sendmmsg(&socket, &mut headers, SendFlags::empty())
-            .with_context(|| format!("sending datagrams from red to {to}"))? as u64;
+            .with_context(|| format!("sending datagrams to {to}"))? as u64;
     }
     Ok(sent)
 }

@@ -23,6 +23,14 @@ mod requests;
 
 pub use datagrams::Datagrams;
 
+/// Between pods; services must not change the sender's address.
+const PODS: datagrams::Ends = datagrams::Ends {
+    sender: "red",
+    from: Ipv4Addr::new(10, 244, 1, 2),
+    receiver: "blue",
+    seen: Ipv4Addr::new(10, 244, 1, 2),
+};
+
 /// Rate and times of what was done over and over.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
@@ -56,15 +64,15 @@ pub struct Clients {
 impl Clients {
     /// Starts the servers and gives red the addresses that it connects from.
     pub fn start(lab: &Lab) -> Result<Clients> {
-        connections::serve(lab)?;
+        connections::serve(lab, "blue")?;
         requests::serve(lab)?;
-        let (fresh, datagrams) = (fresh::Sources::add(lab)?, datagrams::serve(lab)?);
+        let (fresh, datagrams) = (fresh::Sources::add(lab)?, datagrams::serve(lab, PODS)?);
         Ok(Clients { lab: lab.clone(), fresh, datagrams })
     }
 
     /// Connections one after the other: connect, a byte each way, close. Ports come round again.
     pub fn connections(&self, to: Ipv4Addr, time: Duration) -> Result<Times> {
-        connections::run(&self.lab, SocketAddrV4::new(to, connections::PORT), time)
+        connections::run(&self.lab, "red", SocketAddrV4::new(to, connections::PORT), time)
     }
 
     /// Connections one after the other, each from an address and port that no other had: connect, a
@@ -81,6 +89,32 @@ impl Clients {
     /// Datagrams in frames of 64 bytes, as many as one thread can send.
     pub fn datagrams(&self, to: Ipv4Addr, time: Duration) -> Result<Datagrams> {
         self.datagrams.run(&self.lab, SocketAddrV4::new(to, datagrams::PORT), time)
+    }
+}
+
+/// A client outside and a server on another node than the one that it calls.
+pub struct Outside {
+    lab: Lab,
+    datagrams: datagrams::Receiver,
+}
+
+impl Outside {
+    /// Starts the server on a node, which sees the client with this address.
+    pub fn start(lab: &Lab, node: &'static str, seen: Ipv4Addr) -> Result<Outside> {
+        const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 100);
+        connections::serve(lab, node)?;
+        let ends = datagrams::Ends { sender: "client", from: CLIENT, receiver: node, seen };
+        Ok(Outside { lab: lab.clone(), datagrams: datagrams::serve(lab, ends)? })
+    }
+
+    /// As [`Clients::connections`].
+    pub fn connections(&self, to: SocketAddrV4, time: Duration) -> Result<Times> {
+        connections::run(&self.lab, "client", to, time)
+    }
+
+    /// As [`Clients::datagrams`].
+    pub fn datagrams(&self, to: SocketAddrV4, time: Duration) -> Result<Datagrams> {
+        self.datagrams.run(&self.lab, to, time)
     }
 }
 

@@ -2,15 +2,15 @@
 
 use std::fmt::Write as _;
 
-use super::{MARK, PODS, hash, service_ports};
+use super::{MARK, PODS, ServicePort, hash};
 
-/// What `iptables-restore --noflush` takes: the tables filter and nat for so many services.
+/// What `iptables-restore --noflush` takes: the tables filter and nat for these ports of services.
 ///
 /// Zeroing the counters of nat first changes nothing, but it makes iptables-restore 1.8.9 fetch all
 /// chains. Otherwise it keeps a sorted list of those it has read of and goes through it for each rule:
 /// ten thousand services then take a minute and not four seconds.
-pub fn iptables(services: u32) -> String {
-    let chains = nat(services);
+pub fn iptables(ports: impl IntoIterator<Item = ServicePort>) -> String {
+    let chains = nat(ports);
     let mut text = filter();
     text += "*nat\n-Z\n";
     for (chain, _) in chains.iter().filter(|(chain, _)| chain.starts_with("KUBE")) {
@@ -26,10 +26,10 @@ pub fn iptables(services: u32) -> String {
 }
 
 /// The chains of the table nat and their rules.
-fn nat(services: u32) -> Vec<(String, Vec<String>)> {
+fn nat(ports: impl IntoIterator<Item = ServicePort>) -> Vec<(String, Vec<String>)> {
     let mut chains = Vec::new();
-    let mut entries = Vec::new();
-    for service in service_ports(services) {
+    let (mut entries, mut node_ports) = (Vec::new(), Vec::new());
+    for service in ports {
         let (vip, port, protocol) = (service.vip, service.port, service.protocol.name());
         let chain = format!("KUBE-SVC-{}", hash(service.id));
         let name = format!("bench/{vip}:{port}");
@@ -52,6 +52,11 @@ fn nat(services: u32) -> Vec<(String, Vec<String>)> {
             let hairpin = format!("{comment} -s {address} -j KUBE-MARK-MASQ");
             chains.push((endpoint, vec![hairpin, format!("{comment} {dnat}")]));
         }
+        if let Some(node_port) = service.node_port {
+            let external = format!("KUBE-EXT-{}", hash(service.id));
+            node_ports.push(format!("-m {protocol} -p {protocol} --dport {node_port} -j {external}"));
+            chains.push((external, vec!["-j KUBE-MARK-MASQ".to_owned(), format!("-j {chain}")]));
+        }
         chains.push((chain, choices));
     }
     entries.push("-m addrtype --dst-type LOCAL -j KUBE-NODEPORTS".to_owned());
@@ -62,7 +67,7 @@ fn nat(services: u32) -> Vec<(String, Vec<String>)> {
     ];
     let mut add = |name: &str, rules: Vec<String>| chains.push((name.to_owned(), rules));
     add("KUBE-SERVICES", entries);
-    add("KUBE-NODEPORTS", Vec::new());
+    add("KUBE-NODEPORTS", node_ports);
     add("KUBE-POSTROUTING", postrouting);
     add("KUBE-MARK-MASQ", vec![format!("-j MARK --or-mark {MARK}")]);
     for (hook, chain) in [("PREROUTING", "SERVICES"), ("OUTPUT", "SERVICES"), ("POSTROUTING", "POSTROUTING")]
@@ -100,11 +105,14 @@ fn filter() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::iptables;
+    use super::{
+        super::{outside_ports, service_ports},
+        iptables,
+    };
 
     #[test]
     fn two_services() {
-        let text = iptables(2);
+        let text = iptables(service_ports(2));
         let count = |part: &str| text.lines().filter(|line| line.contains(part)).count();
         // One port of the first, five of the one that is measured.
         assert_eq!(count(":KUBE-SVC-"), 6);
@@ -126,5 +134,14 @@ mod tests {
             assert!(target.is_none_or(|target| text.contains(&target)), "{line}");
         }
         assert!(text.lines().filter_map(|line| line.strip_prefix(':')).all(|line| line.len() <= 28 + 8));
+    }
+
+    #[test]
+    fn a_node_port() {
+        let text = iptables(outside_ports());
+        let rules = |chain: &str| text.lines().filter(|line| line.starts_with(chain)).collect::<Vec<_>>();
+        assert!(rules("-A KUBE-NODEPORTS")[1].contains("-p udp --dport 30779 -j KUBE-EXT-"));
+        assert!(rules("-A KUBE-EXT-")[0].ends_with("-j KUBE-MARK-MASQ"));
+        assert!(rules("-A KUBE-EXT-")[1].contains("-j KUBE-SVC-"));
     }
 }

@@ -23,8 +23,8 @@ use crate::lab::Lab;
 mod iptables;
 mod nftables;
 
-pub use iptables::iptables;
-pub use nftables::nftables;
+use iptables::iptables;
+use nftables::nftables;
 
 /// Address of the service that is measured.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 14);
@@ -38,6 +38,10 @@ pub const PORTS: [(Protocol, u16); 5] = [
     (Protocol::Udp, 7779),
     (Protocol::Udp, 9090),
 ];
+/// What is called from outside in a lab of three nodes: port of the endpoint, and of the node.
+pub const OUTSIDE: [(Protocol, u16, u16); 2] = [(Protocol::Tcp, 7777, 30777), (Protocol::Udp, 7779, 30779)];
+/// Its one endpoint, another node.
+pub const FAR: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 12);
 /// The most services there are addresses for.
 pub const IPTABLES_MOST: u32 = 50_000;
 /// The most services of which it makes sense to load nftables rules: the kernel goes through all sets
@@ -76,6 +80,8 @@ struct ServicePort {
     protocol: Protocol,
     port: u16,
     endpoints: Vec<(Ipv4Addr, u16)>,
+    /// The same port of the node, for who is outside.
+    node_port: Option<u16>,
 }
 
 /// The ports of so many services, the one that is measured last.
@@ -91,6 +97,7 @@ fn service_ports(services: u32) -> impl Iterator<Item = ServicePort> {
             protocol: Protocol::Tcp,
             port: 80,
             endpoints: (0..3).map(endpoint).collect(),
+            node_port: None,
         }
     });
     let measured = PORTS.into_iter().enumerate().map(|(index, (protocol, port))| ServicePort {
@@ -99,8 +106,22 @@ fn service_ports(services: u32) -> impl Iterator<Item = ServicePort> {
         protocol,
         port,
         endpoints: vec![(ENDPOINT, port)],
+        node_port: None,
     });
     others.chain(measured)
+}
+
+/// The ports of the service that is reached from outside.
+fn outside_ports() -> Vec<ServicePort> {
+    let port = |(index, (protocol, port, node_port)): (usize, (Protocol, u16, u16))| ServicePort {
+        id: (2 << 32) + index as u64,
+        vip: VIP,
+        protocol,
+        port,
+        endpoints: vec![(FAR, port)],
+        node_port: Some(node_port),
+    };
+    OUTSIDE.into_iter().enumerate().map(port).collect()
 }
 
 /// Sixteen letters and digits that stand for a number, as kube-proxy's hashes look; different for
@@ -124,10 +145,10 @@ pub fn apply_iptables(lab: &Lab, services: u32) -> Result<Duration> {
     if services > IPTABLES_MOST {
         bail!("{services} services: there are addresses for {IPTABLES_MOST}, ask for fewer");
     }
-    let rules = iptables(services);
+    let rules = iptables(service_ports(services));
     see_bridged(lab)?;
     let start = Instant::now();
-    load(lab, "iptables-restore", &["--noflush"], rules)?;
+    load(lab, "node", "iptables-restore", &["--noflush"], rules)?;
     Ok(start.elapsed())
 }
 
@@ -137,13 +158,24 @@ pub fn apply_nftables(lab: &Lab, services: u32) -> Result<Duration> {
     if services > NFTABLES_MOST {
         bail!("{services} services: nft would load for minutes, ask for {NFTABLES_MOST} or fewer");
     }
-    let transactions = nftables(services);
+    let transactions = nftables(service_ports(services));
     see_bridged(lab)?;
     let start = Instant::now();
     for rules in transactions {
-        load(lab, "nft", &["-f", "-"], rules)?;
+        load(lab, "node", "nft", &["-f", "-"], rules)?;
     }
     Ok(start.elapsed())
+}
+
+/// Loads the iptables rules of what is called from outside into a node.
+pub fn apply_iptables_outside(lab: &Lab, node: &str) -> Result<()> {
+    load(lab, node, "iptables-restore", &["--noflush"], iptables(outside_ports()))
+}
+
+/// Loads the nftables rules of what is called from outside into a node.
+pub fn apply_nftables_outside(lab: &Lab, node: &str) -> Result<()> {
+    let transactions = nftables(outside_ports());
+    transactions.into_iter().try_for_each(|rules| load(lab, node, "nft", &["-f", "-"], rules))
 }
 
 /// Shows bridged packets to netfilter, without which replies within a bridge are not translated back.
@@ -152,9 +184,9 @@ fn see_bridged(lab: &Lab) -> Result<()> {
     set.context("rules see no bridged packets without br_netfilter: `modprobe br_netfilter`")
 }
 
-/// Feeds a program in the node and waits for its end.
-fn load(lab: &Lab, program: &str, arguments: &[&str], rules: String) -> Result<()> {
-    let mut command = lab.command("node", program)?;
+/// Feeds a program in a node and waits for its end.
+fn load(lab: &Lab, node: &str, program: &str, arguments: &[&str], rules: String) -> Result<()> {
+    let mut command = lab.command(node, program)?;
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("starting {program}: is it installed?"))?;
     let mut input = child.stdin.take().with_context(|| format!("{program} without an input"))?;

@@ -2,15 +2,15 @@
 
 use std::fmt::Write as _;
 
-use super::{MARK, PODS, ServicePort, hash, service_ports};
+use super::{MARK, PODS, ServicePort, hash};
 
 /// Services of one transaction: in a single one of 10,000 services nft 1.0.6 takes ten times as long.
 const TRANSACTION: usize = 1000;
 
-/// What `nft -f -` takes: the table kube-proxy for so many services, in transactions to be carried out
+/// What `nft -f -` takes: the table kube-proxy for these ports of services, in transactions to be carried out
 /// one after the other.
-pub fn nftables(services: u32) -> Vec<String> {
-    let ports: Vec<ServicePort> = service_ports(services).collect();
+pub fn nftables(ports: impl IntoIterator<Item = ServicePort>) -> Vec<String> {
+    let ports: Vec<ServicePort> = ports.into_iter().collect();
     let mut transactions: Vec<String> = ports.chunks(TRANSACTION).map(transaction).collect();
     if let Some(first) = transactions.first_mut() {
         first.insert_str(0, &table());
@@ -90,6 +90,13 @@ fn transaction(services: &[ServicePort]) -> String {
         let (count, verdicts) = (verdicts.len(), verdicts.join(", "));
         let _ = writeln!(rules, "{rule} numgen random mod {count} vmap {{ {verdicts} }}");
         elements.push(format!("{vip} . {protocol} . {port} : goto service-{name}"));
+        if let Some(node_port) = service.node_port {
+            let _ = writeln!(chains, "add chain ip kube-proxy external-{name}");
+            let _ = writeln!(rules, "add rule ip kube-proxy external-{name} jump mark-for-masquerade");
+            let _ = writeln!(rules, "add rule ip kube-proxy external-{name} goto service-{name}");
+            let to = format!("{protocol} . {node_port} : goto external-{name}");
+            let _ = writeln!(rules, "add element ip kube-proxy service-nodeports {{ {to} }}");
+        }
     }
     let elements = elements.join(", ");
     format!("{chains}{rules}add element ip kube-proxy service-ips {{ {elements} }}\n")
@@ -97,11 +104,14 @@ fn transaction(services: &[ServicePort]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::nftables;
+    use super::{
+        super::{outside_ports, service_ports},
+        nftables,
+    };
 
     #[test]
     fn two_services() {
-        let transactions = nftables(2);
+        let transactions = nftables(service_ports(2));
         let [text] = &transactions[..] else { panic!("{} transactions", transactions.len()) };
         let count = |part: &str| text.lines().filter(|line| line.contains(part)).count();
         assert_eq!(count("add chain ip kube-proxy service-"), 6);
@@ -117,8 +127,15 @@ mod tests {
     }
 
     #[test]
+    fn a_node_port() {
+        let text = nftables(outside_ports()).concat();
+        assert!(text.contains("service-nodeports { udp . 30779 : goto external-"));
+        assert_eq!(text.matches("jump mark-for-masquerade\n").count(), 2 + 2 + 2);
+    }
+
+    #[test]
     fn many_services_are_many_transactions() {
-        let transactions = nftables(10_000);
+        let transactions = nftables(service_ports(10_000));
         assert_eq!(transactions.len(), 11);
         assert_eq!(transactions.iter().filter(|text| text.contains("table ip kube-proxy {")).count(), 1);
     }
