@@ -141,11 +141,12 @@ impl<F: Family> Note<F> {
         self.misguided.set(false);
         self.keep.set(false);
         self.attempts.set(0);
-        self.port.set(0);
+        // SAFETY: a live field. Volatile, as what lies beside it is zero, too.
+        unsafe { self.port.as_ptr().write_volatile(0) };
         self.backend.set(BackendRef::default());
         self.proven.set(proven);
         self.unwrapped.set(false);
-        // SAFETY: a live field. Volatile, as what lies beside it is zero, too.
+        // SAFETY: as above.
         unsafe { self.mtu.as_ptr().write_volatile(0) };
     }
 }
