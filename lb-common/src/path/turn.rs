@@ -7,7 +7,7 @@
 //! [`super`]; what they find is concluded differently.
 
 use super::{
-    Common, Hook, Note, Packet, Parsed, SumKind, Table, Tables, Verdict, Way,
+    Common, Hook, InPlace, Note, Packet, Parsed, SumKind, Table, Tables, Verdict, Way,
     answer::NETWORK,
     flow::{self, Found},
     forward, look, neighbour, noted, outsider,
@@ -15,21 +15,28 @@ use super::{
     snat, verdict,
 };
 use crate::{
-    abi::{BackendWord, Counter, FlowKey, FlowRow, Mac, ReachKind, SnatRow, flow_bits},
+    abi::{BackendWord, Counter, FlowKey, FlowRow, Mac, ReachKind, ReachRow, SnatRow, flow_bits},
     family::{Address as _, Family, V6},
-    wire::{Ethernet, NetworkHeader as _, Ports, checksum},
+    wire::{NetworkHeader as _, Ports, checksum},
 };
 
 const HOOK: Hook = Hook::UplinkXdp;
 
-/// Decides and carries out what a packet of family `F` gets, if its flow is proven; as [`super::run`].
+/// Sends a packet of family `F` that is nothing new to its flow's row: most of them. Others come back, with
+/// [`Verdict::Hard`] most of the time.
 #[inline(always)]
-pub fn run<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
+pub fn run<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
     let way = travel(packet, tables);
     if matches!(way, Err(Counter::Protocol)) {
         return Verdict::Message;
     }
     conclude(way, tables)
+}
+
+/// Notes what is known of a packet that came back with [`Verdict::Hard`]; [`resume`] takes it then.
+#[inline(always)]
+pub fn read<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
+    conclude(parse(packet, tables), tables)
 }
 
 /// As [`super::resume`].
@@ -70,7 +77,7 @@ pub fn lend<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T) -> Verdi
 pub fn heard<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
     let heard = noted(tables, |note: &Note<F>| {
         let held = tables.snat(&note.parsed.key).ok_or(Counter::NotOurs)?;
-        if !can_hop::<F, P>(packet) || client_hop(packet, &held.get()).is_none() {
+        if !can_hop::<F, P>(packet) || !leads_back(packet, &held.get()) {
             return Err(Counter::WrongHook);
         }
         snat::heard(packet, tables, &note.parsed)
@@ -80,20 +87,17 @@ pub fn heard<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> 
 
 /// As [`super::deliver`].
 #[inline(always)]
-pub fn deliver<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
+pub fn deliver<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
     let delivered = noted(tables, |note| {
         let held = tables.snat(&note.parsed.key).ok_or(Counter::TableFull)?.get();
-        let next = client_hop(packet, &held).ok_or(Counter::WrongHook)?;
-        send(packet, &note.parsed, &snat::returned(&note.parsed.key, &held), next)?;
-        tables.count(Counter::Reply);
-        Ok(Verdict::Forward(Way::Egress(packet.ifindex())))
+        give_back(packet, tables, &note.parsed, &held)
     });
     conclude(delivered, tables)
 }
 
 /// As [`super::finish`].
 #[inline(always)]
-pub fn finish<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
+pub fn finish<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
     let finished = noted(tables, |note| {
         // What has just been recorded is gone again: the table is that full.
         let found = flow::find(tables, &note.parsed.key).ok_or(Counter::TableFull)?;
@@ -126,10 +130,11 @@ pub fn answer_solicitation<P: Packet, T: Common>(packet: &mut P, tables: &T) -> 
 }
 
 /// All of these functions, one after the other; as [`super::decide`].
-pub fn decide<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
+pub fn decide<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
     let mut verdict = run(packet, tables);
     loop {
         verdict = match verdict {
+            Verdict::Hard => read(packet, tables),
             Verdict::Resume => resume(packet, tables),
             Verdict::Open => open(tables),
             Verdict::Record => record(packet, tables),
@@ -166,53 +171,58 @@ fn answered<P: Packet, T: Common>(packet: &P, tables: &T, outcome: Result<(), Co
 }
 
 #[inline(always)]
-fn travel<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Result<Verdict, Counter> {
+fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Result<Verdict, Counter> {
     // What is not plain and whole is tc's.
     let frame = parse::frame::<F, P>(packet)?;
-    let settings = tables.settings();
-    let key = frame.key(settings.zone as u16);
-    if let Some(stop) = outsider(tables, HOOK, &key) {
+    let key = frame.key(tables.settings().zone as u16);
+    let lent = is_lent(tables, &key);
+    if !lent && let Some(stop) = outsider(tables, HOOK, &key) {
         return Err(stop);
     }
     let payload = frame.ip.payload(packet.size() - NETWORK as u32);
     let parsed = Parsed::new(packet, &frame.ethernet, key, Place::plain::<F>(payload))?;
     let now = tables.now();
-    let held = if is_lent(tables, &key) { tables.snat(&key) } else { None };
-    let (to, next, served);
-    if let Some(held) = held.map(|held| held.get())
-        && is_noted(&parsed, &held.row, now, flow_bits::PROVEN | flow_bits::ANSWERED, flow_bits::FIN_BACKEND)
-    {
-        next = client_hop(packet, &held).ok_or(Counter::WrongHook)?;
-        (to, served) = (snat::returned(&key, &held), None);
-    } else {
-        let row = tables.flow(Table::Proven, &key);
-        if row.is_some_and(|row| row.get().is_reply()) {
-            return Err(Counter::WrongHook);
+    if lent {
+        const SETTLED: u32 = flow_bits::PROVEN | flow_bits::ANSWERED;
+        let Some(held) = tables.snat(&key) else { return Ok(Verdict::Hard) };
+        let held = held.get();
+        if !is_noted(&parsed, &held.row, now, SETTLED, flow_bits::FIN_BACKEND) {
+            return Ok(Verdict::Hard);
         }
-        let guide = row.map(|row| row.get()).and_then(|known| {
-            let (word, backend) = flow::usable_row(tables, &parsed, &known)?;
-            word.state().is_active().then_some((known, word, backend.service))
-        });
-        let Some((known, word, service)) = guide else {
-            if !is_for_one(packet) {
-                return Err(Counter::WrongHook);
-            }
-            tables.note(&parsed, row.is_some());
-            return Ok(Verdict::Resume);
-        };
-        next = next_hop(packet, tables, &parsed, word).ok_or(Counter::WrongHook)?;
-        if !is_noted(&parsed, &known, now, 0, flow_bits::FIN_CLIENT) {
-            tables.note(&parsed, true);
-            return Ok(Verdict::Finish);
-        }
-        (to, served) = (translated(tables, &key, &known), Some(service));
+        return give_back(packet, tables, &parsed, &held);
     }
-    send(packet, &parsed, &to, next)?;
-    if let Some(service) = served {
-        tables.account(service, packet.size());
+    let Some(row) = tables.flow(Table::Proven, &key) else { return Ok(Verdict::Hard) };
+    let known = row.get();
+    // A row that was used in this tick has not expired.
+    let guides = !known.is_reply()
+        && !parsed.flags.opens()
+        && is_noted(&parsed, &known, now, flow_bits::PROVEN, flow_bits::FIN_CLIENT);
+    let Some((word, backend)) = tables.backend(known.backend.low) else { return Ok(Verdict::Hard) };
+    if !guides || word.0.generation != known.backend.generation || !word.state().is_active() {
+        return Ok(Verdict::Hard);
     }
-    tables.count(if served.is_some() { Counter::Request } else { Counter::Reply });
-    Ok(Verdict::Forward(Way::Egress(packet.ifindex())))
+    let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
+    if !leads_on(packet, tables, &parsed, &reach) {
+        return Err(Counter::WrongHook);
+    }
+    send(packet, &parsed, &translated(tables, &key, &known), reach.mac)?;
+    Ok(requested(packet, tables, backend.service))
+}
+
+#[inline(always)]
+fn parse<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Result<Verdict, Counter> {
+    let frame = parse::frame::<F, P>(packet)?;
+    let key = frame.key(tables.settings().zone as u16);
+    if let Some(stop) = outsider(tables, HOOK, &key) {
+        return Err(stop);
+    }
+    if !is_for_one(packet) {
+        return Err(Counter::WrongHook);
+    }
+    let payload = frame.ip.payload(packet.size() - NETWORK as u32);
+    let parsed = Parsed::new(packet, &frame.ethernet, key, Place::plain::<F>(payload))?;
+    tables.note(&parsed, tables.flow(Table::Proven, &key).is_some());
+    Ok(Verdict::Resume)
 }
 
 /// Whether a packet's link destination is one device's: what goes to all is not answered from it.
@@ -240,20 +250,19 @@ fn is_noted<F: Family>(parsed: &Parsed<F>, row: &FlowRow<F>, now: u32, bits: u32
     row.seen == now && row.bits & bits == bits
 }
 
-/// The next hop to a backend, if a packet that has hops left can be sent there from here.
+/// Whether a packet that has hops left can be sent on from here by this way.
 #[inline(always)]
-fn next_hop<F: Family, P: Packet, T: Tables<F>>(
+fn leads_on<F: Family, P: Packet, T: Common>(
     packet: &P,
     tables: &T,
     parsed: &Parsed<F>,
-    word: BackendWord,
-) -> Option<Mac> {
-    let reach = tables.reach(word.reach())?;
-    let here = reach.kind == ReachKind::Uplink as u32
+    reach: &ReachRow,
+) -> bool {
+    reach.kind == ReachKind::Uplink as u32
         && reach.ifindex == packet.ifindex()
         && reach.host_mac == parsed.destination
-        && !forward::is_too_big(packet, tables, Way::Egress(reach.ifindex), 0);
-    if here { known(reach.mac) } else { None }
+        && is_known(&reach.mac)
+        && !forward::is_too_big(packet, tables, Way::Egress(reach.ifindex), 0)
 }
 
 /// Whether a packet can be sent to a backend from here.
@@ -264,19 +273,19 @@ pub fn can_send<F: Family, P: Packet, T: Tables<F>>(
     parsed: &Parsed<F>,
     word: BackendWord,
 ) -> bool {
-    can_hop::<F, P>(packet) && next_hop(packet, tables, parsed, word).is_some()
+    can_hop::<F, P>(packet)
+        && tables.reach(word.reach()).is_some_and(|reach| leads_on(packet, tables, parsed, &reach))
 }
 
-/// The next hop to the client that has a port of the node's, if a packet that has hops left can be sent there from here.
+/// Whether a packet that has hops left can be sent to the client that has a port of the node's from here.
 #[inline(always)]
-fn client_hop<F: Family, P: Packet>(packet: &P, held: &SnatRow<F>) -> Option<Mac> {
-    if held.row.ifindex == packet.ifindex() { known(held.row.mac) } else { None }
+fn leads_back<F: Family, P: Packet>(packet: &P, held: &SnatRow<F>) -> bool {
+    held.row.ifindex == packet.ifindex() && is_known(&held.row.mac)
 }
 
-/// A MAC, if it is known.
 #[inline(always)]
-fn known(mac: Mac) -> Option<Mac> {
-    (mac[0] | mac[1] | mac[2] != 0).then_some(mac)
+fn is_known(mac: &Mac) -> bool {
+    mac[0] | mac[1] | mac[2] != 0
 }
 
 /// Whether a packet has hops left.
@@ -287,7 +296,7 @@ fn can_hop<F: Family, P: Packet>(packet: &P) -> bool {
 
 /// Sends a client's packet to its backend.
 #[inline(always)]
-fn go<F: Family, P: Packet, T: Tables<F>>(
+fn go<F: Family, P: InPlace, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     parsed: &Parsed<F>,
@@ -295,14 +304,35 @@ fn go<F: Family, P: Packet, T: Tables<F>>(
 ) -> Result<Verdict, Counter> {
     let known = &found.1;
     let (word, backend) = tables.backend(known.backend.low).ok_or(Counter::Unsettled)?;
-    if !can_hop::<F, P>(packet) {
+    let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
+    if !can_hop::<F, P>(packet) || !leads_on(packet, tables, parsed, &reach) {
         return Err(Counter::WrongHook);
     }
-    let next = next_hop(packet, tables, parsed, word).ok_or(Counter::WrongHook)?;
     flow::request(packet, tables, HOOK, parsed, found);
-    send(packet, parsed, &translated(tables, &parsed.key, known), next)?;
-    tables.account(backend.service, packet.size());
+    send(packet, parsed, &translated(tables, &parsed.key, known), reach.mac)?;
+    Ok(requested(packet, tables, backend.service))
+}
+
+#[inline(always)]
+fn requested<P: Packet, T: Common>(packet: &P, tables: &T, service: u32) -> Verdict {
+    tables.account(service, packet.size());
     tables.count(Counter::Request);
+    Verdict::Forward(Way::Egress(packet.ifindex()))
+}
+
+/// Sends a backend's packet to the client that has the port it is to.
+#[inline(always)]
+fn give_back<F: Family, P: InPlace, T: Common>(
+    packet: &mut P,
+    tables: &T,
+    parsed: &Parsed<F>,
+    held: &SnatRow<F>,
+) -> Result<Verdict, Counter> {
+    if !leads_back(packet, held) {
+        return Err(Counter::WrongHook);
+    }
+    send(packet, parsed, &snat::returned(&parsed.key, held), held.row.mac)?;
+    tables.count(Counter::Reply);
     Ok(Verdict::Forward(Way::Egress(packet.ifindex())))
 }
 
@@ -315,22 +345,19 @@ fn translated<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, known: &Flo
 /// Gives a plain packet the addresses and ports of `to` and addresses it to the next hop, from here, one hop less.
 /// Nothing is written where there is none left.
 #[inline(always)]
-fn send<F: Family, P: Packet>(
+fn send<F: Family, P: InPlace>(
     packet: &mut P,
     parsed: &Parsed<F>,
     to: &FlowKey<F>,
     next: Mac,
 ) -> Result<(), Counter> {
     let from = &parsed.key;
-    let mut ip = packet.load::<F::Header>(NETWORK).ok_or(Counter::Truncated)?;
-    ip.take_hop().ok_or(Counter::TtlExceeded)?;
     let (old, new) = (from.src.sum() + from.dst.sum(), to.src.sum() + to.dst.sum());
-    ip.set_addresses(to.src, to.dst, checksum::difference(old, new));
-    let frame = Frame::<F> {
-        ethernet: Ethernet { destination: next, source: parsed.destination, ethertype: F::ETHERTYPE },
-        ip,
-        ports: Ports { source: to.src_port, destination: to.dst_port },
-    };
+    let frame: &mut Frame<F> = packet.at(0).ok_or(Counter::Truncated)?;
+    frame.ip.take_hop().ok_or(Counter::TtlExceeded)?;
+    frame.ip.set_addresses(to.src, to.dst, checksum::difference(old, new));
+    (frame.ethernet.destination, frame.ethernet.source) = (next, frame.ethernet.destination);
+    frame.ports = Ports { source: to.src_port, destination: to.dst_port };
     let protocol = parsed.protocol();
     let mended = protocol.checksum_offset().is_none_or(|offset| {
         let ports = |key: &FlowKey<F>| key.src_port as u64 + key.dst_port as u64;
@@ -338,5 +365,5 @@ fn send<F: Family, P: Packet>(
         let kind = SumKind { protocol, pseudo_header: true, ipv6: F::ETHERTYPE == V6::ETHERTYPE };
         packet.update_checksum(Frame::<F>::TRANSPORT + offset, difference, kind)
     });
-    (mended && packet.store(0, &frame)).then_some(()).ok_or(Counter::RewriteFailed)
+    mended.then_some(()).ok_or(Counter::RewriteFailed)
 }
