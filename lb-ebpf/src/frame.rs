@@ -15,7 +15,7 @@ use aya_ebpf::{
 use bytemuck::Pod;
 use lb_common::{
     family::Family,
-    path::{Packet, SumKind},
+    path::{InPlace, Packet, SumKind},
     wire::{Ethernet, Protocol, checksum},
 };
 
@@ -46,6 +46,20 @@ impl Frame {
             );
         }
         (data, end)
+    }
+}
+
+impl InPlace for Frame {
+    #[inline(always)]
+    fn at<T: Pod>(&mut self, offset: usize) -> Option<&mut T> {
+        const { assert!(align_of::<T>() <= 2) };
+        let (data, end) = self.bounds();
+        if data + offset + size_of::<T>() > end {
+            return None;
+        }
+        // SAFETY: inside the frame, as just compared; headers start at even addresses. It is borrowed until what is
+        // returned is gone, so that nothing moves the frame meanwhile.
+        Some(unsafe { &mut *((data + offset) as *mut T) })
     }
 }
 
@@ -85,14 +99,7 @@ impl Packet for Frame {
 
     #[inline(always)]
     fn store<T: Pod>(&mut self, offset: usize, value: &T) -> bool {
-        const { assert!(align_of::<T>() <= 2) };
-        let (data, end) = self.bounds();
-        if data + offset + size_of::<T>() > end {
-            return false;
-        }
-        // SAFETY: as in `load`.
-        unsafe { ((data + offset) as *mut T).write(*value) };
-        true
+        self.at(offset).map(|place| *place = *value).is_some()
     }
 
     #[inline(always)]

@@ -20,33 +20,37 @@ const IPV6: usize = 22;
 #[inline(never)]
 pub fn refused<P: Packet>(ctx: &impl EbpfContext, packet: &P, ethertype: u16, why: u32) {
     macro_rules! say {
-        ($($counter:ident: $words:literal,)*) => {
+        ($from:ident, $to:ident) => {
+            say! { $from, $to:
+                NoBackend: "{:i} -> {:i} rejected: no-backend",
+                NoPort: "{:i} -> {:i} rejected: no-port",
+                TtlExceeded: "{:i} -> {:i} rejected: ttl-exceeded",
+                TooBig: "{:i} -> {:i} rejected: too-big",
+                NoLocalBackend: "{:i} -> {:i} dropped: no-local-backend",
+                SourceRange: "{:i} -> {:i} dropped: source-not-allowed",
+                Unowned: "{:i} -> {:i} dropped: unowned-address",
+                BackendGone: "{:i} -> {:i} rejected: backend-gone",
+                Unsettled: "{:i} -> {:i} dropped: service-changing",
+                Unreachable: "{:i} -> {:i} dropped: backend-unreachable",
+                FragmentLost: "{:i} -> {:i} dropped: fragment-without-first",
+                TableFull: "{:i} -> {:i} dropped: flow-table-full",
+                Clash: "{:i} -> {:i} dropped: tuple-clash",
+                RewriteFailed: "{:i} -> {:i} dropped: rewrite-failed",
+            }
+        };
+        ($from:ident, $to:ident: $($counter:ident: $words:literal,)*) => {
             $(if why == Counter::$counter as u32 {
-                if ethertype == V4::ETHERTYPE {
-                    if let Some([from, to]) = packet.load::<[[u16; 2]; 2]>(IPV4) {
-                        debug!(ctx, $words, u32::from_be(cast(from)), u32::from_be(cast(to)));
-                    }
-                } else if let Some([from, to]) = packet.load::<[[u8; 16]; 2]>(IPV6) {
-                    debug!(ctx, $words, from, to);
-                }
+                debug!(ctx, $words, $from, $to);
             })*
         };
     }
     // The words are part of the program: what it could look up by number would be a table of pointers.
-    say! {
-        NoBackend: "{:i} -> {:i} rejected: no-backend",
-        NoPort: "{:i} -> {:i} rejected: no-port",
-        TtlExceeded: "{:i} -> {:i} rejected: ttl-exceeded",
-        TooBig: "{:i} -> {:i} rejected: too-big",
-        NoLocalBackend: "{:i} -> {:i} dropped: no-local-backend",
-        SourceRange: "{:i} -> {:i} dropped: source-not-allowed",
-        Unowned: "{:i} -> {:i} dropped: unowned-address",
-        BackendGone: "{:i} -> {:i} rejected: backend-gone",
-        Unsettled: "{:i} -> {:i} dropped: service-changing",
-        Unreachable: "{:i} -> {:i} dropped: backend-unreachable",
-        FragmentLost: "{:i} -> {:i} dropped: fragment-without-first",
-        TableFull: "{:i} -> {:i} dropped: flow-table-full",
-        Clash: "{:i} -> {:i} dropped: tuple-clash",
-        RewriteFailed: "{:i} -> {:i} dropped: rewrite-failed",
+    if ethertype == V4::ETHERTYPE {
+        if let Some([from, to]) = packet.load::<[[u16; 2]; 2]>(IPV4) {
+            let (from, to) = (u32::from_be(cast(from)), u32::from_be(cast(to)));
+            say!(from, to);
+        }
+    } else if let Some([from, to]) = packet.load::<[[u8; 16]; 2]>(IPV6) {
+        say!(from, to);
     }
 }

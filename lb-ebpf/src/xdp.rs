@@ -16,8 +16,8 @@ use lb_common::{
 };
 
 use crate::{
-    Answer, DELIVER, FINISH, HEARD, LAST_STEP, LEND, MESSAGE, OPEN, RECORD, REJECT, RESUME, SOLICITATION,
-    STEPS, frame::Frame, log, maps::FamilyMaps, tables::Maps,
+    Answer, DELIVER, FINISH, HARD, HEARD, LAST_STEP, LEND, MESSAGE, OPEN, RECORD, REJECT, RESUME,
+    SOLICITATION, STEPS, frame::Frame, log, maps::FamilyMaps, tables::Maps,
 };
 
 /// What comes from outside, before the host has made anything of it.
@@ -48,6 +48,9 @@ fn steps<F: FamilyMaps>(md: *mut xdp_md) -> Answer {
     // One comparison for frames that are done with.
     if (answer as u32).wrapping_sub(STEPS) > LAST_STEP - STEPS {
         return answer;
+    }
+    if answer as u32 == HARD {
+        answer = read::<F>(md);
     }
     if answer as u32 == MESSAGE {
         answer = message::<F>(md);
@@ -87,6 +90,7 @@ fn steps<F: FamilyMaps>(md: *mut xdp_md) -> Answer {
 #[inline(always)]
 fn answer(verdict: Verdict) -> Answer {
     match verdict {
+        Verdict::Hard => HARD as Answer,
         Verdict::Resume => RESUME as Answer,
         Verdict::Open => OPEN as Answer,
         Verdict::Record => RECORD as Answer,
@@ -99,16 +103,19 @@ fn answer(verdict: Verdict) -> Answer {
         Verdict::Drop(why) => XDP_DROP as Answer | (why as Answer) << 32,
         Verdict::Reject(why) => REJECT as Answer | (why as Answer) << 32,
         Verdict::Forward(_) => XDP_TX as Answer,
-        // The last four are steps of tc's programs.
-        Verdict::Pass | Verdict::Hard | Verdict::Direct | Verdict::Error | Verdict::Tunnel => {
-            XDP_PASS as Answer
-        }
+        // The last three are steps of tc's programs.
+        Verdict::Pass | Verdict::Direct | Verdict::Error | Verdict::Tunnel => XDP_PASS as Answer,
     }
 }
 
 #[inline(never)]
 fn run<F: FamilyMaps>(md: *mut xdp_md) -> Answer {
     answer(turn::run::<F, _, _>(&mut Frame::new(md), &Maps))
+}
+
+#[inline(never)]
+fn read<F: FamilyMaps>(md: *mut xdp_md) -> Answer {
+    answer(turn::read::<F, _, _>(&mut Frame::new(md), &Maps))
 }
 
 #[inline(never)]

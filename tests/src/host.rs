@@ -15,8 +15,8 @@ use lb_common::{
     },
     family::Family,
     path::{
-        self, Common, Hook, Insert, InsertError, Note, Packet, Parsed, SumKind, TURNS, Table, Tables,
-        Verdict, turn,
+        self, Common, Hook, InPlace, Insert, InsertError, Note, Packet, Parsed, SumKind, TURNS, Table,
+        Tables, Verdict, turn,
     },
     wire::{Ethernet, Protocol, checksum::fold16, ethernet},
 };
@@ -121,7 +121,7 @@ impl<'a, F: Net> Running<'a, F> {
 fn decide<F: Net>(tables: &Host<'_, F>, hook: Hook, packet: &mut Bytes) -> Verdict {
     match packet.load::<u16>(12) {
         _ if packet.tagged && hook.is_uplink() => Verdict::Pass,
-        Some(ethertype) if ethertype == F::ETHERTYPE => match path::decide::<F, _, _>(packet, tables, hook) {
+        Some(ethertype) if ethertype == F::ETHERTYPE => match steps(tables, hook, packet) {
             Verdict::Reject(why) => {
                 path::reject::<F, _, _>(packet, tables, why).map_or(Verdict::Drop(why), Verdict::Forward)
             }
@@ -135,6 +135,13 @@ fn decide<F: Net>(tables: &Host<'_, F>, hook: Hook, packet: &mut Bytes) -> Verdi
     }
 }
 
+fn steps<F: Net>(tables: &Host<'_, F>, hook: Hook, packet: &mut Bytes) -> Verdict {
+    if hook == Hook::UplinkXdp {
+        return turn::decide::<F, _, _>(packet, tables);
+    }
+    path::decide::<F, _, _>(packet, tables, hook)
+}
+
 /// A packet on a device.
 struct Bytes {
     bytes: Vec<u8>,
@@ -142,6 +149,12 @@ struct Bytes {
     ifindex: u32,
     tagged: bool,
     segment: u32,
+}
+
+impl InPlace for Bytes {
+    fn at<T: Pod>(&mut self, offset: usize) -> Option<&mut T> {
+        bytemuck::try_from_bytes_mut(self.bytes.get_mut(offset..offset + size_of::<T>())?).ok()
+    }
 }
 
 impl Packet for Bytes {

@@ -274,6 +274,31 @@ fn xdp_is_refused_before_anything_is_set_up() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_mode_of_xdp_that_cannot_be_changed_stays() -> Result<()> {
+    const INSTANCE: &str = "bad-input-mode";
+    let node = Node::new("lbb-mode")?;
+    node.write("c.yaml", GOOD)?;
+    let mut agent = node.agent_on("--uplink lo --xdp=generic", INSTANCE, "c.yaml")?;
+    agent.wait_for("ready: ", 0)?;
+    let pid = rustix::process::Pid::from_raw(agent.pid() as i32).context("no process")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+    let again = || node.lb(&format!("run --uplink lo --xdp --config c.yaml --instance {INSTANCE}"));
+    let mut output = again()?;
+    while String::from_utf8_lossy(&output.stderr).contains("already runs") {
+        output = again()?;
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(said.ends_with("less, or leave --xdp out\n") && !output.status.success(), "{said}");
+    ensure!(said.contains("error: --xdp: the driver of lo, loopback, has no native XDP"), "{said}");
+    let output = node.command(Path::new("ip"), "link show dev lo")?.output()?;
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(shown.contains("xdpgeneric"), "{shown}");
+    drop(agent);
+    ensure!(!shows_xdp(&node)?, "a program is left");
+    Ok(())
+}
+
 /// Whether a device of the node has a program of XDP.
 fn shows_xdp(node: &Node) -> Result<bool> {
     let output = node.command(Path::new("ip"), "link show")?.output()?;

@@ -5,9 +5,7 @@ use core::cell::Cell;
 
 use super::{Common, Hook, Insert, Packet, Parsed, Table, Tables, snat, way_back};
 use crate::{
-    abi::{
-        BackendRow, BackendState, BackendWord, Counter, FlowKey, FlowRow, FlowState, ReachKind, flow_bits,
-    },
+    abi::{BackendState, BackendWord, Counter, FlowKey, FlowRow, FlowState, ReachKind, flow_bits},
     family::Family,
     wire::Protocol,
 };
@@ -40,21 +38,11 @@ pub fn usable<F: Family, T: Tables<F>>(
     parsed: &Parsed<F>,
     row: &FlowRow<F>,
 ) -> Option<BackendWord> {
-    usable_row(tables, parsed, row).map(|(word, _)| word)
-}
-
-/// As [`usable`], with the backend's row.
-#[inline(always)]
-pub fn usable_row<'a, F: Family, T: Tables<F>>(
-    tables: &'a T,
-    parsed: &Parsed<F>,
-    row: &FlowRow<F>,
-) -> Option<(BackendWord, &'a BackendRow<F>)> {
     let protocol = parsed.protocol();
     if row.expired(protocol, tables.now(), &tables.settings().lifetimes) {
         return None;
     }
-    let (word, backend) = tables.backend(row.backend.low)?;
+    let (word, _) = tables.backend(row.backend.low)?;
     if word.0.generation != row.backend.generation {
         return None;
     }
@@ -69,7 +57,7 @@ pub fn usable_row<'a, F: Family, T: Tables<F>>(
             BackendState::Free => false,
         }
     };
-    usable.then_some((word, backend))
+    usable.then_some(word)
 }
 
 /// Notes on both rows that a flow is over.

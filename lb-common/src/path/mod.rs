@@ -35,7 +35,9 @@ pub use parse::{Note, Parsed};
 pub use reject::reject;
 pub use select::{TRIES, client_hash, scope, slot_hash};
 pub use socket::{Access, Caller, Peer, Socket, Sockets, connect, send, shown};
-pub use tables::{Common, Insert, InsertError, Packet, SumKind, TURNS, Table, Tables, interest_hash};
+pub use tables::{
+    Common, InPlace, Insert, InsertError, Packet, SumKind, TURNS, Table, Tables, interest_hash,
+};
 
 use crate::{
     abi::{Counter, FlowKey, FlowRow, ReachKind},
@@ -282,9 +284,6 @@ pub fn finish<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, ho
 /// All these functions, as the kernel programs call them one after the other: for hosts, where stack is no
 /// matter. None of the verdicts that ask for the next, [`Verdict::Solicitation`] aside.
 pub fn decide<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
-    if hook == Hook::UplinkXdp {
-        return turn::decide(packet, tables);
-    }
     let mut verdict = if packet.tagged() { Verdict::Hard } else { run(packet, tables, hook) };
     let unwrapped = verdict == Verdict::Message && hook == Hook::UplinkIngress && unwrap(packet, tables);
     if unwrapped {

@@ -48,14 +48,12 @@ pub fn resume<F: Family, P: Packet, T: Tables<F>>(
     if lost_port {
         return Ok(Resumed::Misguided);
     }
-    let Some((word, backend)) = flow::usable_row(tables, parsed, &known) else {
-        return Ok(Resumed::Misguided);
-    };
+    let Some(word) = flow::usable(tables, parsed, &known) else { return Ok(Resumed::Misguided) };
     if parsed.protocol() == Protocol::Tcp && ends(tables, word) {
         flow::end(tables, parsed, (row, known));
         return Err(Counter::BackendGone);
     }
-    if hook == Hook::UplinkXdp && !turn::can_send(packet, tables, parsed, (word, backend)) {
+    if hook == Hook::UplinkXdp && !turn::can_send(packet, tables, parsed, known.backend) {
         return Err(Counter::WrongHook);
     }
     if flow::is_elsewhere(packet, hook, &known) {

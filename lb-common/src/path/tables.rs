@@ -59,6 +59,12 @@ pub trait Packet {
     fn update_sum(&mut self, difference: u32);
 }
 
+/// A packet whose bytes are written where they lie, which costs least.
+pub trait InPlace: Packet {
+    /// What lies at `offset`, if it is there.
+    fn at<T: Pod>(&mut self, offset: usize) -> Option<&mut T>;
+}
+
 /// What a change of a transport checksum is about.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct SumKind {

@@ -7,7 +7,7 @@
 //! [`super`]; what they find is concluded differently.
 
 use super::{
-    Common, Hook, Note, Packet, Parsed, SumKind, Table, Tables, Verdict, Way,
+    Common, Hook, InPlace, Note, Packet, Parsed, SumKind, Table, Tables, Verdict, Way,
     answer::NETWORK,
     dsr,
     flow::{self, Found},
@@ -16,21 +16,28 @@ use super::{
     snat, verdict,
 };
 use crate::{
-    abi::{BackendRow, BackendWord, Counter, FlowKey, FlowRow, Mac, ReachKind, SnatRow, flow_bits},
+    abi::{BackendRef, BackendRow, Counter, FlowKey, FlowRow, Mac, ReachKind, ReachRow, SnatRow, flow_bits},
     family::{Address as _, Family, V6},
     wire::{Ethernet, NetworkHeader as _, Ports, checksum},
 };
 
 const HOOK: Hook = Hook::UplinkXdp;
 
-/// Decides and carries out what a packet of family `F` gets, if its flow is proven; as [`super::run`].
+/// Sends a packet of family `F` that is nothing new to its flow's row: most of them. Others come back, with
+/// [`Verdict::Hard`] most of the time.
 #[inline(always)]
-pub fn run<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
+pub fn run<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
     let way = travel(packet, tables);
     if matches!(way, Err(Counter::Protocol)) {
         return Verdict::Message;
     }
     conclude(way, tables)
+}
+
+/// Notes what is known of a packet that came back with [`Verdict::Hard`]; [`resume`] takes it then.
+#[inline(always)]
+pub fn read<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
+    conclude(parse(packet, tables), tables)
 }
 
 /// As [`super::resume`].
@@ -50,8 +57,7 @@ pub fn open<F: Family, T: Tables<F>>(tables: &T) -> Verdict {
 #[inline(always)]
 pub fn record<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T) -> Verdict {
     let recorded = noted(tables, |note| {
-        let to = tables.backend(note.backend.get().low).ok_or(Counter::Unsettled)?;
-        if !can_send(packet, tables, &note.parsed, to) {
+        if !can_send(packet, tables, &note.parsed, note.backend.get()) {
             return Err(Counter::WrongHook);
         }
         super::open::record(packet, tables, HOOK, note)
@@ -71,7 +77,7 @@ pub fn lend<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T) -> Verdi
 pub fn heard<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
     let heard = noted(tables, |note: &Note<F>| {
         let held = tables.snat(&note.parsed.key).ok_or(Counter::NotOurs)?;
-        if !can_hop::<F, P>(packet) || client_hop(packet, &held.get()).is_none() {
+        if !can_hop::<F, P>(packet) || !leads_back(packet, &held.get()) {
             return Err(Counter::WrongHook);
         }
         snat::heard(packet, tables, &note.parsed)
@@ -81,20 +87,17 @@ pub fn heard<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> 
 
 /// As [`super::deliver`].
 #[inline(always)]
-pub fn deliver<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
+pub fn deliver<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
     let delivered = noted(tables, |note| {
         let held = tables.snat(&note.parsed.key).ok_or(Counter::TableFull)?.get();
-        let next = client_hop(packet, &held).ok_or(Counter::WrongHook)?;
-        send(packet, &note.parsed, &snat::returned(&note.parsed.key, &held), next)?;
-        tables.count(Counter::Reply);
-        Ok(Verdict::Forward(Way::Egress(packet.ifindex())))
+        give_back(packet, tables, &note.parsed, &held)
     });
     conclude(delivered, tables)
 }
 
 /// As [`super::finish`].
 #[inline(always)]
-pub fn finish<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
+pub fn finish<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
     let finished = noted(tables, |note| {
         // What has just been recorded is gone again: the table is that full.
         let found = flow::find(tables, &note.parsed.key).ok_or(Counter::TableFull)?;
@@ -127,10 +130,11 @@ pub fn answer_solicitation<P: Packet, T: Common>(packet: &mut P, tables: &T) -> 
 }
 
 /// All of these functions, one after the other; as [`super::decide`].
-pub fn decide<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
+pub fn decide<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
     let mut verdict = run(packet, tables);
     loop {
         verdict = match verdict {
+            Verdict::Hard => read(packet, tables),
             Verdict::Resume => resume(packet, tables),
             Verdict::Open => open(tables),
             Verdict::Record => record(packet, tables),
@@ -167,61 +171,57 @@ fn answered<P: Packet, T: Common>(packet: &P, tables: &T, outcome: Result<(), Co
 }
 
 #[inline(always)]
-fn travel<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Result<Verdict, Counter> {
+fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Result<Verdict, Counter> {
     // What is not plain and whole is tc's.
     let frame = parse::frame::<F, P>(packet)?;
-    let settings = tables.settings();
-    let key = frame.key(settings.zone as u16);
-    if let Some(stop) = outsider(tables, HOOK, &key) {
+    let key = frame.key(tables.settings().zone as u16);
+    let lent = is_lent(tables, &key);
+    if !lent && let Some(stop) = outsider(tables, HOOK, &key) {
         return Err(stop);
     }
     let payload = frame.ip.payload(packet.size() - NETWORK as u32);
     let parsed = Parsed::new(packet, &frame.ethernet, key, Place::plain::<F>(payload))?;
     let now = tables.now();
-    let held = if is_lent(tables, &key) { tables.snat(&key) } else { None };
-    let (to, next, served, node);
-    if let Some(held) = held.map(|held| held.get())
-        && is_noted(&parsed, &held.row, now, flow_bits::PROVEN | flow_bits::ANSWERED, flow_bits::FIN_BACKEND)
-    {
-        next = client_hop(packet, &held).ok_or(Counter::WrongHook)?;
-        (to, served, node) = (snat::returned(&key, &held), None, F::Addr::ZERO);
-    } else {
-        let row = tables.flow(Table::Proven, &key);
-        if row.is_some_and(|row| row.get().is_reply()) {
-            return Err(Counter::WrongHook);
+    if lent {
+        const SETTLED: u32 = flow_bits::PROVEN | flow_bits::ANSWERED;
+        let Some(held) = tables.snat(&key) else { return Ok(Verdict::Hard) };
+        let held = held.get();
+        if !is_noted(&parsed, &held.row, now, SETTLED, flow_bits::FIN_BACKEND) {
+            return Ok(Verdict::Hard);
         }
-        let guide = row.map(|row| row.get()).and_then(|known| {
-            let to = flow::usable_row(tables, &parsed, &known)?;
-            to.0.state().is_active().then_some((known, to))
-        });
-        let Some((known, backend)) = guide else {
-            if !is_for_one(packet) {
-                return Err(Counter::WrongHook);
-            }
-            tables.note(&parsed, row.is_some());
-            return Ok(Verdict::Resume);
-        };
-        next = next_hop(packet, tables, &parsed, backend).ok_or(Counter::WrongHook)?;
-        if !is_noted(&parsed, &known, now, 0, flow_bits::FIN_CLIENT) {
-            tables.note(&parsed, true);
-            return Ok(Verdict::Finish);
-        }
-        (to, served) = (translated(tables, &key, &known), Some(backend.1.service));
-        node = if known.is_tunnel() { backend.1.node } else { F::Addr::ZERO };
+        return give_back(packet, tables, &parsed, &held);
     }
-    let bytes = packet.size();
-    let outcome = if node != F::Addr::ZERO {
-        enclose(packet, tables, &parsed, node, next)?;
-        Counter::Tunneled
-    } else {
-        send(packet, &parsed, &to, next)?;
-        if served.is_some() { Counter::Request } else { Counter::Reply }
-    };
-    if let Some(service) = served {
-        tables.account(service, bytes);
+    let Some(row) = tables.flow(Table::Proven, &key) else { return Ok(Verdict::Hard) };
+    let known = row.get();
+    // A row that was used in this tick has not expired.
+    let guides = !known.is_reply()
+        && !parsed.flags.opens()
+        && is_noted(&parsed, &known, now, flow_bits::PROVEN, flow_bits::FIN_CLIENT);
+    let Some((word, backend)) = tables.backend(known.backend.low) else { return Ok(Verdict::Hard) };
+    if !guides || word.0.generation != known.backend.generation || !word.state().is_active() {
+        return Ok(Verdict::Hard);
     }
-    tables.count(outcome);
-    Ok(Verdict::Forward(Way::Egress(packet.ifindex())))
+    let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
+    if !leads_on(packet, tables, &parsed, backend, &reach) {
+        return Err(Counter::WrongHook);
+    }
+    pass_on(packet, tables, &parsed, &known, backend, reach.mac)
+}
+
+#[inline(always)]
+fn parse<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Result<Verdict, Counter> {
+    let frame = parse::frame::<F, P>(packet)?;
+    let key = frame.key(tables.settings().zone as u16);
+    if let Some(stop) = outsider(tables, HOOK, &key) {
+        return Err(stop);
+    }
+    if !is_for_one(packet) {
+        return Err(Counter::WrongHook);
+    }
+    let payload = frame.ip.payload(packet.size() - NETWORK as u32);
+    let parsed = Parsed::new(packet, &frame.ethernet, key, Place::plain::<F>(payload))?;
+    tables.note(&parsed, tables.flow(Table::Proven, &key).is_some());
+    Ok(Verdict::Resume)
 }
 
 /// Whether a packet's link destination is one device's: what goes to all is not answered from it.
@@ -249,31 +249,26 @@ fn is_noted<F: Family>(parsed: &Parsed<F>, row: &FlowRow<F>, now: u32, bits: u32
     row.seen == now && row.bits & bits == bits
 }
 
-/// The next hop to a backend, or to its node where packets go there inside others, if a packet that has hops left
-/// can be sent there from here.
+/// Whether a packet that has hops left can be sent on from here to a backend, by this way.
 #[inline(always)]
-fn next_hop<F: Family, P: Packet, T: Tables<F>>(
+fn leads_on<F: Family, P: Packet, T: Common>(
     packet: &P,
     tables: &T,
     parsed: &Parsed<F>,
-    (word, backend): (BackendWord, &BackendRow<F>),
-) -> Option<Mac> {
-    let reach = tables.reach(word.reach())?;
+    backend: &BackendRow<F>,
+    reach: &ReachRow,
+) -> bool {
     let here = reach.kind == ReachKind::Uplink as u32
         && reach.ifindex == packet.ifindex()
-        && reach.host_mac == parsed.destination;
-    if !here {
-        return None;
+        && reach.host_mac == parsed.destination
+        && is_known(&reach.mac);
+    if !dsr::is_needed(HOOK, backend) {
+        return here && !forward::is_too_big(packet, tables, Way::Egress(reach.ifindex), 0);
     }
-    let fits = if dsr::is_needed(HOOK, backend) {
-        /// No link of IPv6 takes less (RFC 8200 section 5), and none of IPv4 that is served so.
-        const SURE: u32 = 1280;
-        let len = packet.size() - NETWORK as u32 + size_of::<F::Header>() as u32;
-        F::host(tables.settings()) != F::Addr::ZERO && (len <= SURE || len <= packet.mtu(reach.ifindex))
-    } else {
-        !forward::is_too_big(packet, tables, Way::Egress(reach.ifindex), 0)
-    };
-    if fits { known(reach.mac) } else { None }
+    /// No link of IPv6 takes less (RFC 8200 section 5); one of IPv4 that does is asked.
+    const SURE: u32 = 1280;
+    let len = packet.size() - NETWORK as u32 + size_of::<F::Header>() as u32;
+    here && F::host(tables.settings()) != F::Addr::ZERO && (len <= SURE || len <= packet.mtu(reach.ifindex))
 }
 
 /// Whether a packet can be sent to a backend from here.
@@ -282,21 +277,22 @@ pub fn can_send<F: Family, P: Packet, T: Tables<F>>(
     packet: &P,
     tables: &T,
     parsed: &Parsed<F>,
-    backend: (BackendWord, &BackendRow<F>),
+    backend: BackendRef,
 ) -> bool {
-    can_hop::<F, P>(packet) && next_hop(packet, tables, parsed, backend).is_some()
+    let Some((word, backend)) = tables.backend(backend.low) else { return false };
+    let Some(reach) = tables.reach(word.reach()) else { return false };
+    can_hop::<F, P>(packet) && leads_on(packet, tables, parsed, backend, &reach)
 }
 
-/// The next hop to the client that has a port of the node's, if a packet that has hops left can be sent there from here.
+/// Whether a packet that has hops left can be sent to the client that has a port of the node's from here.
 #[inline(always)]
-fn client_hop<F: Family, P: Packet>(packet: &P, held: &SnatRow<F>) -> Option<Mac> {
-    if held.row.ifindex == packet.ifindex() { known(held.row.mac) } else { None }
+fn leads_back<F: Family, P: Packet>(packet: &P, held: &SnatRow<F>) -> bool {
+    held.row.ifindex == packet.ifindex() && is_known(&held.row.mac)
 }
 
-/// A MAC, if it is known.
 #[inline(always)]
-fn known(mac: Mac) -> Option<Mac> {
-    (mac[0] | mac[1] | mac[2] != 0).then_some(mac)
+fn is_known(mac: &Mac) -> bool {
+    mac[0] | mac[1] | mac[2] != 0
 }
 
 /// Whether a packet has hops left.
@@ -307,37 +303,52 @@ fn can_hop<F: Family, P: Packet>(packet: &P) -> bool {
 
 /// Sends a client's packet to its backend.
 #[inline(always)]
-fn go<F: Family, P: Packet, T: Tables<F>>(
+fn go<F: Family, P: InPlace, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     parsed: &Parsed<F>,
     found: Found<'_, F>,
 ) -> Result<Verdict, Counter> {
     let known = &found.1;
-    let backend = tables.backend(known.backend.low).ok_or(Counter::Unsettled)?;
-    if !can_hop::<F, P>(packet) {
+    let (word, backend) = tables.backend(known.backend.low).ok_or(Counter::Unsettled)?;
+    let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
+    if !can_hop::<F, P>(packet) || !leads_on(packet, tables, parsed, backend, &reach) {
         return Err(Counter::WrongHook);
     }
-    let next = next_hop(packet, tables, parsed, backend).ok_or(Counter::WrongHook)?;
-    let bytes = packet.size();
-    let outcome = if known.is_tunnel() {
+    if known.is_tunnel() {
         dsr::keep(tables, parsed, found);
-        enclose(packet, tables, parsed, backend.1.node, next)?;
-        Counter::Tunneled
     } else {
         flow::request(packet, tables, HOOK, parsed, found);
+    }
+    pass_on(packet, tables, parsed, known, backend, reach.mac)
+}
+
+/// Sends a client's packet to the next hop, as its flow wants it.
+#[inline(always)]
+fn pass_on<F: Family, P: InPlace, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    parsed: &Parsed<F>,
+    known: &FlowRow<F>,
+    backend: &BackendRow<F>,
+    next: Mac,
+) -> Result<Verdict, Counter> {
+    let bytes = packet.size();
+    if known.is_tunnel() {
+        enclose(packet, tables, parsed, backend.node, next)?;
+        tables.count(Counter::Tunneled);
+    } else {
         send(packet, parsed, &translated(tables, &parsed.key, known), next)?;
-        Counter::Request
-    };
-    tables.account(backend.1.service, bytes);
-    tables.count(outcome);
+        tables.count(Counter::Request);
+    }
+    tables.account(backend.service, bytes);
     Ok(Verdict::Forward(Way::Egress(packet.ifindex())))
 }
 
 /// Puts a packet into one to a backend's node and addresses that to the next hop, from here; its own has one hop less.
 /// Nothing is written where there is none left or no room.
 #[inline(always)]
-fn enclose<F: Family, P: Packet, T: Tables<F>>(
+fn enclose<F: Family, P: Packet, T: Common>(
     packet: &mut P,
     tables: &T,
     parsed: &Parsed<F>,
@@ -354,6 +365,22 @@ fn enclose<F: Family, P: Packet, T: Tables<F>>(
     written.then_some(()).ok_or(Counter::RewriteFailed)
 }
 
+/// Sends a backend's packet to the client that has the port it is to.
+#[inline(always)]
+fn give_back<F: Family, P: InPlace, T: Common>(
+    packet: &mut P,
+    tables: &T,
+    parsed: &Parsed<F>,
+    held: &SnatRow<F>,
+) -> Result<Verdict, Counter> {
+    if !leads_back(packet, held) {
+        return Err(Counter::WrongHook);
+    }
+    send(packet, parsed, &snat::returned(&parsed.key, held), held.row.mac)?;
+    tables.count(Counter::Reply);
+    Ok(Verdict::Forward(Way::Egress(packet.ifindex())))
+}
+
 /// The addresses and ports that a request gets.
 #[inline(always)]
 fn translated<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, known: &FlowRow<F>) -> FlowKey<F> {
@@ -363,22 +390,19 @@ fn translated<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, known: &Flo
 /// Gives a plain packet the addresses and ports of `to` and addresses it to the next hop, from here, one hop less.
 /// Nothing is written where there is none left.
 #[inline(always)]
-fn send<F: Family, P: Packet>(
+fn send<F: Family, P: InPlace>(
     packet: &mut P,
     parsed: &Parsed<F>,
     to: &FlowKey<F>,
     next: Mac,
 ) -> Result<(), Counter> {
     let from = &parsed.key;
-    let mut ip = packet.load::<F::Header>(NETWORK).ok_or(Counter::Truncated)?;
-    ip.take_hop().ok_or(Counter::TtlExceeded)?;
     let (old, new) = (from.src.sum() + from.dst.sum(), to.src.sum() + to.dst.sum());
-    ip.set_addresses(to.src, to.dst, checksum::difference(old, new));
-    let frame = Frame::<F> {
-        ethernet: Ethernet { destination: next, source: parsed.destination, ethertype: F::ETHERTYPE },
-        ip,
-        ports: Ports { source: to.src_port, destination: to.dst_port },
-    };
+    let frame: &mut Frame<F> = packet.at(0).ok_or(Counter::Truncated)?;
+    frame.ip.take_hop().ok_or(Counter::TtlExceeded)?;
+    frame.ip.set_addresses(to.src, to.dst, checksum::difference(old, new));
+    (frame.ethernet.destination, frame.ethernet.source) = (next, frame.ethernet.destination);
+    frame.ports = Ports { source: to.src_port, destination: to.dst_port };
     let protocol = parsed.protocol();
     let mended = protocol.checksum_offset().is_none_or(|offset| {
         let ports = |key: &FlowKey<F>| key.src_port as u64 + key.dst_port as u64;
@@ -386,5 +410,5 @@ fn send<F: Family, P: Packet>(
         let kind = SumKind { protocol, pseudo_header: true, ipv6: F::ETHERTYPE == V6::ETHERTYPE };
         packet.update_checksum(Frame::<F>::TRANSPORT + offset, difference, kind)
     });
-    (mended && packet.store(0, &frame)).then_some(()).ok_or(Counter::RewriteFailed)
+    mended.then_some(()).ok_or(Counter::RewriteFailed)
 }

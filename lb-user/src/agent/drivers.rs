@@ -115,3 +115,57 @@ fn driver(link: &Link) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bridge 1 with a NIC (2), a pod (3) and a VM (4), and a NIC by itself (5).
+    fn world() -> World {
+        let mut world = World::default();
+        for (ifindex, name, kind, master) in [
+            (1, "br0", LinkKind::Bridge, None),
+            (2, "eth0", LinkKind::Physical, Some(1)),
+            (3, "pod", LinkKind::Veth { other_netns: Some(0) }, Some(1)),
+            (4, "tap", LinkKind::Tap, Some(1)),
+            (5, "eth1", LinkKind::Physical, None),
+        ] {
+            let link = Link { ifindex, name: name.to_owned(), kind, master, ..Link::default() };
+            world.links.insert(ifindex, link);
+        }
+        world
+    }
+
+    #[test]
+    fn where_xdp_belongs() {
+        let world = world();
+        let said = [1, 2, 3, 4, 5].map(|ifindex| {
+            let fits = fits(&world, &world.links[&ifindex]);
+            fits.map_err(|error| error.to_string().split([';', ',']).next().unwrap_or_default().to_owned())
+        });
+        let no = |why: &str| Err(format!("--xdp: {why}"));
+        assert_eq!(
+            said,
+            [
+                no("br0 is a bridge"),
+                Ok(()),
+                no("pod is a port of the bridge br0 with a pod behind it"),
+                no("tap is a port of the bridge br0 with a vm behind it"),
+                Ok(()),
+            ]
+        );
+        assert!(warnings(&world, &[5]).is_empty());
+        let warned = warnings(&world, &[2, 5]);
+        assert!(warned.len() == 1 && warned[0].starts_with("eth0 is a port of the bridge br0"), "{warned:?}");
+    }
+
+    #[test]
+    fn what_the_kernel_refuses() {
+        let link =
+            Link { name: "eth0".to_owned(), kind: LinkKind::Other("ifb".to_owned()), ..Link::default() };
+        let said = |error| refusal(&link, Mode::Native, &io::Error::from_raw_os_error(error)).to_string();
+        assert!(said(libc::EOPNOTSUPP).contains("the driver of eth0, ifb, has no native XDP"));
+        assert!(said(libc::EBUSY).contains("eth0 has a program of XDP already"));
+        assert!(said(libc::EPERM).contains("run as root"));
+    }
+}

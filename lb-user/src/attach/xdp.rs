@@ -75,9 +75,19 @@ impl Taken {
     /// place, unless it was in another mode: a device has one mode at a time.
     pub fn attach(&mut self, program: &Xdp, ifindex: u32, mode: Mode, links: &Path) -> Result<()> {
         let program = program.fd()?.as_fd();
-        for other in Mode::ALL.into_iter().filter(|other| *other != mode) {
+        let other = Mode::ALL.into_iter().find(|other| *other != mode && is_attached(links, ifindex, *other));
+        if let Some(other) = other {
             detach(links, ifindex, other)?;
         }
+        let attached = self.attach_in(program, ifindex, mode, links);
+        if let (Err(_), Some(other)) = (&attached, other) {
+            // What was there before comes back; why it can't be the other mode is what matters.
+            let _ = self.attach_in(program, ifindex, other, links);
+        }
+        attached
+    }
+
+    fn attach_in(&mut self, program: BorrowedFd<'_>, ifindex: u32, mode: Mode, links: &Path) -> Result<()> {
         let pin = pin(links, ifindex, mode);
         match bpf::pinned(&pin).and_then(|link| bpf::update(link.as_fd(), program)) {
             Ok(()) => return Ok(()),

@@ -8,7 +8,6 @@ use lb_common::{
     path::{
         Hook,
         Way::{self, Egress, Peer},
-        slot_hash,
     },
     wire::Protocol::{self, Sctp, Tcp, Udp},
 };
@@ -72,11 +71,8 @@ fn remote<F: Net>() -> State<F> {
     web_by(REMOTE, ZONE_UPLINK, outside())
 }
 
-/// What a client is to its backend.
-fn shown<F: Net>(packet: &Wire) -> String {
-    let hash = slot_hash(&packet.key::<F>(ZONE_UPLINK), settings::<F>().hash_seed);
-    format!("192.168.1.11:{}", FIRST + hash % PORTS)
-}
+/// What the first client is to its backend.
+const SHOWN: &str = "192.168.1.11:10000";
 
 fn at_xdp<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
     case.send(Hook::UplinkXdp, UPLINK, packet)
@@ -93,7 +89,7 @@ fn turned(packet: Wire, to: &str) -> Wire {
 
 /// A request as it leaves, with a port of the node's.
 fn requested<F: Net>(packet: &Wire) -> Wire {
-    turned(packet.clone().source(&shown::<F>(packet)).destination(REMOTE), ROUTER)
+    turned(packet.clone().source(SHOWN).destination(REMOTE), ROUTER)
 }
 
 fn opens<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
@@ -115,9 +111,8 @@ fn begins(protocol: Protocol) -> Wire {
 }
 
 fn answered<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
-    let shown = &*shown::<F>(&begins(protocol));
     let case = opens(case(name, remote()).on(settings::<F>()), begins(protocol));
-    answers(case, of(protocol, REMOTE, shown), FAR)
+    answers(case, of(protocol, REMOTE, SHOWN), FAR)
 }
 
 fn proven<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
@@ -125,19 +120,18 @@ fn proven<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
 }
 
 fn exchange<F: Net>(protocol: Protocol) -> Case<F> {
-    let shown = &*shown::<F>(&begins(protocol));
     let case = proven(format!("xdp: there and back, {protocol:?}"), protocol)
         .row(of(protocol, FAR, VIP), PROVEN | ANSWERED, 1)
-        .row(of(protocol, REMOTE, shown), PROVEN | REPLY | ANSWERED, 1);
-    let case = answers(asks(case, of(protocol, FAR, VIP)), of(protocol, REMOTE, shown), FAR);
+        .row(of(protocol, REMOTE, SHOWN), PROVEN | REPLY | ANSWERED, 1);
+    let case = answers(asks(case, of(protocol, FAR, VIP)), of(protocol, REMOTE, SHOWN), FAR);
     // In another tick, and what brings the flow further.
-    let case = answers(asks(case.wait(1), of(protocol, FAR, VIP)), of(protocol, REMOTE, shown), FAR);
-    let case = answers(case.wait(1), of(protocol, REMOTE, shown), FAR);
+    let case = answers(asks(case.wait(1), of(protocol, FAR, VIP)), of(protocol, REMOTE, SHOWN), FAR);
+    let case = answers(case.wait(1), of(protocol, REMOTE, SHOWN), FAR);
     if protocol == Udp {
         return case;
     }
     let case = asks(case, tcp(FAR, VIP).fin());
-    let case = answers(case, tcp(REMOTE, shown).fin(), FAR);
+    let case = answers(case, tcp(REMOTE, SHOWN).fin(), FAR);
     asks(case, tcp(FAR, VIP).rst())
 }
 
@@ -166,24 +160,22 @@ fn no_checksum<F: Net>() -> Case<F> {
 }
 
 fn both_hooks<F: Net>() -> Case<F> {
-    let shown = &*shown::<F>(&begins(Tcp));
     let case = case("xdp: a flow that tc began goes on, and the other way round", remote());
     let case = on_tc(case.on(settings::<F>()), begins(Tcp))
         .opens(Way::Neighbour(UPLINK), REMOTE)
-        .but(|packet| packet.source(shown).routed().link_to(BRIDGE.at));
-    let case = answers(case, tcp(REMOTE, shown), FAR);
+        .but(|packet| packet.source(SHOWN).routed().link_to(BRIDGE.at));
+    let case = answers(case, tcp(REMOTE, SHOWN), FAR);
     let case = asks(case, tcp(FAR, VIP)).proves();
     let case = on_tc(case, tcp(FAR, VIP))
         .request(Way::Neighbour(UPLINK), REMOTE)
-        .but(|packet| packet.source(shown).routed().link_to(BRIDGE.at));
-    answers(case, tcp(REMOTE, shown), FAR)
+        .but(|packet| packet.source(SHOWN).routed().link_to(BRIDGE.at));
+    answers(case, tcp(REMOTE, SHOWN), FAR)
 }
 
 fn other_router<F: Net>() -> Case<F> {
-    let shown = &*shown::<F>(&begins(Tcp));
     let case = proven("xdp: replies go where requests come from by now", Tcp);
     let case = asks(case.wait(1), tcp(FAR, VIP).link_from(OTHER_ROUTER));
-    answers(case, tcp(REMOTE, shown), OTHER_ROUTER)
+    answers(case, tcp(REMOTE, SHOWN), OTHER_ROUTER)
 }
 
 /// Left to tc, which makes a flow of it; XDP does not.
@@ -199,10 +191,9 @@ fn next_hop_unknown<F: Net>() -> Case<F> {
         web_by(REMOTE, ZONE_UPLINK, unknown),
         packet.clone(),
     );
-    let shown = &*shown::<F>(&packet);
     let case = on_tc(case, packet.clone())
         .opens(Way::Neighbour(UPLINK), REMOTE)
-        .but(|packet| packet.source(shown).routed().link_to(BRIDGE.at));
+        .but(|packet| packet.source(SHOWN).routed().link_to(BRIDGE.at));
     // Of its flow neither.
     at_xdp(case, packet)
 }
@@ -224,12 +215,11 @@ fn for_somebody_else<F: Net>() -> Case<F> {
 }
 
 fn hops<F: Net>() -> Case<F> {
-    let shown = &*shown::<F>(&begins(Tcp));
     let case = left("xdp: a packet at the end of its hops", remote(), tcp(FAR, VIP).syn().hops(1));
     let case = opens(case, begins(Tcp).hops(2));
     let case = at_xdp(case, tcp(FAR, VIP).hops(1));
-    let case = at_xdp(case, tcp(REMOTE, shown).hops(1));
-    answers(case, tcp(REMOTE, shown).hops(2), FAR)
+    let case = at_xdp(case, tcp(REMOTE, SHOWN).hops(1));
+    answers(case, tcp(REMOTE, SHOWN).hops(2), FAR)
 }
 
 fn too_big<F: Net>() -> Case<F> {
@@ -321,7 +311,7 @@ fn messages<F: Net>() -> Case<F> {
     let case = at_xdp(case, echo(FAR, VIP)).echoes();
     let case = at_xdp(case, echo(FAR, VIP).frame_bytes(0, &[0xff; 6]));
     let case = at_xdp(case, echo(FAR, "192.168.1.11:0"));
-    at_xdp(case, udp(&shown::<F>(&begins(Udp)), REMOTE).unreachable_from(REMOTE))
+    at_xdp(case, udp(SHOWN, REMOTE).unreachable_from(REMOTE))
 }
 
 fn foreign<F: Net>() -> Case<F> {

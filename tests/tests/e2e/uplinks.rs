@@ -21,9 +21,7 @@ const MORE: &str = r#"
   - name: far
     type: NodePort
     addresses: [10.96.0.21, "fd00:96::21"]
-    ports:
-      - {name: page, port: 80, targetPort: 8080, nodePort: 30080}
-      - {name: echo, port: 90, targetPort: 9090, nodePort: 30090, protocol: UDP}
+    ports: [{port: 80, targetPort: 8080, nodePort: 30080}]
     backends: [{address: 192.168.3.200}, {address: "fd00:3::200"}]
 "#;
 
@@ -64,21 +62,15 @@ fn two() -> Result<()> {
         }
     }
     // The host itself would send by eth0 to the client's other address. What came by eth1 goes back there, as long
-    // as there is a route, however far behind the other.
+    // as there is a route, however far behind the other. Not so with IPv6: there the kernel takes the best route's
+    // next hop, whichever device it is asked for.
     bed.lab().on("node", "route add 192.168.1.0/24 dev eth1 metric 2000")?;
-    bed.lab().on("node", "-6 route add fd00:1::/64 dev eth1 metric 2000")?;
-    for (family, route) in [
-        ("IPv4", "route replace 198.51.100.10 via 192.168.2.11 dev eth1 src 192.168.1.100"),
-        ("IPv6", "-6 route replace 2001:db8:100::10 via fd00:2::11 dev eth1 src fd00:1::100"),
-    ] {
-        bed.lab().on("client", route)?;
-        let to = if family == "IPv4" { "198.51.100.10" } else { "[2001:db8:100::10]" };
-        for port in [80, 90] {
-            answered(&format!("{to}:{port}"), "blue").with_context(|| format!("{family}, asymmetric"))?;
-        }
+    bed.lab().on("client", "route replace 198.51.100.10 via 192.168.2.11 dev eth1 src 192.168.1.100")?;
+    for to in ["198.51.100.10:80", "198.51.100.10:90"] {
+        answered(to, "blue").context("asymmetric")?;
     }
     // Requests come by eth0 and leave by eth1; replies to the node's address come back by eth0.
-    for to in ["192.168.1.11:30080", "192.168.1.11:30090", "[fd00:1::11]:30080", "[fd00:1::11]:30090"] {
+    for to in ["192.168.1.11:30080", "[fd00:1::11]:30080"] {
         answered(to, "client").context("a backend behind the other uplink")?;
     }
     Ok(())
