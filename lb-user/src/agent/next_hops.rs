@@ -1,5 +1,8 @@
 //! Next hops of backends off the bridges: which neighbours the kernel keeps fresh for us, and what is to be
 //! said of them.
+//!
+//! A backend does not wait for its next hop's MAC: until it is known the row has none, XDP leaves its packets to tc,
+//! and the kernel keeps them until the neighbour has answered.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
