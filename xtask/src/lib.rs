@@ -2,7 +2,7 @@
 //! same lab.
 
 pub mod bench;
-mod bpf;
+pub mod bpf;
 pub mod build;
 pub mod fuzz;
 pub mod lab;

@@ -2,18 +2,18 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use xtask::bpf;
 
 /// Commands, types and flags of linux/bpf.h and linux/if_link.h.
-const MAP_CREATE: libc::c_long = 0;
+const MAP_CREATE: libc::c_int = 0;
 const MAP_LOOKUP: libc::c_long = 1;
 const MAP_UPDATE: libc::c_long = 2;
-const PROG_LOAD: libc::c_long = 5;
 const TEST_RUN: libc::c_long = 10;
-const LINK_CREATE: libc::c_long = 28;
+const LINK_CREATE: libc::c_int = 28;
 const ARRAY: u64 = 2;
 const XDP: u64 = 6;
 const ATTACH_TCX_INGRESS: u64 = 46;
@@ -34,11 +34,7 @@ pub fn map(register: u8, of: BorrowedFd<'_>) -> [u64; 2] {
 
 /// Loads an XDP program.
 pub fn load(name: &str, instructions: &[u64]) -> Result<OwnedFd> {
-    let license = c"GPL";
-    // prog_type, insn_cnt; insns; license
-    let attributes =
-        [XDP | (instructions.len() as u64) << 32, instructions.as_ptr() as u64, license.as_ptr() as u64];
-    descriptor(PROG_LOAD, &attributes).with_context(|| format!("loading the program that {name}"))
+    bpf::load(XDP, instructions).with_context(|| format!("loading the program that {name}"))
 }
 
 /// Puts an XDP program on a device, in its driver. It goes when the value is dropped.
@@ -53,7 +49,7 @@ pub fn attach_tc(program: BorrowedFd<'_>, ifindex: u32) -> Result<OwnedFd> {
 
 fn attach(program: BorrowedFd<'_>, ifindex: u32, how: u64) -> io::Result<OwnedFd> {
     // prog_fd, target_ifindex; attach_type, flags
-    descriptor(LINK_CREATE, &[program.as_raw_fd() as u64 | (ifindex as u64) << 32, how])
+    bpf::bpf(LINK_CREATE, &[program.as_raw_fd() as u64 | (ifindex as u64) << 32, how])
 }
 
 /// Rows of bytes by number.
@@ -67,18 +63,17 @@ impl Array {
     pub fn new(rows: u32, size: usize) -> Result<Array> {
         // map_type, key_size; value_size, max_entries
         let attributes = [ARRAY | 4 << 32, size as u64 | (rows as u64) << 32];
-        Ok(Array { fd: descriptor(MAP_CREATE, &attributes).context("making a map")?, size })
+        Ok(Array { fd: bpf::bpf(MAP_CREATE, &attributes).context("making a map")?, size })
     }
 
     /// It.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        use std::os::fd::AsFd as _;
         self.fd.as_fd()
     }
 
     /// Writes a row.
     pub fn set(&self, row: u32, value: &[u8]) -> Result<()> {
-        anyhow::ensure!(value.len() == self.size, "a row of {} bytes", value.len());
+        ensure!(value.len() == self.size, "a row of {} bytes", value.len());
         self.element(MAP_UPDATE, row, value.as_ptr() as u64).context("writing a row")
     }
 
@@ -92,7 +87,7 @@ impl Array {
     fn element(&self, command: libc::c_long, row: u32, value: u64) -> io::Result<()> {
         // map_fd; key; value; flags
         let attributes = [self.fd.as_raw_fd() as u64, &raw const row as u64, value, 0];
-        call(command, &attributes).map(drop)
+        call(command, &attributes)
     }
 }
 
@@ -113,20 +108,15 @@ pub fn run_live(program: BorrowedFd<'_>, len: usize, frames: u32) -> Result<()> 
         LIVE_FRAMES as u64, // flags, cpu
         BATCH,
     ];
-    call(TEST_RUN, &attributes).map(drop).context("running a program on live frames (kernel 5.18)")
+    call(TEST_RUN, &attributes).context("running a program on live frames (kernel 5.18)")
 }
 
-fn descriptor(command: libc::c_long, attributes: &[u64]) -> io::Result<OwnedFd> {
-    let fd = call(command, attributes)?;
-    // SAFETY: a descriptor that the kernel has just made for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
-}
-
-fn call(command: libc::c_long, attributes: &[u64]) -> io::Result<libc::c_long> {
+/// Carries a command out that answers with nothing.
+fn call(command: libc::c_long, attributes: &[u64]) -> io::Result<()> {
     let mut union = [0u64; 18];
     union[..attributes.len()].copy_from_slice(attributes);
     // SAFETY: a union with zeros behind what is used, whose pointers are to live memory.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, union.as_mut_ptr(), size_of_val(&union) as u32) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -5,7 +5,6 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddrV4},
     path::Path,
-    process::Stdio,
     time::Duration,
 };
 
@@ -104,12 +103,7 @@ impl Contestant {
         let lab = Lab::of(&format!("lbbencho{index}"), Nodes::Three);
         lab.up_anew()?;
         let up = Up(lab.clone());
-        // What XDP sends back is received by the wire's other end only if that polls.
-        let mut wire = lab.command("lan", "ethtool")?;
-        let status = wire.args(["-K", NODE.0, "gro", "on"]).stdout(Stdio::null()).status()?;
-        if !status.success() {
-            bail!("ethtool -K {} gro on: {status}", NODE.0);
-        }
+        lab.hear_xdp()?;
         let seen = if name == DIRECT { CLIENT } else { NODE.1 };
         let clients = Outside::start(&lab, BACKEND, seen)?;
         let targets = OUTSIDE.map(|(_, port, node_port)| {
