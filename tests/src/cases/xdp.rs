@@ -88,16 +88,16 @@ fn turned(packet: Wire, to: &str) -> Wire {
 }
 
 /// A request as it leaves, with a port of the node's.
-fn requested<F: Net>(packet: &Wire) -> Wire {
+fn requested(packet: &Wire) -> Wire {
     turned(packet.clone().source(SHOWN).destination(REMOTE), ROUTER)
 }
 
 fn opens<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
-    at_xdp(case, packet.clone()).opens(TURN, REMOTE).but(|_| requested::<F>(&packet))
+    at_xdp(case, packet.clone()).opens(TURN, REMOTE).but(|_| requested(&packet))
 }
 
 fn asks<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
-    at_xdp(case, packet.clone()).request(TURN, REMOTE).but(|_| requested::<F>(&packet))
+    at_xdp(case, packet.clone()).request(TURN, REMOTE).but(|_| requested(&packet))
 }
 
 fn answers<F: Net>(case: Case<F>, packet: Wire, link: &str) -> Case<F> {
