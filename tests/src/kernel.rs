@@ -144,7 +144,7 @@ impl Kernel {
     ) -> Result<Seen<F>> {
         let maps = self.load(&at.settings)?;
         maps.fill(state)?;
-        let ran = test_run(maps.program(at.hook)?.as_fd(), at.ifindex, packet, summed);
+        let ran = test_run(maps.program(at.hook)?.as_fd(), at.ifindex, packet, at.segment, summed);
         // Read back in any case: that leaves the counters at zero for the next run.
         let seen = maps.seen()?;
         let (action, packet) = ran?;
@@ -167,7 +167,7 @@ impl Kernel {
         let mut ran = Vec::with_capacity(packets.len());
         for (hook, ifindex, bytes, summed) in packets {
             let program = maps.program(*hook)?.as_fd();
-            let packet = test_run(program, *ifindex, bytes, *summed);
+            let packet = test_run(program, *ifindex, bytes, 0, *summed);
             ran.push(packet.and_then(|(action, bytes)| Ok((Action::returned(action)?, bytes))));
         }
         Ok((ran, maps.seen()?))
