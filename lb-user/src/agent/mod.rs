@@ -2,6 +2,7 @@
 
 mod answers;
 mod control;
+mod dsr;
 mod ephemeral;
 mod facts;
 mod homes;
@@ -237,9 +238,10 @@ fn update_ports(
     }
 }
 
-/// Says what stands in the way of SNAT, once, and keeps it for `lb status`.
+/// Says what stands in the way of SNAT and DSR, once, and keeps it for `lb status`.
 fn say_snat(control: &mut Control, facts: &Facts, view: &ways::View) {
-    let said = snat::warnings(facts, view, Ephemeral::now().as_ref(), |family| control.remote(family));
+    let mut said = snat::warnings(facts, view, Ephemeral::now().as_ref(), |family| control.remote(family));
+    said.extend(dsr::warnings(&control.model, view));
     for line in said.iter().filter(|line| !control.view.warnings.contains(line)) {
         warn!("{line}");
     }

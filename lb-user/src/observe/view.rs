@@ -119,6 +119,9 @@ pub struct BackendView {
     pub weight: u16,
     /// `ready`, `draining` or `removed`.
     pub state: String,
+    /// The address of its node, which packets from outside go to inside others (DSR).
+    #[serde(default)]
+    pub node: Option<IpAddr>,
 }
 
 impl View {

@@ -2,6 +2,7 @@
 
 mod answers;
 mod bed;
+mod dsr;
 mod flows;
 mod forward;
 mod fragments;
@@ -31,6 +32,7 @@ fn main() {
     arguments.test_threads = Some(1);
     let all = [
         answers::ALL,
+        dsr::ALL,
         flows::ALL,
         forward::ALL,
         icmp::ALL,

@@ -19,8 +19,8 @@ use crate::{
 
 pub const ALL: &[Test] = &[("three nodes with backends on all of them", all)];
 
-const PODS: [&str; 6] = ["red1", "blue1", "red2", "blue2", "red3", "blue3"];
-const NODES: [&str; 3] = ["node1", "node2", "node3"];
+pub const PODS: [&str; 6] = ["red1", "blue1", "red2", "blue2", "red3", "blue3"];
+pub const NODES: [&str; 3] = ["node1", "node2", "node3"];
 
 /// Frontends that are the same for pods of every node.
 const PAGES: [&str; 8] = [
@@ -48,13 +48,13 @@ const ECHOES: [&str; 8] = [
 const ENOUGH: u32 = 100;
 
 /// The lab and its agents, which end and are uninstalled before it goes.
-struct Cluster {
-    _agents: Vec<Agent>,
-    up: Up,
+pub struct Cluster {
+    pub agents: Vec<Agent>,
+    pub up: Up,
 }
 
 impl Cluster {
-    fn new() -> Result<Cluster> {
+    pub fn new() -> Result<Cluster> {
         let lab = Lab::of(NAME, Nodes::Three);
         lab.up_anew()?;
         let up = Up(lab.clone());
@@ -65,17 +65,17 @@ impl Cluster {
         for agent in &mut agents {
             agent.wait_ready()?;
         }
-        Ok(Cluster { _agents: agents, up })
+        Ok(Cluster { agents, up })
     }
 
     /// Pages answered by exactly these.
-    fn pages(&self, from: &str, to: &str, by: &[&str]) -> Result<()> {
+    pub fn pages(&self, from: &str, to: &str, by: &[&str]) -> Result<()> {
         let answers = pages(&self.up.0, from, to.parse()?, ENOUGH);
         answers.and_then(|answers| only(&answers, by)).with_context(|| format!("pages from {from} to {to}"))
     }
 
     /// Echoes answered by exactly these.
-    fn echoes(&self, from: &str, to: &str, by: &[&str]) -> Result<()> {
+    pub fn echoes(&self, from: &str, to: &str, by: &[&str]) -> Result<()> {
         let answers = echoes(&self.up.0, from, to.parse()?, ENOUGH);
         answers.and_then(|answers| only(&answers, by)).with_context(|| format!("echoes from {from} to {to}"))
     }
