@@ -53,7 +53,7 @@ fn packets<F: Net>(input: &mut Unstructured<'_>, sources: &Sources<F>) -> Result
         let (mut at, mut bytes) = source.packets[input.choose_index(source.packets.len())?].clone();
         if input.arbitrary()? {
             let hook = Hook::ALL[input.choose_index(Hook::ALL.len())?];
-            at = At { settings, hook, ifindex: *input.choose(&DEVICES)?, tagged: false };
+            at = At { settings, hook, ifindex: *input.choose(&DEVICES)?, tagged: false, segment: 0 };
         }
         edit(input, &mut bytes)?;
         if let Err(error) = check::is_sane(&state, at, &bytes) {

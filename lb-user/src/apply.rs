@@ -40,8 +40,8 @@ pub trait Rows {
     fn insert_frontend(&mut self, frontend: &WantedFrontend, service: u32) -> io::Result<()>;
     /// Deletes a frontend; one that is not there is as good.
     fn delete_frontend(&mut self, frontend: &Frontend) -> io::Result<()>;
-    /// Inserts the row of an address.
-    fn insert_address(&mut self, address: IpAddr) -> io::Result<()>;
+    /// Inserts the row of an address: it is no frontend's, but one of these.
+    fn insert_address(&mut self, address: IpAddr, kind: FrontendKind) -> io::Result<()>;
     /// Deletes it; one that is not there is as good.
     fn delete_address(&mut self, address: IpAddr) -> io::Result<()>;
     /// Inserts the source ranges of a set, all or none.
@@ -92,8 +92,8 @@ fn write(rows: &mut impl Rows, step: &Step) -> Result<(), StepError> {
         Step::DeleteFrontend { frontend, .. } => {
             rows.delete_frontend(&frontend.at).map_err(|source| failed(&frontend.at, source))?;
         }
-        Step::InsertAddress { address } => rows
-            .insert_address(*address)
+        Step::InsertAddress { address, kind } => rows
+            .insert_address(*address, *kind)
             .map_err(|source| StepError { what: format!("the address {address}"), source })?,
         Step::DeleteAddress { address } => rows
             .delete_address(*address)
@@ -143,7 +143,7 @@ impl Rows for Maps {
                     port,
                     zone,
                     service,
-                    node: Default::default(),
+                    node: backend.node4(),
                 };
                 self.v4.backends.set(backend.id, row);
                 self.v4.backends.publish(backend.id, backend.word.0);
@@ -156,7 +156,7 @@ impl Rows for Maps {
                     port,
                     zone,
                     service,
-                    node: Default::default(),
+                    node: backend.node6(),
                 };
                 self.v6.backends.set(backend.id, row);
                 self.v6.backends.publish(backend.id, backend.word.0);
@@ -212,8 +212,8 @@ impl Rows for Maps {
         }
     }
 
-    fn insert_address(&mut self, address: IpAddr) -> io::Result<()> {
-        let row = FrontendRow { service: 0, kind: FrontendKind::Address as u32 };
+    fn insert_address(&mut self, address: IpAddr, kind: FrontendKind) -> io::Result<()> {
+        let row = FrontendRow { service: 0, kind: kind as u32 };
         match address {
             IpAddr::V4(address) => insert(&mut self.v4, key(address.into(), 0, 0), row),
             IpAddr::V6(address) => insert(&mut self.v6, key(address.into(), 0, 0), row),

@@ -88,6 +88,12 @@ impl<F: Net> Case<F> {
         self
     }
 
+    /// The last packet is one that a device is to segment into parts of so many bytes of what it carries.
+    pub fn segmented(mut self, segment: u32) -> Self {
+        self.last().at.segment = segment;
+        self
+    }
+
     /// It goes on to a backend (`address:port`), addressed to its MAC.
     pub fn request(mut self, way: Way, backend: &str) -> Self {
         let sent = self.last();

@@ -3,7 +3,7 @@
 //! the steps. What comes out is text.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     fmt::Write as _,
     io,
     net::{IpAddr, SocketAddr},
@@ -119,7 +119,8 @@ impl Agent {
                 self.carry_out(&steps, text)?;
             }
         }
-        let steps = plan::addresses(&mut self.mirror, &node(&self.model).own);
+        let here = node(&self.model);
+        let steps = plan::addresses(&mut self.mirror, &here.own, &here.other_node_ports);
         self.carry_out(&steps, text)?;
         for (set, ranges) in self.mirror.retired_ranges() {
             self.rows.delete_ranges(set, ranges)?;
@@ -145,7 +146,8 @@ impl Agent {
     /// A second pass has nothing to do.
     fn again(&mut self, text: &mut String) -> Result<()> {
         let mut steps = plan::leftovers(&self.mirror);
-        steps.extend(plan::addresses(&mut self.mirror, &node(&self.model).own));
+        let here = node(&self.model);
+        steps.extend(plan::addresses(&mut self.mirror, &here.own, &here.other_node_ports));
         for service in self.model.services.values() {
             for wanted in compile(service, &node(&self.model)) {
                 steps.extend(plan::service(&mut self.mirror, &wanted, &World, TUNING)?);
@@ -190,8 +192,12 @@ impl Agent {
                 writeln!(text, "  from {}", ranges.join(", "))?;
             }
         }
-        for address in &self.rows.addresses {
-            writeln!(text, "{address}: other ports are refused")?;
+        for (address, kind) in &self.rows.addresses {
+            let said = match kind {
+                FrontendKind::Node => "another node's",
+                _ => "other ports are refused",
+            };
+            writeln!(text, "{address}: {said}")?;
         }
         for (id, backend) in &self.rows.backends {
             let kind = self.rows.reach.get(&backend.word.reach()).map_or(ReachKind::None, |row| row.kind());
@@ -205,13 +211,14 @@ impl Agent {
 
 /// Whether a policy of the set is Local.
 fn is_local(set: &SetRow) -> bool {
-    set.flags & (set_flags::INTERNAL_LOCAL | set_flags::EXTERNAL_LOCAL) != 0
+    set.flags & (set_flags::INTERNAL_LOCAL | set_flags::EXTERNAL_LOCAL | set_flags::DSR) != 0
 }
 
 /// What a set says besides its slots.
 fn options(set: &SetRow) -> String {
     let mut text = String::new();
     for (flag, words) in [
+        (set_flags::DSR, ", DSR"),
         (set_flags::INTERNAL_LOCAL, ", internal Local"),
         (set_flags::EXTERNAL_LOCAL, ", external Local"),
         (set_flags::RANDOM, ", random"),
@@ -234,12 +241,18 @@ fn node(model: &Model) -> NodeFacts {
     let own: Vec<IpAddr> = own.iter().map(|text| text.parse().expect("an address")).collect();
     let pods = ["10.244.1.0/24", "fd00:244:1::/64"];
     let known = model.this_node("node1");
+    let others = model.nodes.iter().filter(|(name, _)| *name != "node1");
+    let mut others: Vec<IpAddr> = others.flat_map(|(_, node)| node.addresses.clone()).collect();
+    others.sort();
     NodeFacts {
         name: known.name.unwrap_or_default(),
         zone: known.zone,
         node_ports: own[2..].to_vec(),
         own,
         pods: pods.iter().map(|text| text.parse().expect("a range")).collect(),
+        other_node_ports: others,
+        nodes: std::sync::Arc::clone(&model.nodes),
+        no_tunnels: Vec::new(),
         ..NodeFacts::default()
     }
 }
@@ -287,7 +300,7 @@ struct Recorded {
     sets: BTreeMap<u32, SetRow>,
     services: BTreeMap<u32, Word>,
     frontends: BTreeMap<Frontend, (u32, FrontendKind)>,
-    addresses: BTreeSet<IpAddr>,
+    addresses: BTreeMap<IpAddr, FrontendKind>,
     ranges: BTreeMap<u32, Vec<IpNet>>,
 }
 
@@ -337,7 +350,7 @@ impl Rows for Recorded {
         self.reach.insert(index, row);
     }
     fn backend(&mut self, service: u32, backend: &FoundBackend, _zone: u16) {
-        let FoundBackend { id, address, port, word } = *backend;
+        let FoundBackend { id, address, port, word, .. } = *backend;
         self.backends.insert(key(address.is_ipv6(), id), Backend { service, address, port, word });
     }
     fn slots(&mut self, first: u32, rows: &[SlotRow]) {
@@ -354,8 +367,8 @@ impl Rows for Recorded {
             backend.word = BackendWord(word);
         }
     }
-    fn insert_address(&mut self, address: IpAddr) -> io::Result<()> {
-        self.addresses.insert(address);
+    fn insert_address(&mut self, address: IpAddr, kind: FrontendKind) -> io::Result<()> {
+        self.addresses.insert(address, kind);
         Ok(())
     }
     fn delete_address(&mut self, address: IpAddr) -> io::Result<()> {
@@ -412,8 +425,9 @@ fn describe(step: &Step) -> String {
                 ZONE_OF_CLIENT => "of the client".to_owned(),
                 zone => zone.to_string(),
             };
+            let node = backend.node.map(|node| format!(" node {node}")).unwrap_or_default();
             format!(
-                "backend {} {socket} {} reach {} zone {zone} service {service}",
+                "backend {} {socket} {} reach {} zone {zone} service {service}{node}",
                 backend.id,
                 state(backend.word),
                 backend.word.reach()
@@ -450,7 +464,10 @@ fn describe(step: &Step) -> String {
             format!("frontend - {} {} -> service {service}", kind_name(frontend.kind), show(&frontend.at))
         }
         Step::Ranges { set, ranges } => format!("source ranges of set {set}: {} of them", ranges.len()),
-        Step::InsertAddress { address } => format!("address + {address}"),
+        Step::InsertAddress { address, kind: FrontendKind::Node } => {
+            format!("address + {address} of another node")
+        }
+        Step::InsertAddress { address, .. } => format!("address + {address}"),
         Step::DeleteAddress { address } => format!("address - {address}"),
         Step::RetireSet { published } => {
             let Published { set, first, len, .. } = published;

@@ -153,7 +153,7 @@ impl Kernel {
     ) -> Result<Seen<F>> {
         let maps = self.load(&at.settings)?;
         maps.fill(state)?;
-        let ran = run_at(maps.program(at.hook)?.as_fd(), at.hook, at.ifindex, packet, summed);
+        let ran = run_at(maps.program(at.hook)?.as_fd(), at, packet, summed);
         // Read back in any case: that leaves the counters at zero for the next run.
         let seen = maps.seen()?;
         let (action, packet) = ran?;
@@ -176,7 +176,8 @@ impl Kernel {
         let mut ran = Vec::with_capacity(packets.len());
         for (hook, ifindex, bytes, summed) in packets {
             let program = maps.program(*hook)?.as_fd();
-            ran.push(run_at(program, *hook, *ifindex, bytes, *summed));
+            let at = At { settings, hook: *hook, ifindex: *ifindex, tagged: false, segment: 0 };
+            ran.push(run_at(program, at, bytes, *summed));
         }
         Ok((ran, maps.seen()?))
     }
@@ -191,12 +192,12 @@ impl Kernel {
 }
 
 /// Runs the program of a hook. XDP is before anybody knows a sum.
-fn run_at(program: BorrowedFd<'_>, hook: Hook, ifindex: u32, packet: &[u8], summed: Summed) -> Got {
-    let (value, bytes) = match hook {
-        Hook::UplinkXdp => test_run_xdp(program, ifindex, packet)?,
-        _ => test_run(program, ifindex, packet, summed)?,
+fn run_at(program: BorrowedFd<'_>, at: At, packet: &[u8], summed: Summed) -> Got {
+    let (value, bytes) = match at.hook {
+        Hook::UplinkXdp => test_run_xdp(program, at.ifindex, packet)?,
+        _ => test_run(program, at.ifindex, packet, at.segment, summed)?,
     };
-    Ok((Action::returned(hook, value)?, bytes))
+    Ok((Action::returned(at.hook, value)?, bytes))
 }
 
 /// Creates the maps, with so many rows in each flow table, and takes in the programs of an object.

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
-use lb_common::abi::{ReachKind, ReachRow, SetRow, SlotRow, Word};
+use lb_common::abi::{FrontendKind, ReachKind, ReachRow, SetRow, SlotRow, Word};
 use lb_tests::node::Node;
 use lb_user::{
     apply::{Rows, apply},
@@ -113,7 +113,7 @@ impl Rows for Counted {
         self.writes += 1;
         Ok(())
     }
-    fn insert_address(&mut self, _: IpAddr) -> io::Result<()> {
+    fn insert_address(&mut self, _: IpAddr, _: FrontendKind) -> io::Result<()> {
         self.writes += 1;
         Ok(())
     }
@@ -156,7 +156,7 @@ fn one_more_than(count: u32) -> Result<(Counted, Duration)> {
             let steps = plan::service(&mut mirror, &wanted, &Anywhere, tuning)?;
             apply(&mut rows, &mut mirror, &steps)?;
         }
-        let steps = plan::addresses(&mut mirror, &node.own);
+        let steps = plan::addresses(&mut mirror, &node.own, &[]);
         apply(&mut rows, &mut mirror, &steps)?;
         let took = start.elapsed();
         old = new;

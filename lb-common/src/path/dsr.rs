@@ -134,7 +134,7 @@ pub fn send<F: Family, P: Packet, T: Tables<F>>(
         note.mtu.set(mtu.saturating_sub(outer));
         return Err(Counter::TooBig);
     }
-    let mut ip = packet.load::<F::Header>(NETWORK).ok_or(Counter::Truncated)?;
+    let Some(mut ip) = packet.load::<F::Header>(NETWORK) else { return Err(Counter::Truncated) };
     let difference = ip.take_hop().ok_or(Counter::TtlExceeded)?;
     if F::ETHERTYPE == V6::ETHERTYPE {
         packet.update_sum(difference);

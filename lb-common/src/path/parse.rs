@@ -145,9 +145,11 @@ impl<F: Family> Note<F> {
         unsafe { self.port.as_ptr().write_volatile(0) };
         self.backend.set(BackendRef::default());
         self.proven.set(proven);
-        self.unwrapped.set(false);
-        // SAFETY: as above.
-        unsafe { self.mtu.as_ptr().write_volatile(0) };
+        // SAFETY: live fields. Volatile, as what lies beside them is zero, too.
+        unsafe {
+            self.unwrapped.as_ptr().write_volatile(false);
+            self.mtu.as_ptr().write_volatile(0);
+        }
     }
 }
 

@@ -139,6 +139,7 @@ impl Control {
                 self.remove_lost(name, service);
             }
         }
+        self.touch(&node);
         self.node = node;
         for name in changed {
             self.publish(name, ways, None);
@@ -193,8 +194,7 @@ impl Control {
         self.homes.update(&mut self.maps, ways);
         let node = node::facts(&self.model, ways);
         if node != self.node {
-            let changed: Vec<IpAddr> = node.own.iter().chain(&self.node.own).copied().collect();
-            self.mirror.touch_addresses(changed);
+            self.touch(&node);
             self.node = node;
             self.publish_all(ways);
             self.refuse_other_ports();
@@ -303,6 +303,7 @@ impl Control {
                             false => state_name(backend.state),
                         }
                         .to_owned(),
+                        node: backend.node,
                     })
                     .collect(),
             })
@@ -310,6 +311,8 @@ impl Control {
         compile(service, &self.node)
             .iter()
             .flat_map(|wanted| wanted.frontends.iter().filter_map(|frontend| view(wanted, frontend)))
+            // What is called at other nodes is theirs to show.
+            .filter(|shown| self.node.other_node_ports.binary_search(&shown.address).is_err())
             .collect()
     }
 
@@ -380,15 +383,31 @@ impl Control {
         }
     }
 
+    /// Has another look at the rows of addresses that are this node's or another's, or were.
+    fn touch(&mut self, now: &NodeFacts) {
+        let mut changed = Vec::new();
+        for (now, before) in
+            [(&now.own, &self.node.own), (&now.other_node_ports, &self.node.other_node_ports)]
+        {
+            if now != before {
+                changed.extend(now.iter().chain(before));
+            }
+        }
+        self.mirror.touch_addresses(changed);
+    }
+
     /// Keeps the rows of addresses in step with their frontends.
     fn refuse_other_ports(&mut self) {
-        let steps = plan::addresses(&mut self.mirror, &self.node.own);
+        let steps = plan::addresses(&mut self.mirror, &self.node.own, &self.node.other_node_ports);
         self.apply("service addresses", &steps);
     }
 
     /// Keeps what is answered for on the bridges in step with frontends and bridges.
     fn answer(&mut self, ways: &ways::View) {
-        let addresses = self.mirror.frontend_addresses();
+        // Who asks for another node is answered by that.
+        let others = &self.node.other_node_ports;
+        let addresses =
+            self.mirror.frontend_addresses().filter(|address| others.binary_search(address).is_err());
         let has = |service: &&Arc<Service>, address| {
             [&service.addresses, &service.external_ips, &service.load_balancer_ips]
                 .iter()

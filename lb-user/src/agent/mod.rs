@@ -3,6 +3,7 @@
 mod answers;
 mod control;
 mod drivers;
+mod dsr;
 mod ephemeral;
 mod facts;
 mod homes;
@@ -264,6 +265,7 @@ fn update_ports(
 fn say_warnings(control: &mut Control, facts: &Facts, sought: &Sought, ports: &Ports, world: &World) {
     let view = &ports.view(world);
     let mut said = snat::warnings(facts, view, Ephemeral::now().as_ref(), |family| control.remote(family));
+    said.extend(dsr::warnings(&control.model, view));
     said.extend(sought.warnings(view));
     said.extend(ports.warnings(world));
     for line in said.iter().filter(|line| !control.view.warnings.contains(line)) {

@@ -3,9 +3,10 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
-use super::ways;
+use super::{dsr, ways};
 use crate::{
     compile::NodeFacts,
     model::{Model, NodePortAddress, refused::Refusal},
@@ -24,14 +25,28 @@ pub fn facts(model: &Model, view: &ways::View) -> NodeFacts {
         let of_bridges = world.addresses.iter().filter(|known| view.bridges.contains(&known.ifindex));
         of_bridges.map(|known| known.net.trunc()).filter(|net| !is_link_local(net.addr())).collect()
     };
+    let name = node.name.unwrap_or(host);
     NodeFacts {
-        name: node.name.unwrap_or(host),
         zone: node.zone,
         node_ports,
         own,
         pods: if node.pod_cidrs.is_empty() { subnets() } else { node.pod_cidrs },
+        other_node_ports: other_node_ports(model, &name),
+        nodes: Arc::clone(&model.nodes),
+        no_tunnels: dsr::refused(model, view),
         silent: silent(model, view),
+        name,
     }
+}
+
+/// The addresses at which node ports of other nodes than the one of this name are called, sorted.
+pub fn other_node_ports(model: &Model, name: &str) -> Vec<IpAddr> {
+    let others = model.nodes.iter().filter(|(other, _)| *other != name);
+    let mut addresses: Vec<IpAddr> =
+        others.flat_map(|(_, node)| node_ports(model, &node.addresses, &[])).collect();
+    addresses.sort();
+    addresses.dedup();
+    addresses
 }
 
 /// Backends off our bridges whose next hop does not answer.

@@ -124,6 +124,7 @@ mod tests {
             port: 8080,
             weight,
             state: BackendState::Active(Scopes::Both),
+            node: None,
         }
     }
 

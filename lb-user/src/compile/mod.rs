@@ -1,18 +1,25 @@
 //! Compile: from a service of the model to the rows it should have. Pure.
 
+mod dsr;
 mod maglev;
 #[cfg(test)]
 mod tests;
 mod usable;
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use lb_common::abi::{BackendState, FrontendKind};
 
 pub use maglev::table;
 
-use crate::model::{Algorithm, Endpoint, Family, OnRemoval, Protocol, Service, ServicePort, TrafficPolicy};
+use crate::model::{
+    Algorithm, Endpoint, Family, Forwarding, Node, OnRemoval, Protocol, Service, ServicePort, TrafficPolicy,
+};
 
 /// What one service port should have in one address family: a service row with its frontends and
 /// backends.
@@ -59,6 +66,8 @@ pub struct WantedBackend {
     pub weight: u16,
     /// Whether it takes flows, and whose.
     pub state: BackendState,
+    /// The address of its node that packets from outside go to inside others (DSR).
+    pub node: Option<IpAddr>,
 }
 
 /// How a backend is chosen for a new flow.
@@ -74,6 +83,8 @@ pub struct Choice {
     pub algorithm: Algorithm,
     /// What becomes of TCP flows of a backend that is no longer among them.
     pub on_removal: OnRemoval,
+    /// How clients outside are passed on to other nodes.
+    pub forwarding: Forwarding,
     /// Clients that may use the load balancer's addresses; empty: all. Of this family, sorted.
     pub source_ranges: Vec<IpNet>,
 }
@@ -93,6 +104,19 @@ pub struct NodeFacts {
     pub pods: Vec<IpNet>,
     /// Backends whose next hop does not answer.
     pub silent: BTreeSet<IpAddr>,
+    /// What is said about nodes by their names, this one among them.
+    pub nodes: Arc<BTreeMap<String, Node>>,
+    /// The addresses that node ports of other nodes are reached at, sorted.
+    pub other_node_ports: Vec<IpAddr>,
+    /// Families in which packets can't be put into others (DSR), and services do without.
+    pub no_tunnels: Vec<Family>,
+}
+
+impl NodeFacts {
+    /// Whether packets of a family can be put into others.
+    pub fn can_tunnel(&self, family: Family) -> bool {
+        !self.no_tunnels.contains(&family)
+    }
 }
 
 /// The rows of a service: one entry per port and per family that it has a cluster IP of. Node ports and
@@ -127,13 +151,19 @@ fn frontends(
         let at_each = move |number| node.node_ports.iter().map(move |address| (*address, number, kind));
         number.into_iter().flat_map(at_each)
     };
+    // Other nodes pass on to this one what comes to theirs, as it is.
+    let dsr = service.forwarding == Forwarding::Dsr && service.external_policy == TrafficPolicy::Cluster;
+    let other_node_ports = port.node_port.filter(|_| dsr).into_iter().flat_map(|number| {
+        node.other_node_ports.iter().map(move |address| (*address, number, FrontendKind::NodePort))
+    });
     let balanced = &service.load_balancer_ips;
     let all = [(cluster_ip, port.port, FrontendKind::ClusterIp)]
         .into_iter()
         .chain(balanced.iter().map(|address| (*address, port.port, FrontendKind::LoadBalancer)))
         .chain(service.external_ips.iter().map(|address| (*address, port.port, FrontendKind::ExternalIp)))
         .chain(of_node(port.node_port, FrontendKind::NodePort))
-        .chain(of_node(port.host_port, FrontendKind::HostPort));
+        .chain(of_node(port.host_port, FrontendKind::HostPort))
+        .chain(other_node_ports);
     let mut frontends: Vec<WantedFrontend> = Vec::with_capacity(1);
     for (address, number, kind) in all.filter(|(address, ..)| address.is_ipv4() == cluster_ip.is_ipv4()) {
         let at = Frontend { address, port: number, protocol: port.protocol };
@@ -162,6 +192,7 @@ fn choice(service: &Service, family: Family) -> Choice {
         affinity: service.affinity,
         algorithm: service.algorithm,
         on_removal: service.on_removal,
+        forwarding: service.forwarding,
         source_ranges,
     }
 }
@@ -184,6 +215,7 @@ fn backends(service: &Service, port: &ServicePort, family: Family, node: &NodeFa
         port: endpoint.port,
         weight: endpoint.weight,
         state: if state.is_removed() { removed(service.on_removal) } else { state },
+        node: dsr::node_of(service, endpoint, node),
     };
     endpoints.into_iter().zip(states).map(backend).collect()
 }

@@ -15,7 +15,7 @@ fn here() -> NodeFacts {
         node_ports: addresses(&["192.0.2.1", "fd00::1"]),
         own: addresses(&["192.0.2.1", "fd00::1"]),
         pods: vec!["10.1.0.0/16".parse().expect("a range")],
-        silent: BTreeSet::new(),
+        ..NodeFacts::default()
     }
 }
 

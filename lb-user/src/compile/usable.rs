@@ -140,7 +140,7 @@ impl Preferred {
 }
 
 /// Whether an endpoint is on this node: by the node that is told, else by its address.
-fn is_local(endpoint: &Endpoint, node: &NodeFacts) -> bool {
+pub(super) fn is_local(endpoint: &Endpoint, node: &NodeFacts) -> bool {
     match endpoint.place.as_deref().and_then(|place| place.node.as_ref()) {
         Some(name) => *name == node.name,
         None => {

@@ -130,19 +130,19 @@ impl Rows for Memory {
     }
 
     fn backend(&mut self, service: u32, backend: &FoundBackend, zone: u16) {
-        let FoundBackend { id, address, port, word } = *backend;
+        let FoundBackend { id, address, port, word, .. } = *backend;
         let (word, port) = (word.0, port.to_be());
         match address {
             IpAddr::V4(addr) => {
                 self.put_backend::<V4>(
                     id,
-                    BackendRow { word, addr: addr.into(), port, zone, service, node: Default::default() },
+                    BackendRow { word, addr: addr.into(), port, zone, service, node: backend.node4() },
                 );
             }
             IpAddr::V6(addr) => {
                 self.put_backend::<V6>(
                     id,
-                    BackendRow { word, addr: addr.into(), port, zone, service, node: Default::default() },
+                    BackendRow { word, addr: addr.into(), port, zone, service, node: backend.node6() },
                 );
             }
         }
@@ -197,8 +197,8 @@ impl Rows for Memory {
         Ok(())
     }
 
-    fn insert_address(&mut self, address: IpAddr) -> io::Result<()> {
-        let row = FrontendRow { service: 0, kind: FrontendKind::Address as u32 };
+    fn insert_address(&mut self, address: IpAddr, kind: FrontendKind) -> io::Result<()> {
+        let row = FrontendRow { service: 0, kind: kind as u32 };
         match address {
             IpAddr::V4(address) => self.put_frontend::<V4>(key(address.into(), 0, 0), row),
             IpAddr::V6(address) => self.put_frontend::<V6>(key(address.into(), 0, 0), row),
@@ -247,6 +247,13 @@ impl<'a, F: Family> Tried<'a, F> {
     /// The outcome that was counted last: why the packet ended where it did.
     pub fn outcome(&self) -> Option<Counter> {
         self.stop.get()
+    }
+}
+
+impl<F: Sided> Tried<'_, F> {
+    /// Address and port of the backend that was noted for the packet.
+    pub fn backend_noted(&self) -> Option<(IpAddr, u16)> {
+        self.memory.backend::<F>(self.note.get()?.backend.get().low)
     }
 }
 

@@ -98,6 +98,8 @@ pub struct Explanation {
     pub backend: Option<String>,
     /// What its source becomes, `address:port`, if it does not stay.
     pub snat: Option<String>,
+    /// The backend's node, if the packet goes there inside another (`forwarding: dsr`).
+    pub node: Option<IpAddr>,
     /// The outcome that `lb status` counts, if it is not forwarded.
     pub reason: Option<&'static str>,
     /// Backends that this client could not get.
@@ -174,8 +176,10 @@ struct Decision {
     verdict: Verdict,
     /// The outcome it counted.
     counter: Counter,
-    /// The packet afterwards.
+    /// The packet afterwards; as its backend is to see it where it is inside another.
     after: Headers,
+    /// From which node to which it is inside another packet.
+    tunnel: Option<(IpAddr, IpAddr)>,
     /// The refusal that it was answered with.
     answer: Option<Headers>,
 }
@@ -219,7 +223,19 @@ fn packet<F: Sided>(tables: &Tried<'_, F>, asked: &Asked, hook: Hook, ifindex: u
     let mut packet = Bytes::first(asked.from, to, asked.to.protocol, ifindex)?;
     let verdict = path::decide(&mut packet, tables, hook);
     let counter = tables.outcome()?;
-    let after = packet.headers()?;
+    let mut after = packet.headers()?;
+    let mut tunnel = None;
+    if counter == Counter::Tunneled {
+        tunnel = Some((after.source.ip(), after.destination.ip()));
+        let (backend, port) = tables.backend_noted()?;
+        let destination = SocketAddr::new(backend, port);
+        after = Headers {
+            source: asked.from,
+            destination,
+            hops: packet::HOPS - 1,
+            protocol: asked.to.protocol.number(),
+        };
+    }
     let verdict = match verdict {
         path::Verdict::Forward(_) => Verdict::Forward,
         path::Verdict::Reject(_) => Verdict::Reject,
@@ -230,7 +246,7 @@ fn packet<F: Sided>(tables: &Tried<'_, F>, asked: &Asked, hook: Hook, ifindex: u
     let answered =
         verdict == Verdict::Reject && path::reject::<F, _, _>(&mut packet, tables, counter).is_some();
     let answer = if answered { packet.headers() } else { None };
-    Some(Decision { verdict, counter, after, answer })
+    Some(Decision { verdict, counter, after, tunnel, answer })
 }
 
 /// A socket of the host that connects; the packet it then sends is what comes after.
@@ -251,5 +267,5 @@ fn connect<F: Sided>(tables: &Tried<'_, F>, asked: &Asked) -> Option<Decision> {
         hops: packet::HOPS,
         protocol: asked.to.protocol.number(),
     };
-    Some(Decision { verdict, counter, after, answer: None })
+    Some(Decision { verdict, counter, after, tunnel: None, answer: None })
 }

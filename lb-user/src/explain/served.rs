@@ -91,7 +91,7 @@ impl Served {
                 owners.insert(id, (name, wanted));
             }
         }
-        let steps = plan::addresses(&mut mirror, &node.own);
+        let steps = plan::addresses(&mut mirror, &node.own, &node.other_node_ports);
         apply(&mut memory, &mut mirror, &steps)?;
         let this = model.this_node(&node.name);
         let (pods_known, primary) = (!this.pod_cidrs.is_empty(), this.addresses);
@@ -178,8 +178,12 @@ fn facts(model: &Model) -> NodeFacts {
     own.sort();
     own.dedup();
     let everywhere = || vec![Ipv4Net::default().into(), Ipv6Net::default().into()];
+    let name = node.name.unwrap_or(host);
     NodeFacts {
-        name: node.name.unwrap_or(host),
+        other_node_ports: node::other_node_ports(model, &name),
+        nodes: std::sync::Arc::clone(&model.nodes),
+        no_tunnels: Vec::new(),
+        name,
         zone: node.zone,
         node_ports: node::node_ports(model, &node.addresses, &own),
         pods: if node.pod_cidrs.is_empty() { everywhere() } else { node.pod_cidrs },

@@ -49,6 +49,29 @@ const HOST: &str = "192.168.1.11";
 const OUTSIDE: &str = "203.0.113.77";
 const ALLOWED: &str = "198.51.100.7";
 
+#[test]
+fn inside_another_packet() {
+    let config = "node: {name: node1, addresses: [192.168.1.11], podCIDRs: [10.244.1.0/24]}\n\
+        nodes: [{name: node2, addresses: [192.168.1.12], podCIDRs: [10.244.2.0/24]}]\n\
+        services: [{name: web, type: NodePort, address: 10.96.0.10, forwarding: dsr, \
+        ports: [{port: 80, targetPort: 8080, nodePort: 30080}], backends: [{address: 10.244.2.2}]}]\n";
+    let outside = ask(config, OUTSIDE, "192.168.1.11:30080/tcp", None);
+    assert_eq!(outside.verdict, Verdict::Forward);
+    assert_eq!((outside.backend.as_deref(), outside.snat.as_deref()), (Some("10.244.2.2:8080"), None));
+    assert_eq!(outside.node, Some([192, 168, 1, 12].into()));
+    let said = words(&outside);
+    for text in [
+        "rewrite: destination 192.168.1.11:30080 stays, its node 192.168.1.12 makes it 10.244.2.2:8080",
+        "the backend sees 203.0.113.77:40000, and its answers go there directly",
+        "way out: inside another packet (IPIP) from 192.168.1.11 to the backend's node 192.168.1.12",
+    ] {
+        assert!(said.contains(text), "{said}");
+    }
+    // Pods call as ever.
+    let pod = ask(config, POD, "10.96.0.10:80/tcp", None);
+    assert_eq!((pod.verdict, pod.node), (Verdict::Forward, None));
+}
+
 const LOCAL: &[&str] = &["10.244.1.2:8080", "10.244.1.3:8080"];
 const ALL: &[&str] = &["10.244.1.2:8080", "10.244.1.3:8080", "10.244.2.2:8080"];
 const FAR: &[&str] = &["10.244.2.2:8080"];

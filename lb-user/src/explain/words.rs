@@ -3,7 +3,7 @@
 mod backends;
 mod stops;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{
     abi::{Counter, FrontendKind, ReachKind, Scope, SetRow},
@@ -53,8 +53,14 @@ pub fn explanation(served: &Served, asked: &Asked, decision: &Decision) -> Expla
     if forwarded {
         let choice = |called| choice(served, asked, called, candidates.sockets.len(), &decision.after);
         steps.extend(called.as_ref().map(choice));
-        steps.push(rewrite(asked, &decision.after));
-        steps.push(way_out(served, asked, &decision.after));
+        steps.push(match decision.tunnel {
+            Some((_, to)) => passed_on(asked, &decision.after, to),
+            None => rewrite(asked, &decision.after),
+        });
+        steps.push(match decision.tunnel {
+            Some((from, to)) => inside(from, to),
+            None => way_out(served, asked, &decision.after),
+        });
     } else {
         steps.extend(stops::steps(served, asked, decision));
     }
@@ -73,6 +79,7 @@ pub fn explanation(served: &Served, asked: &Asked, decision: &Decision) -> Expla
         backends: candidates.sockets.iter().map(SocketAddr::to_string).collect(),
         backend: forwarded.then(|| decision.after.destination.to_string()),
         snat,
+        node: decision.tunnel.map(|(_, to)| to),
         reason: (!forwarded).then(|| decision.counter.label()),
         others: candidates.others,
         steps,
@@ -283,6 +290,27 @@ fn rewrite(asked: &Asked, after: &Headers) -> Step {
         items.push("one hop less".to_owned());
     }
     Step { topic: "rewrite", text, items }
+}
+
+/// What changes in a packet that goes to its backend's node as it is.
+fn passed_on(asked: &Asked, after: &Headers, to: IpAddr) -> Step {
+    let (source, called) = (asked.from, SocketAddr::new(asked.to.address, asked.to.port));
+    let text = format!("destination {called} stays, its node {to} makes it {}", after.destination);
+    let answer = format!("the backend sees {source}, and its answers go there directly");
+    Step {
+        topic: "rewrite",
+        text,
+        items: vec![format!("source {source} stays"), "one hop less".to_owned(), answer],
+    }
+}
+
+/// How it leaves then.
+fn inside(from: IpAddr, to: IpAddr) -> Step {
+    let name = if to.is_ipv4() { "IPIP" } else { "IP6IP6" };
+    step(
+        "way out",
+        format!("inside another packet ({name}) from {from} to the backend's node {to} (forwarding: dsr)"),
+    )
 }
 
 /// How the packet leaves.

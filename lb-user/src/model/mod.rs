@@ -23,7 +23,7 @@ pub struct Model {
     /// This node, as far as the config says in its own words; [`Model::this_node`] has all of it.
     pub node: Node,
     /// What is said about nodes by their names; which of them is this one is not known here.
-    pub nodes: BTreeMap<String, Node>,
+    pub nodes: Arc<BTreeMap<String, Node>>,
     /// Addresses of this node that node ports are reached at.
     pub node_port_addresses: Vec<NodePortAddress>,
     /// How long flows are kept without a packet, in seconds.
@@ -119,6 +119,8 @@ pub struct Service {
     pub distribution: Distribution,
     /// What becomes of TCP flows of a backend that was removed or does not serve.
     pub on_removal: OnRemoval,
+    /// How clients outside are passed on to backends on other nodes.
+    pub forwarding: Forwarding,
     /// The ports, in the order of the config. No two share port and protocol.
     pub ports: Vec<ServicePort>,
 }
@@ -186,6 +188,16 @@ pub enum OnRemoval {
     Keep,
     /// Their clients get a reset with the next segment.
     Reset,
+}
+
+/// How clients outside are passed on to backends on other nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Forwarding {
+    /// Shown to them as this node, which their replies come back to.
+    #[default]
+    Snat,
+    /// As they are, inside other packets to the backend's node, from where they are answered directly.
+    Dsr,
 }
 
 /// One port of a service, with the endpoints it is balanced over.

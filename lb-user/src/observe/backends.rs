@@ -48,10 +48,11 @@ pub fn backends(maps: &Maps, view: &View) -> Vec<Backend> {
             port: backend.port,
             weight: backend.weight,
             state: backend.state.clone(),
-            reached_by: mirror
-                .way_to(backend.address)
-                .map_or("nothing", |(_, row)| way(row.kind()))
-                .to_owned(),
+            reached_by: match (mirror.way_to(backend.node.unwrap_or(backend.address)), backend.node) {
+                (None, _) => "nothing".to_owned(),
+                (Some(_), Some(node)) => format!("dsr to {node}"),
+                (Some((_, row)), None) => way(row.kind()).to_owned(),
+            },
         })
         .collect()
 }

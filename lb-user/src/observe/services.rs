@@ -87,6 +87,7 @@ fn unnamed(maps: &Maps, mirror: &Mirror, traffic: impl Fn(u32) -> Traffic) -> Ve
                 port: backend.port,
                 weight: slots(backend.id),
                 state: super::state_name(backend.word.state()).to_owned(),
+                node: backend.node,
             })
             .collect();
         let Traffic { packets, bytes } = traffic(id);

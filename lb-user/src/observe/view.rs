@@ -123,6 +123,9 @@ pub struct BackendView {
     pub weight: u16,
     /// `ready`, `draining`, `removed`, or `silent` where its next hop does not answer.
     pub state: String,
+    /// The address of its node, which packets from outside go to inside others (DSR).
+    #[serde(default)]
+    pub node: Option<IpAddr>,
 }
 
 impl View {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use lb_common::{
     abi::{BackendState, BackendWord, FrontendKey, FrontendKind, SlotRow, set_flags},
-    family::{V4, V6},
+    family::{Address as _, V4, V6},
 };
 
 use super::{FoundBackend, Ids, Mirror, Published, mirror::digest};
@@ -73,8 +73,8 @@ fn frontends<F: Addresses>(mirror: &mut Mirror, side: &Side<F>) {
     for (key, row) in side.frontends.iter().flatten() {
         let key: FrontendKey<F> = key;
         let kind = FrontendKind::from_bits(row.kind);
-        if kind == FrontendKind::Address {
-            mirror.adopt_address(F::ip(key.addr));
+        if matches!(kind, FrontendKind::Address | FrontendKind::Node) {
+            mirror.adopt_address(F::ip(key.addr), kind);
             continue;
         }
         let Some(protocol) = Protocol::from_number(key.protocol) else { continue };
@@ -106,8 +106,9 @@ fn backends<F: Addresses>(
         let address = F::ip(row.addr);
         used.insert(id);
         ways.insert(word.reach());
-        mirror.adopt_way(address, word.reach(), maps.reach.get(word.reach()));
-        let backend = FoundBackend { id, address, port: u16::from_be(row.port), word };
+        let node = (row.node != F::Addr::ZERO).then(|| F::ip(row.node));
+        let backend = FoundBackend { id, address, port: u16::from_be(row.port), word, node };
+        mirror.adopt_way(backend.via(), word.reach(), maps.reach.get(word.reach()));
         mirror.note_backend(services.contains(&row.service).then_some(row.service), backend);
     }
     mirror.ids.adopt_backends(F::IPV6, generations, |id| used.contains(&id));

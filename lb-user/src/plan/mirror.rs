@@ -8,7 +8,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lb_common::abi::{BackendWord, ReachRow, SetRow, SlotRow};
+use lb_common::{
+    abi::{BackendWord, FrontendKind, ReachRow, SetRow, SlotRow},
+    family::{Addr4, Addr6, Address as _},
+};
 
 use super::{Ids, Step};
 use crate::{
@@ -74,6 +77,31 @@ pub struct FoundBackend {
     pub port: u16,
     /// Its state, way and generation.
     pub word: BackendWord,
+    /// DSR: the address of its node, which its way leads to.
+    pub node: Option<IpAddr>,
+}
+
+impl FoundBackend {
+    /// The address that its way leads to.
+    pub fn via(&self) -> IpAddr {
+        self.node.unwrap_or(self.address)
+    }
+
+    /// The node's address as a row of IPv4 has it.
+    pub fn node4(&self) -> Addr4 {
+        match self.node {
+            Some(IpAddr::V4(node)) => node.into(),
+            _ => Addr4::ZERO,
+        }
+    }
+
+    /// And of IPv6.
+    pub fn node6(&self) -> Addr6 {
+        match self.node {
+            Some(IpAddr::V6(node)) => node.into(),
+            _ => Addr6::ZERO,
+        }
+    }
 }
 
 /// The rows in use, and the free ones.
@@ -98,8 +126,8 @@ pub struct Mirror {
 struct FrontendAddress {
     /// How many.
     frontends: u32,
-    /// Its row is there.
-    row: bool,
+    /// Its row is there, as this.
+    row: Option<FrontendKind>,
 }
 
 /// A backend and the service it is or was of.
@@ -268,20 +296,28 @@ impl Mirror {
         self.ids.count_ranges(ipv6, sign * ranges.len() as i64);
     }
 
-    pub(super) fn adopt_address(&mut self, address: IpAddr) {
+    pub(super) fn adopt_address(&mut self, address: IpAddr, kind: FrontendKind) {
         self.touched.insert(address);
-        self.note(&Step::InsertAddress { address });
+        self.note(&Step::InsertAddress { address, kind });
     }
 
-    /// The addresses whose frontends have changed: whether each should have a row, and whether it has.
-    pub(super) fn touched_addresses(&mut self, own: &[IpAddr]) -> Vec<(IpAddr, bool, bool)> {
+    /// The addresses whose frontends have changed: the row that each should have, and the one that it has.
+    /// `others`: of other nodes' node ports, sorted.
+    pub(super) fn touched_addresses(
+        &mut self,
+        own: &[IpAddr],
+        others: &[IpAddr],
+    ) -> Vec<(IpAddr, Option<FrontendKind>, Option<FrontendKind>)> {
         let touched = std::mem::take(&mut self.touched);
         let state = |address: IpAddr| {
             let known = self.addresses.get(&address).copied().unwrap_or_default();
-            (address, known.frontends > 0 && !own.contains(&address), known.row)
+            let wanted = known.frontends > 0 && !own.contains(&address);
+            let other = others.binary_search(&address).is_ok();
+            let kind = if other { FrontendKind::Node } else { FrontendKind::Address };
+            (address, wanted.then_some(kind), known.row)
         };
         let mut states: Vec<_> = touched.into_iter().map(state).collect();
-        states.sort();
+        states.sort_by_key(|(address, ..)| *address);
         states
     }
 
@@ -293,7 +329,7 @@ impl Mirror {
     fn count_address(&mut self, address: IpAddr, change: impl FnOnce(&mut FrontendAddress)) {
         let known = self.addresses.entry(address).or_default();
         change(known);
-        if known.frontends == 0 && !known.row {
+        if known.frontends == 0 && known.row.is_none() {
             self.addresses.remove(&address);
         }
     }
@@ -337,13 +373,13 @@ impl Mirror {
                 self.touched.insert(address);
                 self.count_address(address, |known| known.frontends = known.frontends.saturating_sub(1));
             }
-            Step::InsertAddress { address } => {
+            Step::InsertAddress { address, kind } => {
                 self.ids.count_frontend(address.is_ipv6(), true);
-                self.count_address(address, |known| known.row = true);
+                self.count_address(address, |known| known.row = Some(kind));
             }
             Step::DeleteAddress { address } => {
                 self.ids.count_frontend(address.is_ipv6(), false);
-                self.count_address(address, |known| known.row = false);
+                self.count_address(address, |known| known.row = None);
             }
             Step::RetireSet { published } => self.retired.push(Retired::Set(published)),
             Step::RetireService { id } => {
@@ -367,11 +403,12 @@ impl Mirror {
             Step::RetireBackend { address, id, .. } => {
                 let ipv6 = address.is_ipv6();
                 let owned = self.backends[ipv6 as usize].remove(&id);
+                let via = owned.as_ref().map_or(address, |owned| owned.backend.via());
                 let service = owned.and_then(|owned| owned.service);
                 if let Some(found) = service.and_then(|service| self.services.get_mut(&service)) {
                     found.backends.retain(|known| *known != id);
                 }
-                if let Some(way) = self.reach.get_mut(&address) {
+                if let Some(way) = self.reach.get_mut(&via) {
                     way.backends.retain(|known| *known != id);
                 }
                 self.retired.push(Retired::Backend { ipv6, id });
@@ -386,7 +423,7 @@ impl Mirror {
             found.ipv6 = backend.address.is_ipv6();
             found.backends.push(backend.id);
         }
-        if let Some(way) = self.reach.get_mut(&backend.address) {
+        if let Some(way) = self.reach.get_mut(&backend.via()) {
             way.backends.push(backend.id);
         }
         if backend.word.state().is_removed() {
@@ -414,7 +451,7 @@ impl Mirror {
                 }
                 Step::Slots { first, rows } => self.ids.free_slots(*first, rows.len() as u32),
                 Step::Set { index, .. } => self.ids.free_set(*index),
-                Step::InsertAddress { address } | Step::DeleteAddress { address } => {
+                Step::InsertAddress { address, .. } | Step::DeleteAddress { address } => {
                     self.touched.insert(*address);
                 }
                 _ => {}

@@ -17,7 +17,9 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lb_common::abi::{BackendState, BackendWord, ReachRow, Scope, SetRow, SlotRow, Word, set_flags, ticks};
+use lb_common::abi::{
+    BackendState, BackendWord, FrontendKind, ReachRow, Scope, SetRow, SlotRow, Word, set_flags, ticks,
+};
 
 pub use adopt::adopt;
 pub use ids::{Full, Ids};
@@ -25,7 +27,7 @@ pub use mirror::{Found, FoundBackend, Mirror, Published, Used};
 
 use crate::{
     compile::{self, Choice, Wanted, WantedFrontend},
-    model::{Algorithm, OnRemoval, TrafficPolicy},
+    model::{Algorithm, Forwarding, OnRemoval, TrafficPolicy},
 };
 
 /// One write, or one row given back. Its fields are the row, where it goes, and what the mirror keeps.
@@ -50,8 +52,8 @@ pub enum Step {
     InsertFrontend { frontend: WantedFrontend, service: u32 },
     /// A frontend disappears.
     DeleteFrontend { frontend: WantedFrontend, service: u32 },
-    /// Calls to other ports of an address are refused from now on.
-    InsertAddress { address: IpAddr },
+    /// Calls to other ports of an address are refused from now on; those of another node are its own.
+    InsertAddress { address: IpAddr, kind: FrontendKind },
     /// And no longer.
     DeleteAddress { address: IpAddr },
     /// A set, its slots and its source ranges are no longer pointed at.
@@ -135,29 +137,40 @@ fn plan(
 
     let found = mirror.found(id).cloned().unwrap_or_default();
     let found_backends = mirror.backends_of(id);
-    let known: HashMap<(IpAddr, u16), &FoundBackend> =
-        found_backends.iter().map(|backend| ((backend.address, backend.port), backend)).collect();
+    // One that is to go another way is another backend: flows of the old one go on as they do.
+    type Place = (IpAddr, u16, Option<IpAddr>);
+    let known: HashMap<Place, &FoundBackend> = found_backends
+        .iter()
+        .map(|backend| ((backend.address, backend.port, backend.node), backend))
+        .collect();
 
     // Backends first where they become active; what they lose comes after the set that leaves them.
     let mut after = Vec::new();
     let mut planned: HashMap<IpAddr, u32> = HashMap::new();
     let mut backend_ids = Vec::with_capacity(wanted.backends.len());
     for backend in &wanted.backends {
-        let Some(old) = known.get(&(backend.address, backend.port)) else {
-            let (row, zone) = ways.way(backend.address);
-            let known = mirror.way_to(backend.address).map(|(index, _)| index);
-            let reach = match known.or_else(|| planned.get(&backend.address).copied()) {
+        let Some(old) = known.get(&(backend.address, backend.port, backend.node)) else {
+            let via = backend.node.unwrap_or(backend.address);
+            let (row, zone) = ways.way(via);
+            let known = mirror.way_to(via).map(|(index, _)| index);
+            let reach = match known.or_else(|| planned.get(&via).copied()) {
                 Some(index) => index,
                 None => {
                     let index = mirror.ids.reach()?;
-                    steps.push(Step::Reach { index, address: backend.address, row });
-                    planned.insert(backend.address, index);
+                    steps.push(Step::Reach { index, address: via, row });
+                    planned.insert(via, index);
                     index
                 }
             };
             let (backend_id, generation) = mirror.ids.backend(ipv6)?;
             let word = BackendWord::new(backend.state, reach, generation);
-            let row = FoundBackend { id: backend_id, address: backend.address, port: backend.port, word };
+            let row = FoundBackend {
+                id: backend_id,
+                address: backend.address,
+                port: backend.port,
+                word,
+                node: backend.node,
+            };
             steps.push(Step::Backend { service: id, backend: row, zone });
             backend_ids.push(backend_id);
             continue;
@@ -191,8 +204,10 @@ fn plan(
         table.iter().map(|index| SlotRow { backend: backend_ids[*index as usize], service: id }).collect()
     };
     let mut slots = rows(Scope::Cluster);
-    let Choice { internal, external, .. } = wanted.choice;
-    let is_local = internal == TrafficPolicy::Local || external == TrafficPolicy::Local;
+    let Choice { internal, external, forwarding, .. } = wanted.choice;
+    // What another node has passed on to this one is for this one's backends.
+    let is_local =
+        internal == TrafficPolicy::Local || external == TrafficPolicy::Local || forwarding == Forwarding::Dsr;
     let local = if is_local { rows(Scope::Local) } else { Vec::new() };
     let mut row =
         SetRow { len: slots.len() as u32, local_len: local.len() as u32, ..options(wanted, tuning) };
@@ -248,29 +263,35 @@ fn plan(
 
 /// What a set says besides its slots.
 fn options(wanted: &Wanted, tuning: Tuning) -> SetRow {
-    let Choice { internal, external, affinity, algorithm, on_removal, .. } = wanted.choice;
+    let Choice { internal, external, affinity, algorithm, on_removal, forwarding, .. } = wanted.choice;
     let flag = |set, flag| if set { flag } else { 0 };
     SetRow {
         flags: flag(internal == TrafficPolicy::Local, set_flags::INTERNAL_LOCAL)
             | flag(external == TrafficPolicy::Local, set_flags::EXTERNAL_LOCAL)
             | flag(algorithm == Algorithm::Random, set_flags::RANDOM)
-            | flag(on_removal == OnRemoval::Reset, set_flags::RESET_ON_REMOVAL),
+            | flag(on_removal == OnRemoval::Reset, set_flags::RESET_ON_REMOVAL)
+            | flag(forwarding == Forwarding::Dsr, set_flags::DSR),
         affinity: affinity.map_or(0, |seconds| ticks(seconds, tuning.hz, tuning.tick_shift)),
         ..SetRow::default()
     }
 }
 
 /// The steps that refuse calls to other ports of addresses that have frontends now, and no longer to those
-/// that have none left. Not at the host's `own` addresses: their other ports are the host's.
-pub fn addresses(mirror: &mut Mirror, own: &[IpAddr]) -> Vec<Step> {
+/// that have none left. Not at the host's `own` addresses: their other ports are the host's; nor at `others`,
+/// sorted, which are other nodes'.
+pub fn addresses(mirror: &mut Mirror, own: &[IpAddr], others: &[IpAddr]) -> Vec<Step> {
     let mut steps = Vec::new();
-    for (address, wanted, there) in mirror.touched_addresses(own) {
-        match (wanted, there) {
-            (true, false) if mirror.ids.admit_frontends(address.is_ipv6(), 1).is_ok() => {
-                steps.push(Step::InsertAddress { address });
-            }
-            (false, true) => steps.push(Step::DeleteAddress { address }),
-            _ => {}
+    for (address, wanted, there) in mirror.touched_addresses(own, others) {
+        if wanted == there {
+            continue;
+        }
+        if there.is_some() {
+            steps.push(Step::DeleteAddress { address });
+        }
+        if let Some(kind) = wanted
+            && mirror.ids.admit_frontends(address.is_ipv6(), 1).is_ok()
+        {
+            steps.push(Step::InsertAddress { address, kind });
         }
     }
     steps

@@ -109,7 +109,7 @@ impl Rows for Fake {
         self.words.insert(id, word);
         self.check();
     }
-    fn insert_address(&mut self, address: IpAddr) -> io::Result<()> {
+    fn insert_address(&mut self, address: IpAddr, _kind: FrontendKind) -> io::Result<()> {
         self.write()?;
         assert!(self.addresses.insert(address), "an address is never updated");
         Ok(())
@@ -187,6 +187,8 @@ fn wanted(service: usize, backends: &[(u8, u8)]) -> Wanted {
                     1 => BackendState::Active(Scopes::Both),
                     _ => BackendState::Active(Scopes::Local),
                 },
+                // As far as the mirror goes, an address of its own.
+                node: (state % 2 == 0).then(|| [192, 168, 1, host].into()),
             })
             .collect(),
     }
@@ -233,7 +235,7 @@ fn pass(fake: &mut Fake, mirror: &mut Mirror, shape: &Shape) -> bool {
         let steps = service(mirror, &wanted, &Everywhere, TUNING).expect("nothing is full");
         done &= apply(fake, mirror, &steps).is_ok();
     }
-    let steps = addresses(mirror, &own());
+    let steps = addresses(mirror, &own(), &[]);
     done &= apply(fake, mirror, &steps).is_ok();
     reclaim(fake, mirror);
     done

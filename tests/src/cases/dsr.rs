@@ -46,6 +46,7 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
         sctp_goes_on(),
         hops(),
         too_big(),
+        parts_too_big(),
         fragments(),
         more_headers(),
         padding(),
@@ -248,6 +249,19 @@ fn too_big<F: Net>() -> Case<F> {
         .send(Hook::UplinkIngress, UPLINK, tcp(FAR, VIP).says(&more))
         .returns(Counter::TooBig, Complaint::TooBig(most), NODE)
         .also(Counter::NewFlow)
+        .accounted()
+}
+
+/// Of what is to be segmented each part has to fit.
+fn parts_too_big<F: Net>() -> Case<F> {
+    const TCP: u32 = 20;
+    let headers = (F::TRANSPORT - 14) as u32;
+    let most = NARROW - headers;
+    let said = tcp(FAR, VIP).says(&[0xa5; 2500]);
+    comes(begun("dsr: parts that are too big for the device", Tcp), said)
+        .segmented(most - headers - TCP + 1)
+        .returns(Counter::TooBig, Complaint::TooBig(most), NODE)
+        .also(Counter::Proven)
         .accounted()
 }
 

@@ -38,7 +38,7 @@ impl Type {
     /// Runs a program once on a fresh copy of a packet.
     pub fn run(self, program: BorrowedFd<'_>, ifindex: u32, packet: &[u8]) -> Result<Ran> {
         match self {
-            Type::Tc => run_once(program, ifindex, packet, &mut [], Summed::None),
+            Type::Tc => run_once(program, ifindex, packet, &mut [], 0, Summed::None),
         }
     }
 }

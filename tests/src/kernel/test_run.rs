@@ -33,8 +33,9 @@ struct Attr {
 
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_F_TEST_SKB_CHECKSUM_COMPLETE: u32 = 1 << 2;
-/// Index of a word of `struct __sk_buff`.
+/// Indexes of words of `struct __sk_buff`.
 const IFINDEX: usize = 10;
+const GSO_SIZE: usize = 44;
 
 /// What a run returns, the packet aside.
 pub struct Ran {
@@ -45,15 +46,16 @@ pub struct Ran {
 }
 
 /// Runs a tc program on a packet that arrives on a device of this namespace: its return value and the
-/// packet's bytes afterwards.
+/// packet's bytes afterwards. `segment`: see [`crate::state::At`].
 pub fn test_run(
     program: BorrowedFd<'_>,
     ifindex: u32,
     packet: &[u8],
+    segment: u32,
     summed: Summed,
 ) -> Result<(i32, Vec<u8>)> {
     let mut out = vec![0u8; packet.len() + 256];
-    let ran = run_once(program, ifindex, packet, &mut out, summed)?;
+    let ran = run_once(program, ifindex, packet, &mut out, segment, summed)?;
     out.truncate(ran.size);
     Ok((ran.value, out))
 }
@@ -64,10 +66,11 @@ pub fn run_once(
     ifindex: u32,
     packet: &[u8],
     out: &mut [u8],
+    segment: u32,
     summed: Summed,
 ) -> Result<Ran> {
-    let mut context = [0u32; IFINDEX + 1];
-    context[IFINDEX] = ifindex;
+    let mut context = [0u32; GSO_SIZE + 1];
+    (context[IFINDEX], context[GSO_SIZE]) = (ifindex, segment);
     let flags = if summed == Summed::Complete { BPF_F_TEST_SKB_CHECKSUM_COMPLETE } else { 0 };
     call(program, &context, packet, out, flags)
 }

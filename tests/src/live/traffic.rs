@@ -164,5 +164,5 @@ fn open(maps: &mut Maps, flows: u32) -> Result<()> {
 
 fn run(maps: &mut Maps, packet: &Wire) -> Result<()> {
     let program = maps.program(Hook::UplinkIngress)?.as_fd();
-    test_run(program, UPLINK, &packet.bytes::<V4>(), Summed::None).map(drop)
+    test_run(program, UPLINK, &packet.bytes::<V4>(), 0, Summed::None).map(drop)
 }

@@ -3,6 +3,7 @@
 mod alone;
 mod answers;
 mod bed;
+mod dsr;
 mod flows;
 mod forward;
 mod fragments;
@@ -37,6 +38,7 @@ fn main() {
     let all = [
         alone::ALL,
         answers::ALL,
+        dsr::ALL,
         flows::ALL,
         forward::ALL,
         icmp::ALL,

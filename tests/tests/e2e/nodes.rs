@@ -27,8 +27,8 @@ use crate::{
 
 pub const ALL: &[Test] = &[("three nodes with backends on all of them", all)];
 
-const PODS: [&str; 6] = ["red1", "blue1", "red2", "blue2", "red3", "blue3"];
-const NODES: [&str; 3] = ["node1", "node2", "node3"];
+pub const PODS: [&str; 6] = ["red1", "blue1", "red2", "blue2", "red3", "blue3"];
+pub const NODES: [&str; 3] = ["node1", "node2", "node3"];
 
 /// Frontends that are the same for pods of every node.
 const PAGES: [&str; 8] = [
@@ -59,14 +59,14 @@ const ENOUGH: u32 = 100;
 pub struct Cluster {
     /// In the order of the nodes.
     pub agents: Vec<Agent>,
-    up: Up,
+    pub up: Up,
     /// A file of its own.
     config: Option<PathBuf>,
 }
 
 impl Cluster {
     /// With the example.
-    fn new() -> Result<Cluster> {
+    pub fn new() -> Result<Cluster> {
         Cluster::start(&workspace().join("examples/three-nodes.yaml"))
     }
 
@@ -124,13 +124,13 @@ impl Cluster {
     }
 
     /// Pages answered by exactly these.
-    fn pages(&self, from: &str, to: &str, by: &[&str]) -> Result<()> {
+    pub fn pages(&self, from: &str, to: &str, by: &[&str]) -> Result<()> {
         let answers = pages(&self.up.0, from, to.parse()?, ENOUGH);
         answers.and_then(|answers| only(&answers, by)).with_context(|| format!("pages from {from} to {to}"))
     }
 
     /// Echoes answered by exactly these.
-    fn echoes(&self, from: &str, to: &str, by: &[&str]) -> Result<()> {
+    pub fn echoes(&self, from: &str, to: &str, by: &[&str]) -> Result<()> {
         let answers = echoes(&self.up.0, from, to.parse()?, ENOUGH);
         answers.and_then(|answers| only(&answers, by)).with_context(|| format!("echoes from {from} to {to}"))
     }

@@ -12,7 +12,9 @@ use lb_common::abi::{Lifetimes, MAX_CIDRS};
 
 use self::{clear::clear, fit::fit, taken::Taken, wants::wants};
 use super::super::problem::{Place, Problem};
-use crate::model::{Family, Model, Node, NodePortAddress, PortRange, Service, ServiceName};
+use crate::model::{
+    Endpoint, Family, Forwarding, Model, Node, NodePortAddress, PortRange, Service, ServiceName,
+};
 
 /// What the documents hold, each by itself right.
 #[derive(Default)]
@@ -102,7 +104,7 @@ pub(super) fn model(drafts: Drafts, errors: &mut Vec<Problem>, warnings: &mut Ve
         service_cidrs: drafts.ranges,
         hash_seed: drafts.hash_seed.map(|(seed, _)| seed),
         node: drafts.node.map(|(node, _)| node).unwrap_or_default(),
-        nodes: drafts.nodes,
+        nodes: Arc::new(drafts.nodes),
         node_port_addresses: drafts.node_port_addresses,
         lifetimes: drafts.lifetimes.map(|(lifetimes, _)| lifetimes).unwrap_or_default(),
         snat_ports,
@@ -125,6 +127,7 @@ pub(super) fn model(drafts: Drafts, errors: &mut Vec<Problem>, warnings: &mut Ve
             Ok(wants) => {
                 draft.service.wants = wants;
                 let mut lost = fit(&mut draft.service);
+                lost.extend(unknown_nodes(&draft, &model));
                 if let Some(range) = snat_ports {
                     lost.extend(clear(&mut draft.service, range, snat_place.as_ref()));
                 }
@@ -142,6 +145,30 @@ pub(super) fn model(drafts: Drafts, errors: &mut Vec<Problem>, warnings: &mut Ve
         }
     }
     model
+}
+
+/// What keeps packets of a service with DSR from backends' nodes: their addresses are not known. Of Kubernetes'
+/// services these backends are reached by SNAT.
+fn unknown_nodes(draft: &Draft, model: &Model) -> Option<String> {
+    let Service { name, forwarding, ports, .. } = &draft.service;
+    if *forwarding != Forwarding::Dsr {
+        return None;
+    }
+    let unknown = |endpoint: &Endpoint| {
+        let node = endpoint.place.as_deref()?.node.as_ref()?;
+        let known = model.nodes.get(node).is_some_and(|known| {
+            known.addresses.iter().any(|address| address.is_ipv4() == endpoint.address.is_ipv4())
+        });
+        let ours = model.node.name.as_ref() == Some(node);
+        (!known && !ours).then(|| (endpoint.address, node.clone()))
+    };
+    let (backend, node) = ports.iter().flat_map(|port| &port.endpoints).find_map(unknown)?;
+    let family = Family::of(backend);
+    Some(format!(
+        "service {name} asks for forwarding: dsr, but nobody knows an {family} address of node {node}, where its \
+         backend {backend} is; add it, like `nodes: [{{name: {node}, addresses: [{}]}}]`",
+        if family == Family::V4 { "192.168.1.12" } else { "\"fd00:1::12\"" }
+    ))
 }
 
 /// Backends that one port of a service can have.

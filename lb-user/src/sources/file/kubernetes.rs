@@ -124,6 +124,8 @@ impl Objects {
                 warnings.push(Problem { place: first.place.clone(), text });
             }
         }
+        // What our own documents say goes before.
+        self.nodes.append(&mut drafts.nodes);
         drafts.nodes = self.nodes;
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! ```yaml
 //! node: {name: node1, addresses: [192.168.1.11], podCIDRs: [10.244.1.0/24], zone: a}  # else found on the host
+//! nodes:                             # the others, for forwarding: dsr
+//!   - {name: node2, addresses: [192.168.1.12, "fd00:1::12"]}  # podCIDRs, zone
 //! serviceCIDRs: [10.96.0.0/12]
 //! nodePortAddresses: [primary]       # or addresses and ranges
 //! hashSeed: 7f3a                     # the same on every node; else random
@@ -20,6 +22,7 @@
 //!     algorithm: maglev              # or random
 //!     trafficDistribution: PreferSameZone  # or PreferSameNode, PreferClose
 //!     onRemoval: keep                # or reset
+//!     forwarding: snat               # or dsr
 //!     ports: [{name: http, port: 80, targetPort: 8080, nodePort: 30080, protocol: TCP}]  # or hostPort
 //!     backends:
 //!       - {address: 10.244.1.2, port: 8080, weight: 1, node: node1, zone: a, ready: true}
@@ -48,9 +51,17 @@ use crate::model::refused::Refusal;
 
 /// Reads one document into `drafts`.
 pub(super) fn document(node: &Node<'_>, drafts: &mut Drafts, places: &mut Places, report: &mut Report<'_>) {
-    let known =
-        ["node", "serviceCIDRs", "nodePortAddresses", "hashSeed", "lifetimes", "snatPorts", "services"];
-    let Some([own, cidrs, node_ports, seed, lifetimes, snat, services]) =
+    let known = [
+        "node",
+        "nodes",
+        "serviceCIDRs",
+        "nodePortAddresses",
+        "hashSeed",
+        "lifetimes",
+        "snatPorts",
+        "services",
+    ];
+    let Some([own, nodes, cidrs, node_ports, seed, lifetimes, snat, services]) =
         fields(node, "the config", known, report)
     else {
         return;
@@ -58,6 +69,13 @@ pub(super) fn document(node: &Node<'_>, drafts: &mut Drafts, places: &mut Places
     if let Some(own) = own {
         let read = self::node::node(own, report);
         once(&mut drafts.node, read, own, "node", report);
+    }
+    for item in items(nodes, "nodes", report) {
+        let Some((name, node)) = self::node::named(item, report) else { continue };
+        if drafts.nodes.get(&name).is_some_and(|known| *known != node) {
+            report.say(item.at, format!("node {name} is given twice, and differently; keep one"));
+        }
+        drafts.nodes.insert(name, node);
     }
     for node in items(cidrs, "serviceCIDRs", report) {
         if let Some(range) = report.take(range(node)) {

@@ -4,7 +4,8 @@ use std::{fs, path::PathBuf};
 
 use super::*;
 use crate::model::{
-    Algorithm, Distribution, Endpoint, OnRemoval, Place as Whereabouts, Service, ServiceType, TrafficPolicy,
+    Algorithm, Distribution, Endpoint, Forwarding, OnRemoval, Place as Whereabouts, Service, ServiceType,
+    TrafficPolicy,
 };
 
 mod bad;
@@ -90,6 +91,9 @@ fn options(service: &Service) -> Vec<String> {
     }
     if service.on_removal == OnRemoval::Reset {
         options.push("resets".to_owned());
+    }
+    if service.forwarding == Forwarding::Dsr {
+        options.push("dsr".to_owned());
     }
     options
 }

@@ -24,6 +24,16 @@ pub(super) fn node(node: &yaml::Node<'_>, report: &mut Report<'_>) -> Option<Nod
     })
 }
 
+/// An item of `nodes`, with its name.
+pub(super) fn named(item: &yaml::Node<'_>, report: &mut Report<'_>) -> Option<(String, Node)> {
+    let node = node(item, report)?;
+    let name = node.name.clone();
+    if name.is_none() {
+        report.say(item.at, "the node has no name; add `name: NAME`, as backends' `node` has it");
+    }
+    name.map(|name| (name, node))
+}
+
 /// An item of `nodePortAddresses`: `primary`, an address or a range.
 pub(super) fn node_port_address(node: &yaml::Node<'_>) -> Result<NodePortAddress, Bad> {
     let text = text(node, "an address for node ports")?;

@@ -19,7 +19,7 @@ use super::{
     given, items,
     ports::service_ports,
 };
-use crate::model::{Algorithm, Distribution, OnRemoval, Service, ServiceName, ServiceType};
+use crate::model::{Algorithm, Distribution, Forwarding, OnRemoval, Service, ServiceName, ServiceType};
 
 /// Reads a service. What is wrong is noted, and there is a draft if it has a name all the same.
 pub(super) fn service(node: &Node<'_>, places: &mut Places, report: &mut Report<'_>) -> Option<Draft> {
@@ -40,6 +40,7 @@ pub(super) fn service(node: &Node<'_>, places: &mut Places, report: &mut Report<
         "algorithm",
         "trafficDistribution",
         "onRemoval",
+        "forwarding",
     ];
     let [
         name_node,
@@ -58,6 +59,7 @@ pub(super) fn service(node: &Node<'_>, places: &mut Places, report: &mut Report<
         algorithm,
         distribution,
         on_removal,
+        forwarding,
     ] = fields(node, "a service", known, report)?;
     let name = service_name(node, name_node, namespace, report);
     let kind = kind_node.map_or(Some(ServiceType::ClusterIp), |node| report.take(service_type(node)));
@@ -72,6 +74,7 @@ pub(super) fn service(node: &Node<'_>, places: &mut Places, report: &mut Report<
         algorithm: given(algorithm, service_algorithm, report),
         distribution: given(distribution, service_distribution, report),
         on_removal: given(on_removal, service_on_removal, report),
+        forwarding: given(forwarding, service_forwarding, report),
         ..Service::default()
     };
     service.affinity = affinity.and_then(|node| session_affinity(node, report));
@@ -136,6 +139,10 @@ fn service_distribution(node: &Node<'_>) -> Result<Distribution, Bad> {
 
 fn service_on_removal(node: &Node<'_>) -> Result<OnRemoval, Bad> {
     word(node, "an onRemoval", &[("keep", OnRemoval::Keep), ("reset", OnRemoval::Reset)])
+}
+
+fn service_forwarding(node: &Node<'_>) -> Result<Forwarding, Bad> {
+    word(node, "a forwarding", &[("snat", Forwarding::Snat), ("dsr", Forwarding::Dsr)])
 }
 
 /// `{clientIP: {timeoutSeconds: 10800}}`, or one of Kubernetes' words.

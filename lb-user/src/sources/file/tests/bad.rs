@@ -26,14 +26,14 @@ fn fields_and_shapes() {
         (
             "web",
             &[
-                "c.yaml:1:1: the config is a mapping; write it with the fields node, serviceCIDRs, nodePortAddresses, hashSeed, lifetimes, snatPorts, services",
+                "c.yaml:1:1: the config is a mapping; write it with the fields node, nodes, serviceCIDRs, nodePortAddresses, hashSeed, lifetimes, snatPorts, services",
             ],
         ),
         ("service: []", &["c.yaml:1:1: unknown field \"service\" in the config; did you mean \"services\"?"]),
         (
             "proxy: []",
             &[
-                "c.yaml:1:1: unknown field \"proxy\" in the config; the fields are node, serviceCIDRs, nodePortAddresses, hashSeed, lifetimes, snatPorts, services",
+                "c.yaml:1:1: unknown field \"proxy\" in the config; the fields are node, nodes, serviceCIDRs, nodePortAddresses, hashSeed, lifetimes, snatPorts, services",
             ],
         ),
         (
@@ -43,7 +43,7 @@ fn fields_and_shapes() {
         (
             "services: [web]",
             &[
-                "c.yaml:1:12: a service is a mapping; write it with the fields name, namespace, address, addresses, ports, backends, type, externalIPs, loadBalancerIPs, loadBalancerSourceRanges, externalTrafficPolicy, internalTrafficPolicy, sessionAffinity, algorithm, trafficDistribution, onRemoval",
+                "c.yaml:1:12: a service is a mapping; write it with the fields name, namespace, address, addresses, ports, backends, type, externalIPs, loadBalancerIPs, loadBalancerSourceRanges, externalTrafficPolicy, internalTrafficPolicy, sessionAffinity, algorithm, trafficDistribution, onRemoval, forwarding",
             ],
         ),
         (

@@ -75,6 +75,8 @@ fn single_fields() {
         ("trafficDistribution: PreferClose", "SameZone 80/TCP ->"),
         ("onRemoval: reset", "resets 80/TCP ->"),
         ("onRemoval: keep", "80/TCP ->"),
+        ("forwarding: dsr", "dsr 80/TCP ->"),
+        ("forwarding: snat", "80/TCP ->"),
         ("type: ClusterIP", "80/TCP ->"),
         ("type: LoadBalancer", "LoadBalancer 80/TCP ->"),
         ("externalIPs: [192.0.2.1]", "external:192.0.2.1 80/TCP ->"),
@@ -174,6 +176,7 @@ fn words_that_do_not_exist() {
         ("algorithm: Maglev", "Maglev", "\"Maglev\" is not an algorithm; did you mean \"maglev\"?"),
         ("algorithm: leastconn", "leastconn", "\"leastconn\" is not an algorithm; write maglev or random"),
         ("onRemoval: rst", "rst", "\"rst\" is not an onRemoval; did you mean \"reset\"?"),
+        ("forwarding: ipip", "ipip", "\"ipip\" is not a forwarding; write snat or dsr"),
         (
             "trafficDistribution: PreferZone",
             "PreferZone",
@@ -449,9 +452,48 @@ services:
     }
 }
 
+/// Where a backend of a service with DSR is has to be known.
+#[test]
+fn nodes_of_dsr() {
+    let config = |nodes: &str, place: &str| {
+        format!(
+            "{nodes}services: [{{name: web, address: 10.96.0.10, ports: [{{port: 80}}], forwarding: dsr, backends: \
+             [{{address: 10.244.2.2{place}}}]}}]\n"
+        )
+    };
+    let known = "nodes: [{name: node2, addresses: ['fd00:1::12', 192.168.1.12]}]\n";
+    for (nodes, place) in
+        [(known, ", node: node2"), (known, ""), ("", ""), ("node: {name: node2}\n", ", node: node2")]
+    {
+        let text = config(nodes, place);
+        assert!(parse_texts(&[("c.yaml", &text)]).is_ok(), "{text}");
+    }
+    let unknown = |line: u32, node: &str| {
+        format!(
+            "c.yaml:{line}:19: service default/web asks for forwarding: dsr, but nobody knows an IPv4 address of node \
+             {node}, where its backend 10.244.2.2 is; add it, like `nodes: [{{name: {node}, addresses: \
+             [192.168.1.12]}}]`"
+        )
+    };
+    refuse(&config("", ", node: node2"), &[&unknown(1, "node2")]);
+    refuse(&config(known, ", node: node3"), &[&unknown(2, "node3")]);
+    refuse(
+        &config("nodes: [{name: node2, addresses: ['fd00:1::12']}]\n", ", node: node2"),
+        &[&unknown(2, "node2")],
+    );
+}
+
 #[test]
 fn bad_nodes() {
-    let cases: [(&str, &[&str]); 5] = [
+    let cases: [(&str, &[&str]); 7] = [
+        (
+            "nodes: [{addresses: [192.168.1.12]}]",
+            &["c.yaml:1:9: the node has no name; add `name: NAME`, as backends' `node` has it"],
+        ),
+        (
+            "nodes: [{name: a, addresses: [10.0.0.1]}, {name: a, zone: b}]",
+            &["c.yaml:1:43: node a is given twice, and differently; keep one"],
+        ),
         ("node: {nam: a}", &["c.yaml:1:8: unknown field \"nam\" in node; did you mean \"name\"?"]),
         (
             "node: {name: 'a b', addresses: [10.0.0.300], podCIDRs: [10.0.0.1/8], zone: [a]}",
