@@ -17,15 +17,9 @@ const LARGEST: u32 = 1_048_573;
 /// a hundredth; one slot is enough for one backend. The number is first raised to the next of 2, 3, 4,
 /// 6, 8, 12 ..., so that most changes keep the length, and with it most slots.
 pub fn table(backends: &[WantedBackend], scope: Scope, seed: u64) -> Vec<u32> {
-    let active: Vec<u32> = (0..)
-        .zip(backends)
-        .filter(|(_, backend)| backend.state.takes(scope) && backend.weight > 0)
-        .map(|(index, _)| index)
-        .collect();
-    match active[..] {
-        [] => return Vec::new(),
-        [only] => return vec![only],
-        _ => {}
+    let active = active(backends, scope);
+    if active.len() < 2 {
+        return active;
     }
     let len = prime_above(size_class(active.len() as u32).saturating_mul(100));
     let mut turns: Vec<Turn> =
@@ -67,14 +61,7 @@ struct Turn {
 
 impl Turn {
     fn new(index: u32, backend: &WantedBackend, len: u32, seed: u64) -> Turn {
-        let mut hash = mix(seed, backend.port as u64);
-        match backend.address {
-            IpAddr::V4(address) => hash = mix(hash, u32::from(address) as u64),
-            IpAddr::V6(address) => {
-                let bits = u128::from(address);
-                hash = mix(mix(hash, bits as u64), (bits >> 64) as u64);
-            }
-        }
+        let hash = identity(backend, seed);
         let (low, high) = (hash as u32, (hash >> 32) as u32);
         Turn { index, weight: backend.weight as u32, credit: 0, next: low % len, skip: high % (len - 1) + 1 }
     }
@@ -87,8 +74,26 @@ impl Turn {
     }
 }
 
+/// The backends that take flows of a scope, by their indexes.
+pub fn active(backends: &[WantedBackend], scope: Scope) -> Vec<u32> {
+    let takes = |backend: &WantedBackend| backend.state.takes(scope) && backend.weight > 0;
+    (0..).zip(backends).filter(|(_, backend)| takes(backend)).map(|(index, _)| index).collect()
+}
+
+/// A hash that stands for a backend on every node.
+pub fn identity(backend: &WantedBackend, seed: u64) -> u64 {
+    let hash = mix(seed, backend.port as u64);
+    match backend.address {
+        IpAddr::V4(address) => mix(hash, u32::from(address) as u64),
+        IpAddr::V6(address) => {
+            let bits = u128::from(address);
+            mix(mix(hash, bits as u64), (bits >> 64) as u64)
+        }
+    }
+}
+
 /// One step of a keyed hash: SplitMix64's finalizer over state and word.
-fn mix(state: u64, word: u64) -> u64 {
+pub fn mix(state: u64, word: u64) -> u64 {
     let mut z = state.rotate_left(23) ^ word.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

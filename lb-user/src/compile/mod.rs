@@ -2,6 +2,7 @@
 
 mod dsr;
 mod maglev;
+mod rendezvous;
 #[cfg(test)]
 mod tests;
 mod usable;
@@ -13,9 +14,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lb_common::abi::{BackendState, FrontendKind};
-
-pub use maglev::table;
+use lb_common::abi::{BackendState, FrontendKind, Scope};
 
 use crate::model::{
     Algorithm, Endpoint, Family, Forwarding, Node, OnRemoval, Protocol, Service, ServicePort, TrafficPolicy,
@@ -33,6 +32,16 @@ pub struct Wanted {
     pub backends: Vec<WantedBackend>,
     /// How one of them is chosen.
     pub choice: Choice,
+}
+
+impl Wanted {
+    /// For every slot the index of its backend; empty if none takes flows of that scope.
+    pub fn table(&self, scope: Scope, seed: u64) -> Vec<u32> {
+        match self.choice.forwarding {
+            Forwarding::Snat => maglev::table(&self.backends, scope, seed),
+            Forwarding::Dsr => rendezvous::table(&self.backends, scope, seed),
+        }
+    }
 }
 
 /// What a client addresses.

@@ -171,6 +171,7 @@ mod tests {
             "BACKENDS6",
             "COUNTERS",
             "TRAFFIC",
+            "TURNS",
         ];
         let counted = COUNTED.iter().map(|(map, ..)| *map);
         let mut known: Vec<&str> = others.into_iter().chain(counted).collect();

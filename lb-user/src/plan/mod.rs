@@ -200,7 +200,7 @@ fn plan(
     }
 
     let rows = |scope| -> Vec<SlotRow> {
-        let table = compile::table(&wanted.backends, scope, tuning.seed);
+        let table = wanted.table(scope, tuning.seed);
         table.iter().map(|index| SlotRow { backend: backend_ids[*index as usize], service: id }).collect()
     };
     let mut slots = rows(Scope::Cluster);
