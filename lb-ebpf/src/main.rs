@@ -10,6 +10,7 @@ mod packet;
 mod sock_addr;
 mod sockets;
 mod tables;
+mod wide;
 mod xdp;
 
 use aya_ebpf::{

@@ -21,16 +21,12 @@ use lb_common::{
     wire::{Ethernet, Protocol},
 };
 
-use crate::maps::SETTINGS;
+use crate::{maps::SETTINGS, wide::read};
 
 /// `BPF_F_IPV6` of linux/bpf.h (6.16): an IPv6 address change is not made up for in a header checksum.
 const BPF_F_IPV6: u64 = 1 << 7;
 /// `PACKET_HOST` of linux/if_packet.h.
 const PACKET_HOST: u32 = 0;
-
-/// Sizes, in bytes, of what is read by [`read_wide`]: whole headers.
-const WIDE: usize = 34;
-const WIDEST: usize = 72;
 
 /// A socket buffer, seen from its Ethernet header on.
 pub struct Skb {
@@ -126,13 +122,7 @@ impl Packet for Skb {
             return None;
         }
         // SAFETY: inside the readable part, as just compared; headers start at even addresses.
-        Some(unsafe {
-            if matches!(size_of::<T>(), WIDE..=WIDEST) {
-                read_wide(data + offset)
-            } else {
-                ((data + offset) as *const T).read()
-            }
-        })
+        Some(unsafe { read(data + offset) })
     }
 
     #[inline(always)]
@@ -275,46 +265,4 @@ impl Packet for Skb {
         // SAFETY: only the context is touched; without a complete sum it does nothing.
         unsafe { bpf_csum_update(self.skb, difference) };
     }
-}
-
-/// Copies what lies at an address in words of eight bytes, whatever the address: the kernel lets programs read a
-/// packet so, where LLVM would read two bytes at a time.
-///
-/// # Safety
-/// It is readable, and `T` has an even number of bytes, 72 at most.
-#[inline(always)]
-unsafe fn read_wide<T: Pod>(from: usize) -> T {
-    let mut words = [0u64; 9];
-    macro_rules! read {
-        ($size:literal, $at:expr) => {{
-            let word: u64;
-            // SAFETY: reads what the caller says is readable.
-            unsafe {
-                asm!(
-                    concat!("{word} = *(", $size, " *)({from} + {at})"),
-                    word = out(reg) word,
-                    from = in(reg) from,
-                    at = const $at,
-                    options(nostack, preserves_flags, readonly),
-                );
-            }
-            word
-        }};
-    }
-    macro_rules! words {
-        ($($index:literal)*) => {$(
-            if size_of::<T>() >= $index * 8 + 8 {
-                words[$index] = read!("u64", $index * 8);
-            } else if size_of::<T>() == $index * 8 + 6 {
-                words[$index] = read!("u32", $index * 8) | read!("u16", $index * 8 + 4) << 32;
-            } else if size_of::<T>() == $index * 8 + 4 {
-                words[$index] = read!("u32", $index * 8);
-            } else if size_of::<T>() == $index * 8 + 2 {
-                words[$index] = read!("u16", $index * 8);
-            }
-        )*};
-    }
-    words!(0 1 2 3 4 5 6 7 8);
-    // SAFETY: as long as `T`, every pattern of which is one.
-    unsafe { words.as_ptr().cast::<T>().read_unaligned() }
 }

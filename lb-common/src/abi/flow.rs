@@ -23,6 +23,21 @@ pub struct FlowKey<F: Family> {
     pub protocol: u16,
 }
 
+impl<F: Family> FlowKey<F> {
+    /// Writes the last four fields, which are halves of words, in whole words: so the hash of a table need not wait
+    /// until what is read at once, but was written in two, is put together.
+    #[inline(always)]
+    pub fn join_halves(&mut self) {
+        let [ports, rest] = [[self.src_port, self.dst_port], [self.zone, self.protocol]];
+        // SAFETY: fields of a live key, two and two side by side and aligned to 4; volatile, as LLVM would part them
+        // again.
+        unsafe {
+            (&raw mut self.src_port).cast::<u32>().write_volatile(bytemuck::cast(ports));
+            (&raw mut self.zone).cast::<u32>().write_volatile(bytemuck::cast(rest));
+        }
+    }
+}
+
 /// One direction of a flow.
 ///
 /// A *request* row is keyed client -> frontend and holds the backend's address; its twin, the *reply*

@@ -174,7 +174,8 @@ fn answered<P: Packet, T: Common>(packet: &P, tables: &T, outcome: Result<(), Co
 fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Result<Verdict, Counter> {
     // What is not plain and whole is tc's.
     let frame = parse::frame::<F, P>(packet)?;
-    let key = frame.key(tables.settings().zone as u16);
+    let mut key = frame.key(tables.settings().zone as u16);
+    key.join_halves();
     let lent = is_lent(tables, &key);
     if !lent && let Some(stop) = outsider(tables, HOOK, &key) {
         return Err(stop);

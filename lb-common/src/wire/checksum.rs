@@ -16,17 +16,21 @@ pub fn fold16(sum: u32) -> u16 {
 }
 
 /// The difference to apply where words that summed to `old` become words that sum to `new`.
-/// Both are sums of at most 2^30 words of 32 bits.
+/// Both are sums of at most 2^29 words of 32 bits.
 #[inline(always)]
 pub fn difference(old: u64, new: u64) -> u32 {
-    // ~x is -x in one's complement.
-    fold32(!fold32(old) as u64 + fold32(new) as u64)
+    /// Nothing in one's complement, and more than `old`.
+    const ZERO: u64 = 0xffff_ffff << 30;
+    fold32(ZERO + new - old)
 }
 
 /// The checksum field after `difference` (RFC 1624, equation 3).
 #[inline(always)]
 pub fn update(check: u16, difference: u32) -> u16 {
-    !fold16(fold32(!check as u64 + difference as u64))
+    // The first fold leaves 0x1fffe at most.
+    let sum = !check as u64 + difference as u64;
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !((sum & 0xffff) + (sum >> 16)) as u16
 }
 
 #[cfg(test)]
