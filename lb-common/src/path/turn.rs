@@ -6,6 +6,8 @@
 //! is looked at before its flow is recorded, and before its first byte is written. It has the steps of
 //! [`super`]; what they find is concluded differently.
 
+use bytemuck::{Pod, Zeroable};
+
 use super::{
     Common, Hook, InPlace, Note, Packet, Parsed, SumKind, Table, Tables, Verdict, Way,
     answer::NETWORK,
@@ -18,26 +20,26 @@ use super::{
 use crate::{
     abi::{BackendRef, BackendRow, Counter, FlowKey, FlowRow, Mac, ReachKind, ReachRow, SnatRow, flow_bits},
     family::{Address as _, Family, V6},
-    wire::{Ethernet, NetworkHeader as _, Ports, checksum},
+    wire::{Ethernet, NetworkHeader as _, Ports, Protocol, TcpFlags, checksum},
 };
 
 const HOOK: Hook = Hook::UplinkXdp;
 
-/// Sends a packet of family `F` that is nothing new to its flow's row: most of them. Others come back, with
-/// [`Verdict::Hard`] most of the time.
+/// Sends a packet of family `F` that is nothing new to its flow's row: most of them. Others come back with
+/// [`Verdict::Hard`].
 #[inline(always)]
 pub fn run<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
-    let way = travel(packet, tables);
-    if matches!(way, Err(Counter::Protocol)) {
-        return Verdict::Message;
-    }
-    conclude(way, tables)
+    travel(packet, tables).unwrap_or(Verdict::Hard)
 }
 
 /// Notes what is known of a packet that came back with [`Verdict::Hard`]; [`resume`] takes it then.
 #[inline(always)]
 pub fn read<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
-    conclude(parse(packet, tables), tables)
+    let way = parse(packet, tables);
+    if matches!(way, Err(Counter::Protocol)) {
+        return Verdict::Message;
+    }
+    conclude(way, tables)
 }
 
 /// As [`super::resume`].
@@ -90,7 +92,7 @@ pub fn heard<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> 
 pub fn deliver<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
     let delivered = noted(tables, |note| {
         let held = tables.snat(&note.parsed.key).ok_or(Counter::TableFull)?.get();
-        give_back(packet, tables, &note.parsed, &held)
+        give_back(packet, tables, &note.parsed.key, &held)
     });
     conclude(delivered, tables)
 }
@@ -170,43 +172,69 @@ fn answered<P: Packet, T: Common>(packet: &P, tables: &T, outcome: Result<(), Co
     conclude(outcome.map(|()| Verdict::Forward(Way::Egress(packet.ifindex()))), tables)
 }
 
+/// A packet's headers with all of TCP's, or as many bytes of UDP's packet.
+#[repr(C)]
+#[derive(Copy, Clone)]
+struct Whole<F: Family> {
+    frame: Frame<F>,
+    /// What follows the ports.
+    rest: [u16; 8],
+}
+
+// SAFETY: repr(C), every field is Pod with alignment 2, so there is no padding.
+unsafe impl<F: Family> Zeroable for Whole<F> {}
+// SAFETY: as above.
+unsafe impl<F: Family> Pod for Whole<F> {}
+
+/// Sends a packet as its flow's row says, if that is all there is to do. What is not as most packets are comes back
+/// untouched, with `None`.
 #[inline(always)]
-fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Result<Verdict, Counter> {
-    // What is not plain and whole is tc's.
-    let frame = parse::frame::<F, P>(packet)?;
+fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Option<Verdict> {
+    let Whole { frame, rest } = packet.load::<Whole<F>>(0)?;
+    let len = packet.size() - NETWORK as u32;
+    frame.ip.check(len).ok()?;
+    let mut flags = TcpFlags::default();
+    let (header, least) = match Protocol::from_number(frame.ip.protocol())? {
+        Protocol::Tcp => {
+            let [words, bits] = rest[4].to_ne_bytes();
+            flags = TcpFlags(bits);
+            ((words >> 4) as u32 * 4, Protocol::Tcp.header_len())
+        }
+        Protocol::Udp => (u16::from_be(rest[0]) as u32, Protocol::Udp.header_len()),
+        Protocol::Sctp => return None,
+    };
+    if header < least || header > frame.ip.payload(len) {
+        return None;
+    }
     let mut key = frame.key(tables.settings().zone as u16);
     key.join_halves();
-    let lent = is_lent(tables, &key);
-    if !lent && let Some(stop) = outsider(tables, HOOK, &key) {
-        return Err(stop);
-    }
-    let payload = frame.ip.payload(packet.size() - NETWORK as u32);
-    let parsed = Parsed::new(packet, &frame.ethernet, key, Place::plain::<F>(payload))?;
     let now = tables.now();
-    if lent {
+    if is_lent(tables, &key) {
         const SETTLED: u32 = flow_bits::PROVEN | flow_bits::ANSWERED;
-        let Some(held) = tables.snat(&key) else { return Ok(Verdict::Hard) };
-        let held = held.get();
-        if !is_noted(&parsed, &held.row, now, SETTLED, flow_bits::FIN_BACKEND) {
-            return Ok(Verdict::Hard);
+        let held = tables.snat(&key)?.get();
+        if !is_noted(flags, &held.row, now, SETTLED, flow_bits::FIN_BACKEND) {
+            return None;
         }
-        return give_back(packet, tables, &parsed, &held);
+        return give_back(packet, tables, &key, &held).ok();
     }
-    let Some(row) = tables.flow(Table::Proven, &key) else { return Ok(Verdict::Hard) };
-    let known = row.get();
+    if let Some(stop) = outsider(tables, HOOK, &key) {
+        return if stop == Counter::NotOurs { Some(Verdict::Pass) } else { None };
+    }
+    let known = tables.flow(Table::Proven, &key)?.get();
     // A row that was used in this tick has not expired.
     let guides = !known.is_reply()
-        && !parsed.flags.opens()
-        && is_noted(&parsed, &known, now, flow_bits::PROVEN, flow_bits::FIN_CLIENT);
-    let Some((word, backend)) = tables.backend(known.backend.low) else { return Ok(Verdict::Hard) };
+        && !flags.opens()
+        && is_noted(flags, &known, now, flow_bits::PROVEN, flow_bits::FIN_CLIENT);
+    let (word, backend) = tables.backend(known.backend.low)?;
     if !guides || word.0.generation != known.backend.generation || !word.state().is_active() {
-        return Ok(Verdict::Hard);
+        return None;
     }
-    let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
-    if !leads_on(packet, tables, &parsed, backend, &reach) {
-        return Err(Counter::WrongHook);
+    let reach = tables.reach(word.reach())?;
+    let own = frame.ethernet.destination;
+    if !leads_on(packet, tables, own, backend, &reach) {
+        return None;
     }
-    pass_on(packet, tables, &parsed, &known, backend, reach.mac)
+    pass_on(packet, tables, &key, own, &known, backend, reach.mac).ok()
 }
 
 #[inline(always)]
@@ -243,26 +271,28 @@ fn is_lent<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>) -> bool {
 /// Whether a packet is nothing new to its flow's row, which has these bits and was used in this tick. `fin`: the bit
 /// of the side that sent it. All else is noted by a step of its own.
 #[inline(always)]
-fn is_noted<F: Family>(parsed: &Parsed<F>, row: &FlowRow<F>, now: u32, bits: u32, fin: u32) -> bool {
-    let finished = if parsed.flags.finishes() { fin } else { 0 };
-    let reset = if parsed.flags.resets() { flow_bits::RESET } else { 0 };
+fn is_noted<F: Family>(flags: TcpFlags, row: &FlowRow<F>, now: u32, bits: u32, fin: u32) -> bool {
+    let finished = if flags.finishes() { fin } else { 0 };
+    let reset = if flags.resets() { flow_bits::RESET } else { 0 };
     let bits = bits | finished | reset;
     row.seen == now && row.bits & bits == bits
 }
 
-/// Whether a packet that has hops left can be sent on from here to a backend, by this way.
+/// Whether a packet that has hops left can be sent on from here to a backend, by this way. `own`: its link
+/// destination.
 #[inline(always)]
 fn leads_on<F: Family, P: Packet, T: Common>(
     packet: &P,
     tables: &T,
-    parsed: &Parsed<F>,
+    own: Mac,
     backend: &BackendRow<F>,
     reach: &ReachRow,
 ) -> bool {
-    let here = reach.kind == ReachKind::Uplink as u32
-        && reach.ifindex == packet.ifindex()
-        && reach.host_mac == parsed.destination
-        && is_known(&reach.mac);
+    // None of these differs, most of the time: one comparison for all.
+    let [a, b, c] = reach.host_mac;
+    let other = (a ^ own[0]) | (b ^ own[1]) | (c ^ own[2]);
+    let elsewhere = (reach.kind ^ ReachKind::Uplink as u32) | (reach.ifindex ^ packet.ifindex());
+    let here = other as u32 | elsewhere == 0 && is_known(&reach.mac);
     if !dsr::is_needed(HOOK, backend) {
         return here && !forward::is_too_big(packet, tables, Way::Egress(reach.ifindex), 0);
     }
@@ -282,7 +312,7 @@ pub fn can_send<F: Family, P: Packet, T: Tables<F>>(
 ) -> bool {
     let Some((word, backend)) = tables.backend(backend.low) else { return false };
     let Some(reach) = tables.reach(word.reach()) else { return false };
-    can_hop::<F, P>(packet) && leads_on(packet, tables, parsed, backend, &reach)
+    can_hop::<F, P>(packet) && leads_on(packet, tables, parsed.destination, backend, &reach)
 }
 
 /// Whether a packet that has hops left can be sent to the client that has a port of the node's from here.
@@ -313,7 +343,7 @@ fn go<F: Family, P: InPlace, T: Tables<F>>(
     let known = &found.1;
     let (word, backend) = tables.backend(known.backend.low).ok_or(Counter::Unsettled)?;
     let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
-    if !can_hop::<F, P>(packet) || !leads_on(packet, tables, parsed, backend, &reach) {
+    if !can_hop::<F, P>(packet) || !leads_on(packet, tables, parsed.destination, backend, &reach) {
         return Err(Counter::WrongHook);
     }
     if known.is_tunnel() {
@@ -321,25 +351,26 @@ fn go<F: Family, P: InPlace, T: Tables<F>>(
     } else {
         flow::request(packet, tables, HOOK, parsed, found);
     }
-    pass_on(packet, tables, parsed, known, backend, reach.mac)
+    pass_on(packet, tables, &parsed.key, parsed.destination, known, backend, reach.mac)
 }
 
-/// Sends a client's packet to the next hop, as its flow wants it.
+/// Sends a client's packet from here, whose MAC is `own`, to the next hop, as its flow wants it.
 #[inline(always)]
 fn pass_on<F: Family, P: InPlace, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
-    parsed: &Parsed<F>,
+    key: &FlowKey<F>,
+    own: Mac,
     known: &FlowRow<F>,
     backend: &BackendRow<F>,
     next: Mac,
 ) -> Result<Verdict, Counter> {
     let bytes = packet.size();
     if known.is_tunnel() {
-        enclose(packet, tables, parsed, backend.node, next)?;
+        enclose::<F, P, T>(packet, tables, own, backend.node, next)?;
         tables.count(Counter::Tunneled);
     } else {
-        send(packet, parsed, &translated(tables, &parsed.key, known), next)?;
+        send(packet, key, &translated(tables, key, known), next)?;
         tables.count(Counter::Request);
     }
     tables.account(backend.service, bytes);
@@ -352,7 +383,7 @@ fn pass_on<F: Family, P: InPlace, T: Tables<F>>(
 fn enclose<F: Family, P: Packet, T: Common>(
     packet: &mut P,
     tables: &T,
-    parsed: &Parsed<F>,
+    own: Mac,
     node: F::Addr,
     next: Mac,
 ) -> Result<(), Counter> {
@@ -361,7 +392,7 @@ fn enclose<F: Family, P: Packet, T: Common>(
     if !packet.wrap::<F>(&ip.around(F::host(tables.settings()), node)) {
         return Err(Counter::WrongHook);
     }
-    let ethernet = Ethernet { destination: next, source: parsed.destination, ethertype: F::ETHERTYPE };
+    let ethernet = Ethernet { destination: next, source: own, ethertype: F::ETHERTYPE };
     let written = packet.store(NETWORK + size_of::<F::Header>(), &ip) && packet.store(0, &ethernet);
     written.then_some(()).ok_or(Counter::RewriteFailed)
 }
@@ -371,13 +402,13 @@ fn enclose<F: Family, P: Packet, T: Common>(
 fn give_back<F: Family, P: InPlace, T: Common>(
     packet: &mut P,
     tables: &T,
-    parsed: &Parsed<F>,
+    key: &FlowKey<F>,
     held: &SnatRow<F>,
 ) -> Result<Verdict, Counter> {
     if !leads_back(packet, held) {
         return Err(Counter::WrongHook);
     }
-    send(packet, parsed, &snat::returned(&parsed.key, held), held.row.mac)?;
+    send(packet, key, &snat::returned(key, held), held.row.mac)?;
     tables.count(Counter::Reply);
     Ok(Verdict::Forward(Way::Egress(packet.ifindex())))
 }
@@ -393,18 +424,17 @@ fn translated<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, known: &Flo
 #[inline(always)]
 fn send<F: Family, P: InPlace>(
     packet: &mut P,
-    parsed: &Parsed<F>,
+    from: &FlowKey<F>,
     to: &FlowKey<F>,
     next: Mac,
 ) -> Result<(), Counter> {
-    let from = &parsed.key;
     let (old, new) = (from.src.sum() + from.dst.sum(), to.src.sum() + to.dst.sum());
     let frame: &mut Frame<F> = packet.at(0).ok_or(Counter::Truncated)?;
     frame.ip.take_hop().ok_or(Counter::TtlExceeded)?;
     frame.ip.set_addresses(to.src, to.dst, checksum::difference(old, new));
     (frame.ethernet.destination, frame.ethernet.source) = (next, frame.ethernet.destination);
     frame.ports = Ports { source: to.src_port, destination: to.dst_port };
-    let protocol = parsed.protocol();
+    let protocol = Protocol::from_number(from.protocol as u8).ok_or(Counter::Protocol)?;
     let mended = protocol.checksum_offset().is_none_or(|offset| {
         let ports = |key: &FlowKey<F>| key.src_port as u64 + key.dst_port as u64;
         let difference = checksum::difference(old + ports(from), new + ports(to));

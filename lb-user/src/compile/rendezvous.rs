@@ -53,7 +53,7 @@ fn minus_log2(hash: u64) -> u64 {
     const ONE: u64 = 1 << 26;
     let zeros = (hash | 1).leading_zeros();
     let mantissa = ((hash | 1) << zeros << 1) >> 38;
-    let log = mantissa + (((mantissa * (ONE - mantissa)) >> 26) * 352 >> 10);
+    let log = mantissa + ((((mantissa * (ONE - mantissa)) >> 26) * 352) >> 10);
     u64::from(zeros + 1) * ONE - log
 }
 
