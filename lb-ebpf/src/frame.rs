@@ -19,6 +19,8 @@ use lb_common::{
     wire::{Ethernet, Protocol, checksum},
 };
 
+use crate::wide::read;
+
 /// A frame in the buffer of its device, all of it in one piece: the program takes no others.
 pub struct Frame {
     md: *mut xdp_md,
@@ -94,7 +96,7 @@ impl Packet for Frame {
             return None;
         }
         // SAFETY: inside the frame, as just compared; headers start at even addresses.
-        Some(unsafe { ((data + offset) as *const T).read() })
+        Some(unsafe { read(data + offset) })
     }
 
     #[inline(always)]

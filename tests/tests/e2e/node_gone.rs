@@ -19,6 +19,7 @@ use crate::{Test, nodes::Cluster, restart::next_page};
 pub const ALL: &[Test] = &[
     ("a flow has one backend through whichever node it comes", same_backend),
     ("a node goes: connections through the others go on", goes),
+    ("a node goes: its connections go on through another, by DSR", goes_by_dsr),
 ];
 
 /// The last part of the load balancer IPs that the client reaches through each node, and of that node's address.
@@ -33,6 +34,10 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The services, with the backends of these nodes.
 fn config(nodes: &[u8]) -> String {
+    config_with(nodes, "snat")
+}
+
+fn config_with(nodes: &[u8], forwarding: &str) -> String {
     let backends = |node: &u8| {
         [2, 3].map(|host| {
             format!(
@@ -47,9 +52,14 @@ fn config(nodes: &[u8]) -> String {
     format!(
         "serviceCIDRs: [10.96.0.0/12, \"fd00:96::/112\"]
 hashSeed: 7f3a9c01d2e4b586
+nodes:
+  - {{name: node1, addresses: [192.168.1.11, \"fd00:1::11\"]}}
+  - {{name: node2, addresses: [192.168.1.12, \"fd00:1::12\"]}}
+  - {{name: node3, addresses: [192.168.1.13, \"fd00:1::13\"]}}
 services:
   - name: front
     type: LoadBalancer
+    forwarding: {forwarding}
     addresses: [10.96.0.10, \"fd00:96::10\"]
     loadBalancerIPs: [{}]
     ports:
@@ -136,7 +146,9 @@ impl Flows {
         lab.within("client", move || {
             let mut flows = Flows { streams: Vec::new(), sockets: Vec::new() };
             for ipv6 in [false, true] {
-                for port in 31_000..31_000 + FLOWS {
+                // No port twice: where one backend would get it from two addresses of the service, another is chosen.
+                let first = 31_000 + u16::from(last) * FLOWS;
+                for port in first..first + FLOWS {
                     let stream = from_port(Type::STREAM, port, vip(ipv6, last, 80))?;
                     let mut stream = BufReader::new(TcpStream::from(stream));
                     let name = name_of(&next_page(&mut stream)?)?;
@@ -231,4 +243,32 @@ fn goes() -> Result<()> {
         }
     }
     flows.iter_mut().try_for_each(|flows| flows.go_on(&gone))
+}
+
+/// Connections that came in by a node which is gone go on through another, each with its backend.
+fn goes_by_dsr() -> Result<()> {
+    let gone = ["red1", "blue1"];
+    let (_, last_node) = THROUGH[2];
+    let cluster = Cluster::with(&config_with(&[1, 2, 3], "dsr"))?;
+    let lab = cluster.lab();
+    for (last, _) in THROUGH {
+        route(lab, last, THROUGH[0].1)?;
+    }
+    let flows = THROUGH.iter().map(|(last, _)| Flows::new(lab, *last)).collect::<Result<Vec<Flows>>>()?;
+    lab.on("node1", "link set eth0 down")?;
+    cluster.configure(&config_with(&[2, 3], "dsr"), &[1, 2])?;
+    for (last, _) in THROUGH {
+        route(lab, last, last_node)?;
+    }
+    let mut all = 0;
+    for mut flows in flows {
+        all += flows.streams.iter().filter(|(name, _)| !gone.contains(&&**name)).count();
+        flows.go_on(&gone)?;
+    }
+    ensure!(all > 40, "only {all} connections are not {gone:?}'s");
+    for (last, _) in THROUGH {
+        let (heard, failed) = connections(lab, last, NEW, TIMEOUT)?;
+        ensure!(failed == 0 && heard.len() == 4, "{failed} of {NEW} new connections failed: {heard:?}");
+    }
+    Ok(())
 }
