@@ -1,5 +1,6 @@
 //! Addresses of services inside a bridge's own subnet: who looks for them there by ARP or a neighbour
-//! solicitation is told the bridge's MAC, by the programs at its ports. This says for which.
+//! solicitation is told the bridge's MAC, by the programs at its ports. This says for which. And the uplinks' own
+//! MACs, where there are several.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -87,7 +88,8 @@ impl Answers {
         }
         self.failed = written.is_err();
         if written.is_ok_and(|changed| changed) {
-            info!("addresses of services answered for in the bridges' own subnets: {}", self.table.len());
+            let asked = wanted.keys().filter(|key| key.is_asked()).count();
+            info!("addresses of services answered for in the bridges' own subnets: {asked}");
         }
     }
 }
@@ -96,7 +98,7 @@ fn find(addresses: impl Iterator<Item = IpAddr>, view: &View) -> Found {
     let of_bridges = view.world.addresses.iter().filter(|known| view.bridges.contains(&known.ifindex));
     let subnets: Vec<_> =
         of_bridges.filter_map(|known| Some((known.net, view.world.links.get(&known.ifindex)?))).collect();
-    let mut found = Found::default();
+    let mut found = Found { answered: uplinks(view).collect(), ..Found::default() };
     for address in addresses {
         for (_, bridge) in subnets.iter().filter(|(net, _)| net.contains(&address)) {
             match view.world.locate(address, &[bridge.ifindex]) {
@@ -113,6 +115,16 @@ fn find(addresses: impl Iterator<Item = IpAddr>, view: &View) -> Found {
         }
     }
     found
+}
+
+/// The uplinks themselves, if there are several and they have MACs.
+fn uplinks(view: &View) -> impl Iterator<Item = (AnswerKey, AnswerRow)> {
+    let several = view.uplinks.len() > 1;
+    let links =
+        view.uplinks.iter().filter(move |_| several).filter_map(|uplink| view.world.links.get(uplink));
+    links
+        .filter(|link| link.mac != [0; 6])
+        .map(|link| (AnswerKey::uplink(link.ifindex), AnswerRow::new(ways::mac(link.mac))))
 }
 
 fn describe(address: IpAddr, owner: &str, mac: [u8; 6], bridge: Option<&Link>) -> String {

@@ -61,12 +61,11 @@ fn two() -> Result<()> {
             answered(to, "blue").with_context(|| format!("by {device}"))?;
         }
     }
-    // The host itself would send by eth0 to the client's other address. What came by eth1 goes back there, as long
-    // as there is a route, however far behind the other. Not so with IPv6: there the kernel takes the best route's
-    // next hop, whichever device it is asked for.
-    bed.lab().on("node", "route add 192.168.1.0/24 dev eth1 metric 2000")?;
+    // The host itself would send by eth0 to the client's other address, and knows no other way there. What came by
+    // eth1 goes back there.
     bed.lab().on("client", "route replace 198.51.100.10 via 192.168.2.11 dev eth1 src 192.168.1.100")?;
-    for to in ["198.51.100.10:80", "198.51.100.10:90"] {
+    bed.lab().on("client", "-6 route replace 2001:db8:100::10 via fd00:2::11 dev eth1 src fd00:1::100")?;
+    for to in ["198.51.100.10:80", "198.51.100.10:90", "[2001:db8:100::10]:80", "[2001:db8:100::10]:90"] {
         answered(to, "blue").context("asymmetric")?;
     }
     // Requests come by eth0 and leave by eth1; replies to the node's address come back by eth0.
