@@ -5,6 +5,7 @@ mod control;
 mod drivers;
 mod ephemeral;
 mod facts;
+mod groups;
 mod homes;
 mod kept;
 mod listening;
@@ -114,7 +115,7 @@ pub async fn run(options: Options) -> Result<()> {
     info!(services = mirror.services().count(), "instance {} opened", options.instance);
 
     let attacher = Attacher::new(pins.links(), !options.clsact && has_tcx());
-    let mut control = Control::new(maps, mirror, kept, pins.clone(), seed);
+    let mut control = Control::new(maps, mirror, kept, pins.clone(), seed, options.announce);
     let mut ports = Ports::new(options.clone(), attacher, programs, bridges, uplinks, taken);
     for line in bypassed(&world, &ports.bridges) {
         warn!("{line}");
