@@ -19,6 +19,7 @@ mod neighbour;
 mod refused;
 mod snat;
 mod unproven;
+mod uplinks;
 mod vlan;
 mod xdp;
 
@@ -57,6 +58,7 @@ pub fn all<F: Net>() -> Vec<Case<F>> {
         clash::cases(),
         direct::cases(),
         unproven::cases(),
+        uplinks::cases(),
         forged::cases(),
         foreign::cases(),
         malformed::cases(),

@@ -21,7 +21,7 @@ use crate::{
     family::{Net, socket},
     packet::{Complaint, Wire, echo, of},
     state::{
-        At, BLUE, BRIDGE, DEVICES, GREEN, ORANGE, OTHER_BRIDGE, RED, State, interest_bit, mac_of, on,
+        At, BLUE, BRIDGE, DEVICES, GREEN, ORANGE, OTHER_BRIDGE, RED, State, UPLINK, interest_bit, mac_of, on,
         on_uplink, outside,
     },
 };
@@ -214,6 +214,8 @@ fn place() -> impl Strategy<Value = (Settings, Hook, u32)> {
         on(OTHER_BRIDGE, ReachKind::Peer),
         on_uplink(),
         of_node(on_uplink()),
+        Settings { several_uplinks: 1, ..on(BRIDGE, ReachKind::Peer) },
+        Settings { several_uplinks: 1, ..of_node(on_uplink()) },
     ];
     use Hook::{
         BridgeEgress, BridgeIngress, PortEgress, PortIngress, UplinkEgress, UplinkIngress, UplinkXdp,
@@ -320,6 +322,7 @@ impl Scenario {
             .service(2, &[(Tcp, VIPS[1]), (Udp, VIPS[1]), (Sctp, VIPS[1])], &self.slots[1])
             .frontend(1, kind, Tcp, VIPS[0])
             .local(1, &self.slots[0][..self.slots[0].len() / 2])
+            .uplink(UPLINK, BRIDGE.at)
             .set(1, |set| (set.flags, set.affinity) = (flags, if affinity { 100 } else { 0 }));
         if ranges {
             state = state.source_ranges(1, &[("10.244.1.2:0", 32), ("10.244.2.0:0", 24)]);

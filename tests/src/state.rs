@@ -157,8 +157,10 @@ pub const GREEN: Port = Port { at: "10.244.1.4:0", ifindex: 104, bridge: BRIDGE 
 pub const ORANGE: Port = Port { at: "10.244.2.2:0", ifindex: 202, bridge: OTHER_BRIDGE };
 /// The device to the outside.
 pub const UPLINK: u32 = 300;
+/// Another one.
+pub const OTHER_UPLINK: u32 = 301;
 /// Every device that packets arrive on.
-pub const DEVICES: [u32; 7] = [100, 200, 102, 103, 104, 202, UPLINK];
+pub const DEVICES: [u32; 8] = [100, 200, 102, 103, 104, 202, UPLINK, OTHER_UPLINK];
 
 /// The MTU of the uplink.
 pub const NARROW: u32 = 1400;
@@ -325,6 +327,12 @@ impl<F: Net> State<F> {
     /// With an address that a bridge answers for.
     pub fn answer(mut self, at: &str, bridge: Bridge) -> Self {
         self.answers.insert(address_key::<F>(at, bridge), AnswerRow::new(mac_of(bridge.at)));
+        self
+    }
+
+    /// With an uplink that has the MAC of this address (`address:port`, the port does not matter).
+    pub fn uplink(mut self, ifindex: u32, at: &str) -> Self {
+        self.answers.insert(AnswerKey::uplink(ifindex), AnswerRow::new(mac_of(at)));
         self
     }
 

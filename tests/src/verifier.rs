@@ -35,6 +35,8 @@ pub fn efforts() -> Result<BTreeMap<String, Effort>> {
         peer,
         on(BRIDGE, ReachKind::Stack),
         on_uplink(),
+        Settings { several_uplinks: 1, ..peer },
+        Settings { several_uplinks: 1, ..on_uplink() },
     ];
     let mut efforts = BTreeMap::<String, Effort>::new();
     for settings in &variants {

@@ -1,4 +1,4 @@
-//! Answers to those who look for a neighbour.
+//! Answers to those who look for a neighbour, and the MACs of uplinks.
 
 use super::Mac;
 use crate::family::{Addr4, Addr6};
@@ -16,6 +16,9 @@ pub struct AnswerKey {
     pub zone: u32,
 }
 
+/// The zone of what nobody asks for: the uplinks themselves.
+const NOT_ASKED: u32 = u32::MAX;
+
 impl AnswerKey {
     /// Of an IPv4 address.
     #[inline(always)]
@@ -27,6 +30,19 @@ impl AnswerKey {
     #[inline(always)]
     pub fn v6(addr: Addr6, zone: u32) -> Self {
         AnswerKey { addr, zone }
+    }
+
+    /// Of an uplink itself, by interface index: who sends out of it by himself needs its MAC. Only where there are
+    /// several ([`super::Settings::several_uplinks`]).
+    #[inline(always)]
+    pub fn uplink(ifindex: u32) -> Self {
+        // In every word: LLVM would write zeros side by side by a byte loop.
+        AnswerKey { addr: Addr6([ifindex; 4]), zone: NOT_ASKED }
+    }
+
+    /// Whether it is an address that is answered for.
+    pub fn is_asked(&self) -> bool {
+        self.zone != NOT_ASKED
     }
 }
 

@@ -55,7 +55,8 @@ pub struct FlowRow<F: Family> {
     pub addr: F::Addr,
     /// The port the packet gets, network byte order.
     pub port: u16,
-    /// The client's MAC.
+    /// The client's MAC, outside that of the last hop to here. Zero, in both rows: another node has passed on what the
+    /// client sent, so nobody knows it.
     pub mac: Mac,
     /// The interface the client is behind.
     pub ifindex: u32,
@@ -226,6 +227,20 @@ impl<F: Family> FlowRow<F> {
     pub fn set_bits(row: &Cell<Self>, bits: u32) {
         // SAFETY: as in `touch`.
         unsafe { (&raw mut (*row.as_ptr()).bits).write_volatile(bits) }
+    }
+
+    /// Writes where the client's packets come from by now, in place: replies go there. A reader may see half of it,
+    /// which costs a packet.
+    #[inline(always)]
+    pub fn lead_to(row: &Cell<Self>, [a, b, c]: Mac, ifindex: u32) {
+        // SAFETY: as in `touch`.
+        unsafe {
+            let row = row.as_ptr();
+            (&raw mut (*row).mac[0]).write_volatile(a);
+            (&raw mut (*row).mac[1]).write_volatile(b);
+            (&raw mut (*row).mac[2]).write_volatile(c);
+            (&raw mut (*row).ifindex).write_volatile(ifindex);
+        }
     }
 }
 

@@ -36,6 +36,12 @@ pub const ZONE_OF_CLIENT: u16 = u16::MAX;
 /// A MAC address as three words, so that copying it needs no byte loop.
 pub type Mac = [u16; 3];
 
+/// Whether a MAC is one: none is zero.
+#[inline(always)]
+pub fn is_known(mac: &Mac) -> bool {
+    mac[0] | mac[1] | mac[2] != 0
+}
+
 /// Implements bytemuck's and, for user space, aya's `Pod` for rows of both families, given their sizes.
 macro_rules! pod {
     ($($row:ident: $size4:literal, $size6:literal;)*) => {$(

@@ -47,6 +47,9 @@ pub struct Settings {
     pub snat_first: u32,
     /// How many there are from it on; 0: such flows keep their source, and the reply takes its own way.
     pub snat_ports: u32,
+    /// 1: there are several uplinks. What goes to a client outside is sent back to where its packets come from; with
+    /// one the kernel finds the way.
+    pub several_uplinks: u32,
 }
 
 impl Settings {
@@ -71,6 +74,7 @@ impl Settings {
         mtu_floor: 0,
         snat_first: 0,
         snat_ports: 0,
+        several_uplinks: 0,
     };
 }
 

@@ -94,7 +94,7 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
         if of_end && at_port && answers_for_another(packet, tables, &known) {
             return Err(Counter::Forged);
         }
-        forward::to_client(packet, hook, parsed, &known)?
+        forward::to_client(packet, tables, hook, parsed, &known)?
     } else {
         if hook.is_egress() {
             return Err(Counter::WrongHook);
@@ -128,7 +128,7 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
     // One after the other: both at once do not fit the stack.
     outer::<F, P>(packet, (from, key.dst), (source, to.dst), onward.hop)?;
     quoted(packet, parsed, &to)?;
-    if !packet.store(0, &onward.destination) {
+    if !packet.store(0, &[onward.destination, onward.source]) {
         return Err(Counter::RewriteFailed);
     }
     tables.count(Counter::Error);

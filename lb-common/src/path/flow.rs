@@ -5,7 +5,7 @@ use core::cell::Cell;
 
 use super::{Common, Hook, Insert, Packet, Parsed, Table, Tables, snat, way_back};
 use crate::{
-    abi::{BackendState, BackendWord, Counter, FlowKey, FlowRow, FlowState, ReachKind, flow_bits},
+    abi::{BackendState, BackendWord, Counter, FlowKey, FlowRow, FlowState, ReachKind, flow_bits, is_known},
     family::Family,
     wire::Protocol,
 };
@@ -109,17 +109,39 @@ pub fn request<F: Family, P: Packet, T: Tables<F>>(
         return snat::request(packet, tables, parsed, (row, known));
     }
     let bits = if parsed.flags.finishes() { flow_bits::FIN_CLIENT } else { 0 };
-    keep(tables, parsed, row, &known, bits, || reply_row(tables, hook, packet.ifindex(), parsed, &known));
+    let ifindex = packet.ifindex();
+    let reply = || reply_row(tables, hook, ifindex, parsed, &known);
+    keep(tables, parsed, row, &known, bits, reply, |reply| follow(tables, hook, ifindex, parsed, reply));
+}
+
+/// Where there are several uplinks, or routers, a client's packets may come by another one than before: replies
+/// follow, once a tick.
+#[inline(always)]
+fn follow<F: Family, T: Common>(
+    tables: &T,
+    hook: Hook,
+    ifindex: u32,
+    parsed: &Parsed<F>,
+    reply: &Cell<FlowRow<F>>,
+) {
+    if !hook.from_outside() || tables.settings().several_uplinks == 0 {
+        return;
+    }
+    let FlowRow { mac, ifindex: known, .. } = reply.get();
+    if is_known(&mac) && (mac, known) != (parsed.source, ifindex) {
+        FlowRow::lead_to(reply, parsed.source, ifindex);
+    }
 }
 
 /// Notes a backend's packet of a known flow.
 #[inline(always)]
 pub fn reply<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, (row, known): Found<'_, F>) {
     let fin = if parsed.flags.finishes() { flow_bits::FIN_BACKEND } else { 0 };
-    keep(tables, parsed, row, &known, flow_bits::ANSWERED | fin, || request_row(parsed, &known));
+    keep(tables, parsed, row, &known, flow_bits::ANSWERED | fin, || request_row(parsed, &known), |_| {});
 }
 
-/// Keeps both rows of a flow: times once a tick, bits when they change, and a lost twin made again.
+/// Keeps both rows of a flow: times once a tick, bits when they change, and a lost twin made again; one that is there
+/// is given to `guide`.
 #[inline(always)]
 fn keep<F: Family, T: Tables<F>>(
     tables: &T,
@@ -128,6 +150,7 @@ fn keep<F: Family, T: Tables<F>>(
     known: &FlowRow<F>,
     bits: u32,
     twin_row: impl FnOnce() -> FlowRow<F>,
+    guide: impl FnOnce(&Cell<FlowRow<F>>),
 ) {
     let now = tables.now();
     let reset = if parsed.flags.resets() { flow_bits::RESET } else { 0 };
@@ -143,6 +166,7 @@ fn keep<F: Family, T: Tables<F>>(
     if let Some(other) = tables.flow(table, &twin_key) {
         FlowRow::touch(other, now);
         FlowRow::set_bits(other, other.get().bits | shared);
+        guide(other);
         return;
     }
     let mut row = twin_row();
@@ -182,7 +206,7 @@ pub fn twin<F: Family>(to: &FlowKey<F>, zone: u16) -> FlowKey<F> {
     }
 }
 
-/// The reply row of the flow whose request is `parsed`.
+/// The reply row of the flow whose request is `parsed`. It leads to the MAC that its request's row has.
 #[inline(always)]
 pub fn reply_row<F: Family, T: Common>(
     tables: &T,
@@ -201,7 +225,7 @@ pub fn reply_row<F: Family, T: Common>(
             | (parsed.key.zone as u32) << flow_bits::ZONE_SHIFT,
         addr: parsed.key.dst,
         port: parsed.key.dst_port,
-        mac: parsed.source,
+        mac: request.mac,
         ifindex,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Common, Hook, Packet, parse::Parsed};
 use crate::{
-    abi::{Counter, FlowRow, Mac, ReachKind, ReachRow, flow_bits},
+    abi::{AnswerKey, Counter, FlowRow, Mac, ReachKind, ReachRow, flow_bits, is_known},
     family::Family,
     wire::Ethernet,
 };
@@ -27,6 +27,8 @@ pub struct Onward {
     pub way: Way,
     /// The link destination it gets.
     pub destination: Mac,
+    /// The link source it gets.
+    pub source: Mac,
     /// It is routed: one hop less.
     pub hop: bool,
 }
@@ -34,7 +36,7 @@ pub struct Onward {
 impl Onward {
     #[inline(always)]
     fn new<F: Family>(way: Way, parsed: &Parsed<F>, hop: bool) -> Self {
-        Onward { way, destination: parsed.destination, hop }
+        Onward { way, destination: parsed.destination, source: parsed.source, hop }
     }
 
     #[inline(always)]
@@ -91,8 +93,9 @@ pub fn to_backend<F: Family, P: Packet, T: Common>(
 
 /// Back to the client that a reply's row remembers.
 #[inline(always)]
-pub fn to_client<F: Family, P: Packet>(
+pub fn to_client<F: Family, P: Packet, T: Common>(
     packet: &P,
+    tables: &T,
     hook: Hook,
     parsed: &Parsed<F>,
     row: &FlowRow<F>,
@@ -110,12 +113,25 @@ pub fn to_client<F: Family, P: Packet>(
             let turns = !same_bridge || packet.ifindex() == row.ifindex;
             Ok(onward(if turns { Way::Egress(row.ifindex) } else { Way::Continue }).to(row.mac))
         }
-        ReachKind::Uplink => Ok(onward(Way::Neighbour(row.ifindex))),
+        ReachKind::Uplink => Ok(to_outside(tables, row, onward(Way::Neighbour(row.ifindex)))),
         // Translated at the client's port, after the host's stack has seen it; a pod's own call has
         // not met the stack on its way in either.
         ReachKind::Stack if !row.is_hairpin() => Err(Counter::LeftToStack),
         ReachKind::Stack => Ok(onward(Way::Egress(row.ifindex)).to(row.mac)),
         ReachKind::None | ReachKind::Neighbour | ReachKind::Gone | ReachKind::Host => Err(Counter::WrongHook),
+    }
+}
+
+/// Back to a client outside. `Way::Neighbour` takes the next hop of the host's best route to it, for IPv6 also where
+/// that is behind another uplink. So where there are several a packet goes to the MAC that the client's come from.
+#[inline(always)]
+fn to_outside<F: Family, T: Common>(tables: &T, row: &FlowRow<F>, routed: Onward) -> Onward {
+    if tables.settings().several_uplinks == 0 || !is_known(&row.mac) {
+        return routed;
+    }
+    match tables.answer(&AnswerKey::uplink(row.ifindex)) {
+        Some(source) => Onward { way: Way::Egress(row.ifindex), destination: row.mac, source, ..routed },
+        None => routed,
     }
 }
 

@@ -451,7 +451,7 @@ fn go<F: Family, P: Packet, T: Tables<F>>(
         if hook == Hook::PortIngress && answers_for_another(packet, tables, &known) {
             return Err(Counter::Forged);
         }
-        (onward, port) = (forward::to_client(packet, hook, parsed, &known)?, known.ifindex);
+        (onward, port) = (forward::to_client(packet, tables, hook, parsed, &known)?, known.ifindex);
         flow::reply(tables, parsed, found);
     } else if hook.is_egress() {
         return Err(Counter::WrongHook);

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     abi::{
-        BackendRow, BackendState, BackendWord, Counter, FlowKey, FlowRow, FlowState, ReachKind,
+        BackendRow, BackendState, BackendWord, Counter, FlowKey, FlowRow, FlowState, Mac, ReachKind,
         ZONE_OF_CLIENT, flow_bits,
     },
     family::Family,
@@ -291,7 +291,7 @@ fn put<F: Family, P: Packet, T: Tables<F>>(
         bits: hairpin | port << flow_bits::PORT_SHIFT | (zone as u32) << flow_bits::ZONE_SHIFT,
         addr: backend.addr,
         port: backend.port,
-        mac: parsed.source,
+        mac: client_mac(parsed, hook == Hook::UplinkIngress && note.unwrapped.get()),
         ifindex,
     };
     let reply = flow::reply_row(tables, hook, ifindex, parsed, &request);
@@ -314,6 +314,15 @@ fn put<F: Family, P: Packet, T: Tables<F>>(
         tables.remove_flow(Table::Unproven, &reply_key);
     }
     entered
+}
+
+/// The MAC that the client's packets come from, or zero where another node has passed them on. By a mask: of two arrays
+/// LLVM would copy one by memmove.
+#[inline(always)]
+fn client_mac<F: Family>(parsed: &Parsed<F>, passed_on: bool) -> Mac {
+    let mask = if passed_on { 0 } else { u16::MAX };
+    let [a, b, c] = parsed.source;
+    [a & mask, b & mask, c & mask]
 }
 
 /// Records the request row of a new flow, whose tuple had `old`.

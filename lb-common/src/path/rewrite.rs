@@ -46,7 +46,7 @@ fn plain<F: Family, P: Packet>(
     onward: &Onward,
     addresses: u32,
 ) -> Result<bool, Counter> {
-    let (ethernet, ip) = change(packet, parsed, to, onward, addresses)?;
+    let (ethernet, ip) = change(packet, to, onward, addresses)?;
     let frame = Frame::<F> { ethernet, ip, ports: Ports { source: to.src_port, destination: to.dst_port } };
     let mended = mend(packet, Frame::<F>::TRANSPORT, parsed, to, addresses);
     Ok(mended & packet.store(0, &frame))
@@ -60,7 +60,7 @@ fn anywhere<F: Family, P: Packet>(
     onward: &Onward,
     addresses: u32,
 ) -> Result<bool, Counter> {
-    let (ethernet, ip) = change(packet, parsed, to, onward, addresses)?;
+    let (ethernet, ip) = change(packet, to, onward, addresses)?;
     let mut changed = packet.store(0, &Headers::<F> { ethernet, ip });
     if parsed.part != Part::Later {
         let ports = Ports { source: to.src_port, destination: to.dst_port };
@@ -76,7 +76,6 @@ fn anywhere<F: Family, P: Packet>(
 #[inline(always)]
 fn change<F: Family, P: Packet>(
     packet: &mut P,
-    parsed: &Parsed<F>,
     to: &FlowKey<F>,
     onward: &Onward,
     addresses: u32,
@@ -92,8 +91,8 @@ fn change<F: Family, P: Packet>(
         }
     }
     ip.set_addresses(to.src, to.dst, addresses);
-    let Onward { destination, .. } = *onward;
-    Ok((Ethernet { destination, source: parsed.source, ethertype: F::ETHERTYPE }, ip))
+    let Onward { destination, source, .. } = *onward;
+    Ok((Ethernet { destination, source, ethertype: F::ETHERTYPE }, ip))
 }
 
 /// Mends the transport checksum; whether it could.

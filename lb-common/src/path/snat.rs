@@ -228,7 +228,10 @@ pub fn request<F: Family, P: Packet, T: Tables<F>>(
         return;
     }
     let reply = SnatRow {
-        row: flow::reply_row(tables, Hook::UplinkIngress, packet.ifindex(), parsed, &known),
+        row: FlowRow {
+            mac: parsed.source,
+            ..flow::reply_row(tables, Hook::UplinkIngress, packet.ifindex(), parsed, &known)
+        },
         client: parsed.key.src,
         port: parsed.key.src_port,
         reserved: 0,
@@ -320,7 +323,7 @@ pub fn deliver<F: Family, P: Packet, T: Tables<F>>(
     let later = parsed.part == Part::Later;
     let lost = if later { Counter::FragmentLost } else { Counter::TableFull };
     let held = tables.snat(&parsed.key).ok_or(lost)?.get();
-    let onward = forward::to_client(packet, hook, parsed, &held.row)?;
+    let onward = forward::to_client(packet, tables, hook, parsed, &held.row)?;
     rewrite::rewrite(packet, parsed, &returned(&parsed.key, &held), &onward, Form::Any)?;
     if parsed.part == Part::First {
         hard::keep(tables, parsed, held.row.backend);
@@ -348,18 +351,11 @@ impl<F: Family> SnatRow<F> {
             && self.row.port == other.row.port
     }
 
-    /// Writes where the client's packets come from by now, in place: replies go there. A reader may see half of it,
-    /// which costs a packet.
+    /// As [`FlowRow::lead_to`].
     #[inline(always)]
-    fn lead_to(held: &Cell<Self>, [a, b, c]: Mac, ifindex: u32) {
-        // SAFETY: a live row, whose fields are aligned and written whole.
-        unsafe {
-            let row = &raw mut (*held.as_ptr()).row;
-            (&raw mut (*row).mac[0]).write_volatile(a);
-            (&raw mut (*row).mac[1]).write_volatile(b);
-            (&raw mut (*row).mac[2]).write_volatile(c);
-            (&raw mut (*row).ifindex).write_volatile(ifindex);
-        }
+    fn lead_to(held: &Cell<Self>, mac: Mac, ifindex: u32) {
+        // SAFETY: as below, and only aligned fields are written, whole.
+        FlowRow::lead_to(unsafe { &*held.as_ptr().cast::<Cell<FlowRow<F>>>() }, mac, ifindex);
     }
 
     /// Writes time and bits, in place.

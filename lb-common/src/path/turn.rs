@@ -18,7 +18,10 @@ use super::{
     snat, verdict,
 };
 use crate::{
-    abi::{BackendRef, BackendRow, Counter, FlowKey, FlowRow, Mac, ReachKind, ReachRow, SnatRow, flow_bits},
+    abi::{
+        BackendRef, BackendRow, Counter, FlowKey, FlowRow, Mac, ReachKind, ReachRow, SnatRow, flow_bits,
+        is_known,
+    },
     family::{Address as _, Family, V6},
     wire::{Ethernet, NetworkHeader as _, Ports, Protocol, TcpFlags, checksum},
 };
@@ -319,11 +322,6 @@ pub fn can_send<F: Family, P: Packet, T: Tables<F>>(
 #[inline(always)]
 fn leads_back<F: Family, P: Packet>(packet: &P, held: &SnatRow<F>) -> bool {
     held.row.ifindex == packet.ifindex() && is_known(&held.row.mac)
-}
-
-#[inline(always)]
-fn is_known(mac: &Mac) -> bool {
-    mac[0] | mac[1] | mac[2] != 0
 }
 
 /// Whether a packet has hops left.

@@ -2,14 +2,14 @@
 //! tried again.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
-use lb_common::abi::ReachKind;
+use lb_common::abi::{FrontendKind, ReachKind};
 use tracing::{debug, error, info, warn};
 
 use super::{
@@ -53,6 +53,8 @@ pub struct Control {
     maps: Maps,
     mirror: Mirror,
     answers: Answers,
+    /// `--announce`.
+    announce: bool,
     homes: Homes,
     kept: Kept,
     pins: Pins,
@@ -81,13 +83,14 @@ pub struct Served {
 
 impl Control {
     /// On maps that have been adopted.
-    pub fn new(maps: Maps, mirror: Mirror, kept: Kept, pins: Pins, seed: u64) -> Control {
+    pub fn new(maps: Maps, mirror: Mirror, kept: Kept, pins: Pins, seed: u64, announce: bool) -> Control {
         let view = View { seed_hash: seed_hash(seed), ..View::default() };
         Control {
             model: Model::default(),
             view,
             problems: Vec::new(),
             answers: Answers::adopt(&maps),
+            announce,
             homes: Homes::adopt(&maps),
             maps,
             mirror,
@@ -402,12 +405,18 @@ impl Control {
         self.apply("service addresses", &steps);
     }
 
-    /// Keeps what is answered for on the bridges in step with frontends and bridges.
+    /// Keeps what is answered for on the bridges and at the uplinks in step with frontends and devices.
     fn answer(&mut self, ways: &ways::View) {
         // Who asks for another node is answered by that.
         let others = &self.node.other_node_ports;
         let addresses =
             self.mirror.frontend_addresses().filter(|address| others.binary_search(address).is_err());
+        let services = self.announce.then(|| self.mirror.services()).into_iter().flatten();
+        let announced: BTreeSet<IpAddr> = services
+            .flat_map(|(_, found)| &found.frontends)
+            .filter(|frontend| matches!(frontend.kind, FrontendKind::LoadBalancer | FrontendKind::ExternalIp))
+            .map(|frontend| frontend.at.address)
+            .collect();
         let has = |service: &&Arc<Service>, address| {
             [&service.addresses, &service.external_ips, &service.load_balancer_ips]
                 .iter()
@@ -417,7 +426,7 @@ impl Control {
             let service = self.model.services.values().find(|service| has(service, address));
             service.map_or_else(|| "a node port".to_owned(), |service| format!("service {}", service.name))
         };
-        self.view_changed |= self.answers.update(&mut self.maps, addresses, ways, owner);
+        self.view_changed |= self.answers.update(&mut self.maps, addresses, &announced, ways, owner);
     }
 
     /// Publishes a service of the model; `failed` is why that could not be done the last time.

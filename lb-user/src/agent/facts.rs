@@ -25,6 +25,8 @@ pub struct Facts {
     pub lifetimes: Lifetimes,
     /// Ports that the node lends to flows to other nodes.
     pub snat_ports: Option<PortRange>,
+    /// There is more than one uplink, as long as the agent runs.
+    pub several_uplinks: bool,
 }
 
 impl Facts {
@@ -36,6 +38,7 @@ impl Facts {
             mtu_floor: mtu_floor(view),
             lifetimes: model.lifetimes,
             snat_ports: model.snat_ports,
+            several_uplinks: view.uplinks.len() > 1,
         }
     }
 

@@ -6,6 +6,7 @@ mod drivers;
 mod dsr;
 mod ephemeral;
 mod facts;
+mod groups;
 mod homes;
 mod kept;
 mod listening;
@@ -115,7 +116,7 @@ pub async fn run(options: Options) -> Result<()> {
     info!(services = mirror.services().count(), "instance {} opened", options.instance);
 
     let attacher = Attacher::new(pins.links(), !options.clsact && has_tcx());
-    let mut control = Control::new(maps, mirror, kept, pins.clone(), seed);
+    let mut control = Control::new(maps, mirror, kept, pins.clone(), seed, options.announce);
     let mut ports = Ports::new(options.clone(), attacher, programs, bridges, uplinks, taken);
     for line in bypassed(&world, &ports.bridges) {
         warn!("{line}");

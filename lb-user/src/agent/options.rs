@@ -25,6 +25,8 @@ pub struct Options {
     pub clsact: bool,
     /// Whose sockets are translated.
     pub socket_lb: SocketLb,
+    /// Uplinks answer who looks for load balancer and external IPs in their subnets.
+    pub announce: bool,
     /// Where XDP runs at the uplinks, if it does.
     pub xdp: Option<Mode>,
 }

@@ -101,6 +101,7 @@ impl Programs {
         self.base.lifetimes = facts.lifetimes.in_ticks(clock::hz(), self.base.tick_shift);
         self.base.snat_first = facts.snat_ports.map_or(0, |ports| ports.first.into());
         self.base.snat_ports = facts.snat_ports.map_or(0, |ports| ports.count());
+        self.base.several_uplinks = facts.several_uplinks as u32;
         self.loaded.clear();
     }
 

@@ -18,7 +18,12 @@ pub fn zone(bridge: u32) -> u16 {
 
 /// The key of an address on a bridge, in the maps that hold both families.
 pub fn key(address: IpAddr, bridge: u32) -> AnswerKey {
-    let zone = u32::from(zone(bridge));
+    key_in(address, zone(bridge))
+}
+
+/// The same, by zone.
+pub fn key_in(address: IpAddr, zone: u16) -> AnswerKey {
+    let zone = u32::from(zone);
     match address {
         IpAddr::V4(address) => AnswerKey::v4(address.into(), zone),
         IpAddr::V6(address) => AnswerKey::v6(address.into(), zone),

@@ -94,6 +94,10 @@ struct Run {
     /// Whose sockets are translated when they connect; those of others are left alone
     #[arg(long, value_enum, default_value_t = SocketLb::Host)]
     socket_lb: SocketLb,
+    /// Answer at the uplinks who looks by ARP or neighbour solicitations for load balancer and external IPs in an
+    /// uplink's own subnet. For one node of a LAN: each that does says that they are its own
+    #[arg(long, requires = "uplinks")]
+    announce: bool,
     /// Run XDP at the uplinks, in the driver or, if asked for, in the host's stack
     #[arg(long, value_enum, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "native", requires = "uplinks")]
     xdp: Option<Mode>,
@@ -158,6 +162,7 @@ impl Run {
             max_flows: self.max_flows,
             clsact: self.clsact,
             socket_lb: self.socket_lb,
+            announce: self.announce,
             xdp: self.xdp,
         }
     }
@@ -213,6 +218,7 @@ mod tests {
         assert!(Cli::try_parse_from(["lb", "run", "--uplink", "u", "--config", "f"]).is_ok());
         assert!(Cli::try_parse_from(["lb", "run", "--bridge", "b"]).is_err());
         assert!(Cli::try_parse_from(["lb", "run", "--bridge", "b", "--config", "f", "--xdp"]).is_err());
+        assert!(Cli::try_parse_from(["lb", "run", "--bridge", "b", "--config", "f", "--announce"]).is_err());
         let cli = Cli::try_parse_from(["lb", "run", "--bridge", "a", "--bridge", "b", "--config", "f"]);
         let Ok(Cli { command: Command::Run(run), instance }) = cli else { panic!("a valid command line") };
         let options = run.options(instance);

@@ -52,7 +52,7 @@ const COUNTED: &[(&str, &str, WhenFull, &str)] = &[
     ("FRONTENDS6", "frontends, IPv6", Refuses, NO_MORE_SERVICES),
     ("RANGES4", "source ranges, IPv4", Refuses, NO_MORE_SERVICES),
     ("RANGES6", "source ranges, IPv6", Refuses, NO_MORE_SERVICES),
-    ("ANSWERS", "answers", Refuses, "addresses in a bridge's subnet will not be answered for"),
+    ("ANSWERS", "answers", Refuses, "addresses in a bridge's or uplink's subnet will not be answered for"),
     ("HOMES", "homes", Refuses, "packets of more neighbours will not be held to their ports"),
     ("COOKIES", "cookies", Refuses, "sockets of more pods will be left to the programs at their ports"),
     ("SNAT4", "node's ports, IPv4", Refuses, "clients outside will not reach backends on other nodes"),

@@ -102,24 +102,24 @@ fn taken() -> Result<()> {
 }
 
 /// What `ip` prints in a host of the lab.
-fn said(lab: &Lab, host: &str, arguments: &str) -> Result<String> {
+pub fn said(lab: &Lab, host: &str, arguments: &str) -> Result<String> {
     let output = lab.command(host, "ip")?.args(arguments.split(' ')).output().context("running ip")?;
     ensure!(output.status.success(), "ip {arguments}: {output:?}");
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn mac(lab: &Lab, host: &str, device: &str) -> Result<String> {
+pub fn mac(lab: &Lab, host: &str, device: &str) -> Result<String> {
     let text = said(lab, host, &format!("link show {device}"))?;
     let mac = text.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
     Ok(mac.context("a device without a MAC")?.to_owned())
 }
 
 /// Who a host takes for the neighbour with an address.
-fn neighbour(lab: &Lab, host: &str, address: &str) -> Result<String> {
+pub fn neighbour(lab: &Lab, host: &str, address: &str) -> Result<String> {
     said(lab, host, &format!("neigh show {address}"))
 }
 
 /// Makes a host ask for its neighbours anew.
-fn forget(lab: &Lab, host: &str) -> Result<()> {
+pub fn forget(lab: &Lab, host: &str) -> Result<()> {
     said(lab, host, "neigh flush dev eth0").map(drop)
 }

@@ -1,14 +1,18 @@
-//! A node with two uplinks, `eth0` and `eth1`, to one client.
+//! A node with two uplinks, `eth0` and `eth1`, to one client; and one whose uplink has services' addresses.
 
-use anyhow::{Context as _, Result};
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
 use xtask::lab::{self, Lab, Pod};
 
 use crate::{
     Test,
     bed::{Bed, CONFIG, only},
+    neighbours::{forget, mac, neighbour, said},
 };
 
-pub const ALL: &[Test] = &[("two uplinks", two)];
+pub const ALL: &[Test] = &[("two uplinks", two), ("addresses in the uplink's subnet", announced)];
 
 /// `front`: pods, at an address that is routed to the node. `far`: a process of the client's host, behind `eth1`.
 const MORE: &str = r#"
@@ -61,12 +65,11 @@ fn two() -> Result<()> {
             answered(to, "blue").with_context(|| format!("by {device}"))?;
         }
     }
-    // The host itself would send by eth0 to the client's other address. What came by eth1 goes back there, as long
-    // as there is a route, however far behind the other. Not so with IPv6: there the kernel takes the best route's
-    // next hop, whichever device it is asked for.
-    bed.lab().on("node", "route add 192.168.1.0/24 dev eth1 metric 2000")?;
+    // The host itself would send by eth0 to the client's other address, and knows no other way there. What came by
+    // eth1 goes back there.
     bed.lab().on("client", "route replace 198.51.100.10 via 192.168.2.11 dev eth1 src 192.168.1.100")?;
-    for to in ["198.51.100.10:80", "198.51.100.10:90"] {
+    bed.lab().on("client", "-6 route replace 2001:db8:100::10 via fd00:2::11 dev eth1 src fd00:1::100")?;
+    for to in ["198.51.100.10:80", "198.51.100.10:90", "[2001:db8:100::10]:80", "[2001:db8:100::10]:90"] {
         answered(to, "blue").context("asymmetric")?;
     }
     // Requests come by eth0 and leave by eth1; replies to the node's address come back by eth0.
@@ -74,4 +77,67 @@ fn two() -> Result<()> {
         answered(to, "client").context("a backend behind the other uplink")?;
     }
     Ok(())
+}
+
+/// In the subnet of `eth0`, which the client is in, too: nobody has a route to them.
+const LAN: &str = r#"
+  - name: lan
+    type: LoadBalancer
+    addresses: [10.96.0.22, "fd00:96::22"]
+    loadBalancerIPs: [192.168.1.200, "fd00:1::200"]
+    externalIPs: [192.168.1.201, "fd00:1::201"]
+    ports: [{port: 80, targetPort: 8080}]
+    backends: [{address: 10.244.1.3}, {address: "fd00:244:1::3"}]
+"#;
+const IN_LAN: [&str; 4] = ["192.168.1.200", "192.168.1.201", "fd00:1::200", "fd00:1::201"];
+
+/// Whether the client finds the services at the uplink, or nobody answers it.
+fn in_lan(bed: &Bed, found: bool) -> Result<()> {
+    let own = mac(bed.lab(), "node", "eth0")?;
+    forget(bed.lab(), "client")?;
+    for address in IN_LAN {
+        let page = SocketAddr::new(address.parse::<IpAddr>()?, 80);
+        if found {
+            only(&bed.pages("client", page, 3)?, &["blue"])?;
+        } else {
+            ensure!(bed.pages("client", page, 1).is_err(), "{address} is served");
+        }
+        let at = neighbour(bed.lab(), "client", address)?;
+        ensure!(at.contains(&own) == found && at.contains("lladdr") == found, "{address} at {own}: {at}");
+    }
+    Ok(())
+}
+
+fn announced() -> Result<()> {
+    let mut bed = Bed::with(&(CONFIG.to_owned() + LAN), &["--announce"], |_| Ok(()))?;
+    in_lan(&bed, true)?;
+    let groups = said(bed.lab(), "node", "maddr show dev eth0")?;
+    ensure!(groups.contains("ff02::1:ff00:200"), "a NIC would not hear who asks: {groups}");
+    let answered = |bed: &Bed| -> Result<Option<u64>> {
+        Ok(bed.json(&["status"])?["outcomes"]["neighbour-answered"].as_u64())
+    };
+    ensure!(answered(&bed)? >= Some(4), "nothing counted");
+
+    // The service goes, and comes back.
+    bed.configure(CONFIG, "config taken over")?;
+    in_lan(&bed, false).context("without the service")?;
+    bed.configure(&(CONFIG.to_owned() + LAN), "config taken over")?;
+    in_lan(&bed, true).context("with the service again")?;
+
+    for (options, found) in
+        [(&["--announce", "--xdp=generic"][..], true), (&[], false), (&["--announce"], true)]
+    {
+        bed.agent.signal(Signal::TERM)?;
+        bed.agent.start_with(options)?;
+        bed.agent.wait_ready()?;
+        in_lan(&bed, found).with_context(|| format!("{options:?}"))?;
+    }
+    // Somebody else has one of them.
+    bed.lab().on("node", "neigh replace 192.168.1.200 dev eth0 lladdr 02:00:00:00:00:77 nud stale")?;
+    bed.wait_for("the agent says whose address it is", || {
+        Ok(bed
+            .agent
+            .log()?
+            .contains("192.168.1.200 of service default/lan is used by 02:00:00:00:00:77 at uplink eth0"))
+    })
 }

@@ -1,0 +1,167 @@
+//! Several uplinks: what goes to a client outside is sent back to where its packets come from.
+
+use lb_common::{
+    abi::{Counter, ReachKind, Settings, ZONE_UPLINK},
+    path::{
+        Hook,
+        Way::{Egress, Neighbour, Peer},
+    },
+    wire::Protocol::{self, Tcp, Udp},
+};
+
+use super::{BACKEND, VIP, web, web_by};
+use crate::{
+    case::{Case, case},
+    family::{Net, socket},
+    packet::{Complaint::TooBig, Wire, of, tcp, udp},
+    state::{BLUE, BRIDGE, OTHER_UPLINK, ROUTER, State, UPLINK, on, on_uplink, outside},
+};
+
+/// A client behind routers.
+const FAR: &str = "198.51.100.7:40000";
+/// The router behind [`OTHER_UPLINK`].
+const OTHER_ROUTER: &str = "192.168.2.1:0";
+/// The MAC of [`UPLINK`] is this one's, as that of [`OTHER_UPLINK`] is the next one's.
+const OWN: &str = "192.168.1.11:0";
+const OTHER_OWN: &str = "192.168.2.11:0";
+/// A backend on another node, and the port that its first client has there.
+const REMOTE: &str = "10.244.9.9:8080";
+const SHOWN: &str = "192.168.1.11:10000";
+/// Another node.
+const OTHER_NODE: &str = "192.168.1.12:0";
+
+pub fn cases<F: Net>() -> Vec<Case<F>> {
+    let mut cases =
+        vec![without_mac(), with_one(), follows(), error(), lent(), passed_on(), passed_on_and_lost()];
+    cases.extend([Tcp, Udp].map(back));
+    cases
+}
+
+fn several(settings: Settings) -> Settings {
+    Settings { several_uplinks: 1, ..settings }
+}
+
+fn at_uplink<F: Net>() -> Settings {
+    let mut settings = several(on_uplink());
+    F::set_host(&mut settings, *socket(OWN).ip());
+    settings
+}
+
+fn uplinks<F: Net>(state: State<F>) -> State<F> {
+    state.uplink(UPLINK, OWN).uplink(OTHER_UPLINK, OTHER_OWN)
+}
+
+fn begins(protocol: Protocol) -> Wire {
+    if protocol == Tcp { tcp(FAR, VIP).syn() } else { of(protocol, FAR, VIP) }
+}
+
+/// A flow to blue that has begun behind [`ROUTER`].
+fn begun<F: Net>(name: impl Into<String>, state: State<F>, protocol: Protocol) -> Case<F> {
+    case(name, state)
+        .on(at_uplink::<F>())
+        .send(Hook::UplinkIngress, UPLINK, begins(protocol).link_from(ROUTER))
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .but(Wire::routed)
+}
+
+/// Blue sends to the client.
+fn sends<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
+    case.on(several(on(BRIDGE, ReachKind::Peer))).pod(BLUE, packet)
+}
+
+/// Blue answers, by that uplink and router.
+fn answers<F: Net>(case: Case<F>, protocol: Protocol, ifindex: u32, own: &str, router: &str) -> Case<F> {
+    sends(case, of(protocol, BACKEND, FAR))
+        .reply(Egress(ifindex), VIP, FAR)
+        .but(|packet| packet.routed().link_from(own).link_to(router))
+        .on(at_uplink::<F>())
+}
+
+fn asks<F: Net>(case: Case<F>, ifindex: u32, packet: Wire) -> Case<F> {
+    case.send(Hook::UplinkIngress, ifindex, packet).request(Peer(BLUE.ifindex), BACKEND).but(Wire::routed)
+}
+
+fn back<F: Net>(protocol: Protocol) -> Case<F> {
+    let name =
+        format!("several uplinks: a reply goes to the router that the request came from, {protocol:?}");
+    let case = answers(begun(name, uplinks(web()), protocol), protocol, UPLINK, OWN, ROUTER);
+    let case = asks(case, UPLINK, of(protocol, FAR, VIP).link_from(ROUTER)).proves();
+    answers(case, protocol, UPLINK, OWN, ROUTER)
+}
+
+/// By the kernel's next hop.
+fn routed<F: Net>(case: Case<F>) -> Case<F> {
+    sends(case, udp(BACKEND, FAR))
+        .reply(Neighbour(UPLINK), VIP, FAR)
+        .but(|packet| packet.routed().link_to(BRIDGE.at))
+        .on(at_uplink::<F>())
+}
+
+fn without_mac<F: Net>() -> Case<F> {
+    routed(begun("several uplinks: one without a MAC", web(), Udp))
+}
+
+fn with_one<F: Net>() -> Case<F> {
+    begun("one uplink: the kernel finds the next hop", uplinks(web()), Udp)
+        .on(on(BRIDGE, ReachKind::Peer))
+        .pod(BLUE, udp(BACKEND, FAR))
+        .reply(Neighbour(UPLINK), VIP, FAR)
+        .but(|packet| packet.routed().link_to(BRIDGE.at))
+}
+
+fn follows<F: Net>() -> Case<F> {
+    let case = begun("several uplinks: replies follow a client that comes by another", uplinks(web()), Udp);
+    let case = answers(case, Udp, UPLINK, OWN, ROUTER);
+    let elsewhere = || udp(FAR, VIP).link_from(OTHER_ROUTER);
+    let case = asks(case, OTHER_UPLINK, elsewhere()).proves();
+    // Once a tick.
+    let case = asks(case.wait(1), OTHER_UPLINK, elsewhere());
+    let case = answers(case, Udp, OTHER_UPLINK, OTHER_OWN, OTHER_ROUTER);
+    // Another router behind the same one.
+    let case = asks(case.wait(1), OTHER_UPLINK, udp(FAR, VIP).link_from(ROUTER));
+    answers(case, Udp, OTHER_UPLINK, OTHER_OWN, ROUTER)
+}
+
+fn error<F: Net>() -> Case<F> {
+    let case = begun("several uplinks: an error about a request", uplinks(web()), Udp);
+    sends(case, udp(FAR, BACKEND).error_from(TooBig(1280), BACKEND))
+        .error(Egress(UPLINK), udp(FAR, VIP).error_from(TooBig(1280), VIP), FAR)
+        .but(|packet| packet.routed().link_from(OWN).link_to(ROUTER))
+}
+
+/// The reply comes by the other uplink.
+fn lent<F: Net>() -> Case<F> {
+    let settings = Settings { snat_first: 10_000, snat_ports: 4, ..at_uplink::<F>() };
+    case("several uplinks: a reply to a lent port", uplinks(web_by(REMOTE, ZONE_UPLINK, outside())))
+        .on(settings)
+        .send(Hook::UplinkIngress, OTHER_UPLINK, udp(FAR, VIP).link_from(OTHER_ROUTER))
+        .opens(Neighbour(UPLINK), REMOTE)
+        .but(|packet| packet.source(SHOWN).routed().link_to(BRIDGE.at))
+        .send(Hook::UplinkIngress, UPLINK, udp(REMOTE, SHOWN).link_from(ROUTER))
+        .reply(Egress(OTHER_UPLINK), VIP, FAR)
+        .but(|packet| packet.routed().link_from(OTHER_OWN).link_to(OTHER_ROUTER))
+}
+
+fn arrives<F: Net>(case: Case<F>) -> Case<F> {
+    case.send(Hook::UplinkIngress, UPLINK, udp(FAR, VIP).link_from(OTHER_NODE).inside(OTHER_NODE, OWN))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .also(Counter::Unwrapped)
+        .but(|_| udp(FAR, BACKEND).routed().link_from(OTHER_NODE).link_to(BLUE.at))
+}
+
+/// The other node has the request's MAC, the client has not.
+fn passed_on<F: Net>() -> Case<F> {
+    let case = case("several uplinks: what another node has passed on", uplinks(web()).owned(VIP));
+    let case = routed(arrives(case.on(at_uplink::<F>())).also(Counter::NewFlow));
+    let case = routed(arrives(case).proves());
+    routed(arrives(case.wait(1)))
+}
+
+fn passed_on_and_lost<F: Net>() -> Case<F> {
+    let case = case("several uplinks: so, and its row was lost", uplinks(web()).owned(VIP));
+    let case = routed(arrives(case.on(at_uplink::<F>())).also(Counter::NewFlow));
+    let case = arrives(case).proves();
+    let case = case.on(several(on(BRIDGE, ReachKind::Peer))).loses(udp(BACKEND, FAR));
+    let case = arrives(case.on(at_uplink::<F>()).wait(1)).also(Counter::Rebuilt);
+    routed(case)
+}
