@@ -211,17 +211,17 @@ fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Op
     }
     let mut key = frame.key(tables.settings().zone as u16);
     key.join_halves();
+    if let Some(stop) = outsider(tables, HOOK, &key) {
+        return if stop == Counter::NotOurs { Some(Verdict::Pass) } else { None };
+    }
     let now = tables.now();
     if is_lent(tables, &key) {
         const SETTLED: u32 = flow_bits::PROVEN | flow_bits::ANSWERED;
         let held = tables.snat(&key)?.get();
-        if !is_noted(flags, &held.row, now, SETTLED, flow_bits::FIN_BACKEND) {
+        if !is_for_one(packet) || !is_noted(flags, &held.row, now, SETTLED, flow_bits::FIN_BACKEND) {
             return None;
         }
         return give_back(packet, tables, &key, &held).ok();
-    }
-    if let Some(stop) = outsider(tables, HOOK, &key) {
-        return if stop == Counter::NotOurs { Some(Verdict::Pass) } else { None };
     }
     let known = tables.flow(Table::Proven, &key)?.get();
     // A row that was used in this tick has not expired.
@@ -253,7 +253,7 @@ fn parse<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Resu
     let payload = frame.ip.payload(packet.size() - NETWORK as u32);
     let parsed = Parsed::new(packet, &frame.ethernet, key, Place::plain::<F>(payload))?;
     tables.note(&parsed, tables.flow(Table::Proven, &key).is_some());
-    Ok(Verdict::Resume)
+    Ok(if is_lent(tables, &key) && tables.snat(&key).is_some() { Verdict::Heard } else { Verdict::Resume })
 }
 
 /// Whether a packet's link destination is one device's: what goes to all is not answered from it.
