@@ -6,7 +6,7 @@
 //! (virtio-net); over a veth it takes `ethtool -K DEVICE tx off` at the other end. Cilium and Katran rest on
 //! the same.
 
-use core::arch::asm;
+use core::mem::offset_of;
 
 use aya_ebpf::{
     bindings::xdp_md,
@@ -19,7 +19,7 @@ use lb_common::{
     wire::{Ethernet, Protocol, checksum},
 };
 
-use crate::wide::read;
+use crate::wide::{bounds, read};
 
 /// A frame in the buffer of its device, all of it in one piece: the program takes no others.
 pub struct Frame {
@@ -32,22 +32,11 @@ impl Frame {
         Frame { md }
     }
 
-    /// First byte and end. By assembly, as in [`crate::packet`].
+    /// First byte and end.
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
-        let (data, end): (usize, usize);
-        // SAFETY: reads `data` (offset 0) and `data_end` (4) of the context, `struct xdp_md`.
-        unsafe {
-            asm!(
-                "{data} = *(u32 *)({ctx} + 0)",
-                "{end} = *(u32 *)({ctx} + 4)",
-                ctx = in(reg) self.md,
-                data = out(reg) data,
-                end = out(reg) end,
-                options(nostack, preserves_flags),
-            );
-        }
-        (data, end)
+        // SAFETY: the live context, which has `data_end` behind `data`.
+        unsafe { bounds::<_, { offset_of!(xdp_md, data) }>(self.md) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The bytes of a packet on tc. All unsafe access to them is in this file.
 
-use core::{arch::asm, ffi::c_void, ptr};
+use core::{ffi::c_void, mem::offset_of, ptr};
 
 use aya_ebpf::{
     bindings::{
@@ -21,7 +21,10 @@ use lb_common::{
     wire::{Ethernet, Protocol},
 };
 
-use crate::{maps::SETTINGS, wide::read};
+use crate::{
+    maps::SETTINGS,
+    wide::{bounds, read},
+};
 
 /// `BPF_F_IPV6` of linux/bpf.h (6.16): an IPv6 address change is not made up for in a header checksum.
 const BPF_F_IPV6: u64 = 1 << 7;
@@ -47,24 +50,10 @@ impl Skb {
     }
 
     /// First byte and end of the readable part.
-    ///
-    /// By assembly: where LLVM knows that the fields have 32 bits it may spill 32 bits of what the
-    /// verifier tracks as a packet pointer (`invalid size of register spill`, kernel 6.18).
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
-        let (data, end): (usize, usize);
-        // SAFETY: reads `data` (offset 76) and `data_end` (80) of the context, `struct __sk_buff`.
-        unsafe {
-            asm!(
-                "{data} = *(u32 *)({ctx} + 76)",
-                "{end} = *(u32 *)({ctx} + 80)",
-                ctx = in(reg) self.skb,
-                data = out(reg) data,
-                end = out(reg) end,
-                options(nostack, preserves_flags),
-            );
-        }
-        (data, end)
+        // SAFETY: the live context, which has `data_end` behind `data`.
+        unsafe { bounds::<_, { offset_of!(__sk_buff, data) }>(self.skb) }
     }
 
     /// Sends a rewritten packet on its way: the hook's return value.

@@ -1,4 +1,4 @@
-//! How bytes of packets are read.
+//! How bytes of packets are found and read, in tc and XDP.
 
 use core::arch::asm;
 
@@ -7,6 +7,32 @@ use bytemuck::Pod;
 /// Sizes, in bytes, of what is read in words of eight: whole headers.
 const WIDE: usize = 34;
 const WIDEST: usize = 72;
+
+/// First byte and end of what is readable of a packet, from its context: words of 32 bits at `DATA` and behind it.
+///
+/// By assembly: where LLVM knows that the fields have 32 bits it may spill 32 bits of what the verifier tracks as a
+/// packet pointer (`invalid size of register spill`, kernel 6.18).
+///
+/// # Safety
+/// The context is live and has them there.
+#[inline(always)]
+pub unsafe fn bounds<C, const DATA: usize>(context: *mut C) -> (usize, usize) {
+    let (data, end): (usize, usize);
+    // SAFETY: reads two words, as the caller says.
+    unsafe {
+        asm!(
+            "{data} = *(u32 *)({context} + {at})",
+            "{end} = *(u32 *)({context} + {behind})",
+            context = in(reg) context,
+            at = const DATA,
+            behind = const DATA + 4,
+            data = out(reg) data,
+            end = out(reg) end,
+            options(nostack, preserves_flags),
+        );
+    }
+    (data, end)
+}
 
 /// A copy of what lies at an even address in a packet.
 ///

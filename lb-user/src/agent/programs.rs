@@ -6,7 +6,7 @@ use std::{collections::HashMap, io};
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
-    programs::{CgroupSockAddr, SchedClassifier, Xdp},
+    programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp},
 };
 use aya_log::{EbpfLogger, Level};
 use ipnet::IpNet;
@@ -108,10 +108,7 @@ impl Programs {
     /// The program of a hook in a variant, loaded when it is first asked for.
     pub fn program(&mut self, variant: Variant, hook: Hook) -> Result<&mut SchedClassifier> {
         let object = self.object(variant)?;
-        let program: &mut SchedClassifier = object
-            .program_mut(hook.program())
-            .ok_or_else(|| anyhow!("the kernel object has no program {}", hook.program()))?
-            .try_into()?;
+        let program: &mut SchedClassifier = named(object, hook.program())?;
         if program.fd().is_err() {
             program.load().with_context(|| format!("loading the kernel program {}", hook.program()))?;
         }
@@ -122,10 +119,7 @@ impl Programs {
     pub fn xdp_program(&mut self, variant: Variant) -> Result<&Xdp> {
         let name = Hook::UplinkXdp.program();
         let object = self.object(variant)?;
-        let program: &mut Xdp = object
-            .program_mut(name)
-            .ok_or_else(|| anyhow!("the kernel object has no program {name}"))?
-            .try_into()?;
+        let program: &mut Xdp = named(object, name)?;
         if program.fd().is_err() {
             program.load().with_context(|| format!("loading the kernel program {name}"))?;
         }
@@ -143,10 +137,7 @@ impl Programs {
     pub fn socket_program(&mut self, name: &str) -> Result<&mut CgroupSockAddr> {
         let object =
             self.object(Variant { zone: 0, bridge: 0, way_back: ReachKind::Host, outside: false })?;
-        let program: &mut CgroupSockAddr = object
-            .program_mut(name)
-            .ok_or_else(|| anyhow!("the kernel object has no program {name}"))?
-            .try_into()?;
+        let program: &mut CgroupSockAddr = named(object, name)?;
         if program.fd().is_err() {
             program.load().with_context(|| format!("loading the kernel program {name}"))?;
         }
@@ -199,6 +190,15 @@ impl Programs {
             }
         })
     }
+}
+
+/// A program of an object by name.
+fn named<'o, P>(object: &'o mut Ebpf, name: &str) -> Result<&'o mut P>
+where
+    &'o mut P: TryFrom<&'o mut Program, Error = ProgramError>,
+{
+    let program = object.program_mut(name);
+    Ok(program.ok_or_else(|| anyhow!("the kernel object has no program {name}"))?.try_into()?)
 }
 
 /// Ranges as programs have them. Those past [`MAX_CIDRS`] of a family are not known: the sources refuse them.
