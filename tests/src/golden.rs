@@ -406,6 +406,7 @@ fn state(word: BackendWord) -> &'static str {
         BackendState::Active(Scopes::Cluster) => "active elsewhere",
         BackendState::Active(Scopes::Local) => "active for this node",
         BackendState::Draining => "draining",
+        BackendState::Silent => "silent",
         BackendState::Removed => "removed",
         BackendState::Reset => "removed, reset",
     }

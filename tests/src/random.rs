@@ -157,9 +157,9 @@ fn reach() -> impl Strategy<Value = ReachRow> {
 }
 
 fn backend() -> impl Strategy<Value = Backend> {
-    use BackendState::{Active, Draining, Free, Removed, Reset};
+    use BackendState::{Active, Draining, Free, Removed, Reset, Silent};
     use Scopes::{Both, Cluster, Local};
-    let state = prop_oneof![4 => select(&[Active(Both), Active(Both), Active(Cluster), Active(Local)][..]), 1 => select(&[Draining, Free, Removed, Reset][..])];
+    let state = prop_oneof![4 => select(&[Active(Both), Active(Both), Active(Cluster), Active(Local)][..]), 1 => select(&[Draining, Silent, Free, Removed, Reset][..])];
     let at = (address(), select(&PORTS[..]));
     let place = (select(&[0, 1, 2, ZONE_OF_CLIENT][..]), proptest::bool::weighted(0.2));
     (1..3u32, at, place, state, reach()).prop_map(|(service, at, (zone, elsewhere), state, reach)| Backend {

@@ -1,7 +1,7 @@
 //! Backends and how they are reached.
 
 use super::{Mac, Word, pod};
-use crate::family::Family;
+use crate::{family::Family, wire::Protocol};
 
 /// One backend of one service port: where requests are rewritten to.
 #[repr(C)]
@@ -42,6 +42,9 @@ pub enum BackendState {
     Active(Scopes),
     /// Keeps its flows, takes no new ones.
     Draining,
+    /// Nobody answers where it is, and others of its service are reached: takes no new flows. TCP and SCTP flows
+    /// wait for it, UDP flows move.
+    Silent,
     /// No longer of its service: TCP flows stay while the address is reachable, UDP flows move.
     Removed,
     /// As [`BackendState::Removed`], of a service that wants its TCP flows to end: with a reset, at once.
@@ -85,6 +88,16 @@ impl BackendState {
         matches!(self, BackendState::Active(_))
     }
 
+    /// Whether flows of a protocol stay with it.
+    #[inline(always)]
+    pub fn keeps(self, protocol: Protocol) -> bool {
+        match self {
+            BackendState::Active(_) | BackendState::Draining => true,
+            BackendState::Silent | BackendState::Removed | BackendState::Reset => protocol != Protocol::Udp,
+            BackendState::Free => false,
+        }
+    }
+
     /// Whether it is no longer of its service.
     #[inline(always)]
     pub fn is_removed(self) -> bool {
@@ -101,6 +114,7 @@ impl BackendState {
 const DRAINING: u32 = 4;
 const REMOVED: u32 = 5;
 const RESET: u32 = 6;
+const SILENT: u32 = 7;
 
 impl BackendWord {
     /// A word from its parts. `reach` has 24 bits.
@@ -110,6 +124,7 @@ impl BackendWord {
             BackendState::Free => 0,
             BackendState::Active(scopes) => scopes as u32,
             BackendState::Draining => DRAINING,
+            BackendState::Silent => SILENT,
             BackendState::Removed => REMOVED,
             BackendState::Reset => RESET,
         };
@@ -124,6 +139,7 @@ impl BackendWord {
             2 => BackendState::Active(Scopes::Local),
             3 => BackendState::Active(Scopes::Both),
             DRAINING => BackendState::Draining,
+            SILENT => BackendState::Silent,
             REMOVED => BackendState::Removed,
             RESET => BackendState::Reset,
             _ => BackendState::Free,

@@ -5,9 +5,8 @@ use core::cell::Cell;
 
 use super::{Common, Hook, Insert, Packet, Parsed, Table, Tables, snat, way_back};
 use crate::{
-    abi::{BackendState, BackendWord, Counter, FlowKey, FlowRow, FlowState, ReachKind, flow_bits, is_known},
+    abi::{BackendWord, Counter, FlowKey, FlowRow, FlowState, ReachKind, flow_bits, is_known},
     family::Family,
-    wire::Protocol,
 };
 
 /// A row where it lies, and what it said when it was read.
@@ -51,11 +50,7 @@ pub fn usable<F: Family, T: Tables<F>>(
         // The port is used again: what is over, or could not begin again, is no guide.
         row.state() != FlowState::Closing && state.is_active()
     } else {
-        match state {
-            BackendState::Active(_) | BackendState::Draining => true,
-            BackendState::Removed | BackendState::Reset => protocol != Protocol::Udp,
-            BackendState::Free => false,
-        }
+        state.keeps(protocol)
     };
     usable.then_some(word)
 }

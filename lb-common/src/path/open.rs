@@ -83,7 +83,7 @@ fn ends<T: Common>(tables: &T, word: BackendWord) -> bool {
     match word.state() {
         BackendState::Active(_) => false,
         BackendState::Reset => true,
-        BackendState::Draining | BackendState::Removed | BackendState::Free => gone(),
+        BackendState::Draining | BackendState::Silent | BackendState::Removed | BackendState::Free => gone(),
     }
 }
 

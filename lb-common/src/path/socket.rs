@@ -3,7 +3,7 @@
 
 use super::{Tables, Verdict, interest_hash, select, verdict};
 use crate::{
-    abi::{BackendRef, BackendRow, BackendState, Counter, FlowKey, SocketEnd, SocketKey, SocketRow},
+    abi::{BackendRef, BackendRow, Counter, FlowKey, SocketEnd, SocketKey, SocketRow},
     family::Family,
     wire::Protocol,
 };
@@ -189,15 +189,12 @@ fn choose<'a, F: Family, S: Socket<F>, T: Tables<F>>(
     Err(Counter::Unsettled)
 }
 
-/// The backend that a socket had, if it still serves the service.
+/// The backend that a socket of UDP had, if it still serves the service.
 #[inline(always)]
 fn serving<F: Family, T: Tables<F>>(tables: &T, backend: BackendRef, service: u32) -> Option<&BackendRow<F>> {
     let (word, row) = tables.backend(backend.low)?;
-    let serves = match word.state() {
-        BackendState::Active(_) | BackendState::Draining => true,
-        BackendState::Removed | BackendState::Reset | BackendState::Free => false,
-    };
-    (serves && word.0.generation == backend.generation && row.service == service).then_some(row)
+    (word.state().keeps(Protocol::Udp) && word.0.generation == backend.generation && row.service == service)
+        .then_some(row)
 }
 
 /// Remembers which frontend a socket named when it was given a backend.

@@ -56,7 +56,7 @@ fn endpoint(index: usize, text: &str) -> Endpoint {
     }
 }
 
-/// What endpoints take, a letter each: both scopes, `C`luster or `L`ocal alone, `d`raining, `-` removed.
+/// What endpoints take, a letter each: both scopes, `C`luster or `L`ocal alone, `d`raining, `s`ilent, `-` removed.
 fn states(endpoints: &[&str], distribution: Distribution, node: &NodeFacts) -> String {
     let endpoints: Vec<Endpoint> =
         endpoints.iter().enumerate().map(|(index, text)| endpoint(index, text)).collect();
@@ -65,6 +65,7 @@ fn states(endpoints: &[&str], distribution: Distribution, node: &NodeFacts) -> S
         BackendState::Active(Scopes::Cluster) => 'C',
         BackendState::Active(Scopes::Local) => 'L',
         BackendState::Draining => 'd',
+        BackendState::Silent => 's',
         BackendState::Removed | BackendState::Reset => '-',
         BackendState::Free => '!',
     };
@@ -112,11 +113,11 @@ fn conditions_decide_for_each_scope_by_itself() {
 fn who_is_silent_takes_no_new_flows_as_long_as_another_does() {
     // Addresses end in the places from 1.
     for (endpoints, silent, expected) in [
-        (&["ready@here", "ready@there", "ready@there"][..], &[2][..], "BdC"),
-        (&["ready@there", "ready@there"], &[1], "dC"),
-        (&["ready@there", "ending@there"], &[1], "dC"),
+        (&["ready@here", "ready@there", "ready@there"][..], &[2][..], "BsC"),
+        (&["ready@there", "ready@there"], &[1], "sC"),
+        (&["ready@there", "ending@there"], &[1], "sC"),
         (&["ready@there", "unready@there", "dead@there"], &[2], "C--"),
-        (&["ready@there/a zones=a", "ready@there zones=b"], &[1], "dC"),
+        (&["ready@there/a zones=a", "ready@there zones=b"], &[1], "sC"),
         // Nobody else is there: as if nothing were known.
         (&["ready@there", "ready@there"], &[1, 2], "CC"),
         (&["ready@there", "unready@there"], &[1], "C-"),

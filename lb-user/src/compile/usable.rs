@@ -27,7 +27,15 @@ pub fn states(endpoints: &[&Endpoint], distribution: Distribution, node: &NodeFa
     }
     let mut states = states.into_iter();
     let mut heard = |endpoint: &&Endpoint| if is_heard(endpoint) { states.next() } else { None };
-    endpoints.iter().map(|endpoint| heard(endpoint).unwrap_or_else(|| unused(endpoint))).collect()
+    endpoints.iter().map(|endpoint| heard(endpoint).unwrap_or_else(|| silent(endpoint))).collect()
+}
+
+/// What an endpoint is whose next hop does not answer.
+fn silent(endpoint: &Endpoint) -> BackendState {
+    match unused(endpoint) {
+        BackendState::Draining => BackendState::Silent,
+        removed => removed,
+    }
 }
 
 /// What an endpoint is that takes no new flows.

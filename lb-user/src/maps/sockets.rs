@@ -7,8 +7,9 @@ use std::{
 
 use aya::maps::{HashMap, Map, MapData, MapError};
 use lb_common::{
-    abi::{BackendRow, BackendState, BackendWord, SocketEnd, SocketKey, SocketRow},
+    abi::{BackendRow, BackendWord, SocketEnd, SocketKey, SocketRow},
     family::{Family, V4, V6},
+    wire::Protocol,
 };
 
 use super::{Mapped, Maps, OpenError, data};
@@ -63,6 +64,5 @@ fn serves<F: Family>(backends: &Mapped<BackendRow<F>>, row: &SocketRow<F>) -> bo
         return false;
     }
     let word = BackendWord(backends.word(row.backend.low));
-    let state = word.state();
-    word.0.generation == row.backend.generation && (state.is_active() || state == BackendState::Draining)
+    word.0.generation == row.backend.generation && word.state().keeps(Protocol::Udp)
 }

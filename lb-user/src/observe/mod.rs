@@ -33,6 +33,7 @@ pub fn state_name(state: BackendState) -> &'static str {
     match state {
         BackendState::Active(_) => READY,
         BackendState::Draining => "draining",
+        BackendState::Silent => SILENT,
         BackendState::Removed | BackendState::Reset | BackendState::Free => "removed",
     }
 }

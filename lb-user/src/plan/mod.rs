@@ -17,8 +17,11 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lb_common::abi::{
-    BackendState, BackendWord, FrontendKind, ReachRow, Scope, SetRow, SlotRow, Word, set_flags, ticks,
+use lb_common::{
+    abi::{
+        BackendState, BackendWord, FrontendKind, ReachRow, Scope, SetRow, SlotRow, Word, set_flags, ticks,
+    },
+    wire::Protocol,
 };
 
 pub use adopt::adopt;
@@ -67,9 +70,9 @@ pub enum Step {
 }
 
 impl Step {
-    /// Whether a backend no longer serves after it.
+    /// Whether a backend keeps no UDP flows after it.
     pub fn loses_backend(&self) -> bool {
-        matches!(self, Step::BackendWord { word, .. } if word.state().is_removed())
+        matches!(self, Step::BackendWord { word, .. } if !word.state().keeps(Protocol::Udp))
     }
 }
 

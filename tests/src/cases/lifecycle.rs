@@ -31,6 +31,8 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
         generation(),
         removed_tcp(),
         removed_udp(),
+        silent_tcp(),
+        silent_udp(),
         draining(),
         freed(),
         syn_after_removal(),
@@ -246,6 +248,30 @@ fn removed_tcp<F: Net>() -> Case<F> {
 fn removed_udp<F: Net>() -> Case<F> {
     answered("UDP leaves a backend that was removed with its next packet", web(), Protocol::Udp)
         .change(replace)
+        .pod(RED, udp(CLIENT, VIP))
+        .opens(GREEN_PORT, SPARE)
+        .pod(GREEN, udp(SPARE, CLIENT))
+        .reply(BACK, VIP, CLIENT)
+}
+
+fn silence<F: Net>(state: &mut State<F>) {
+    set(state, BackendState::Silent, 1);
+    green(state);
+}
+
+fn silent_tcp<F: Net>() -> Case<F> {
+    answered("TCP waits for a backend that is silent, and begins with another", web(), Protocol::Tcp)
+        .change(silence)
+        .pod(RED, tcp(CLIENT, VIP))
+        .request(TO, BACKEND)
+        .proves()
+        .pod(RED, tcp(CLIENT, VIP).syn())
+        .opens(GREEN_PORT, SPARE)
+}
+
+fn silent_udp<F: Net>() -> Case<F> {
+    answered("UDP leaves a backend that is silent with its next packet", web(), Protocol::Udp)
+        .change(silence)
         .pod(RED, udp(CLIENT, VIP))
         .opens(GREEN_PORT, SPARE)
         .pod(GREEN, udp(SPARE, CLIENT))

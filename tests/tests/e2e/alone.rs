@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    net::UdpSocket,
     path::PathBuf,
     thread::sleep,
     time::{Duration, Instant},
@@ -13,7 +14,7 @@ use serde_json::Value;
 use xtask::{
     lab::{
         self, Lab, Nodes,
-        request::{echoes, pages},
+        request::{ask, echoes, pages},
     },
     run::Agent,
 };
@@ -172,6 +173,19 @@ fn serves() -> Result<()> {
     Ok(())
 }
 
+/// Sockets of flows to the echo's node ports, half of which are to be red3's.
+fn talking() -> Result<Vec<UdpSocket>> {
+    let to = [("0.0.0.0:0", FRONTS[2]), ("[::]:0", FRONTS[3])];
+    let talk = |(any, to): (&str, &str)| -> Result<_> {
+        let socket = UdpSocket::bind(any)?;
+        socket.connect(to)?;
+        socket.set_read_timeout(Some(Duration::from_secs(20)))?;
+        ask(&socket)?;
+        Ok(socket)
+    };
+    to.into_iter().cycle().take(32).map(talk).collect()
+}
+
 /// New flows go elsewhere, and that is said.
 fn silent() -> Result<()> {
     let alone = Alone::new(|lab| {
@@ -185,6 +199,7 @@ fn silent() -> Result<()> {
     })?;
     alone.answered(&FRONTS, &["red2", "red3"])?;
     alone.wait_for("next hops are kept fresh", || Ok(alone.fresh()? == NEXT_HOPS))?;
+    let sockets = alone.up.0.within("client", talking)??;
     let lan = |state: &str| alone.up.0.on("lan", &format!("link set node3 {state}"));
     lan("down")?;
     let missed = || -> Result<[bool; 2]> {
@@ -192,6 +207,11 @@ fn silent() -> Result<()> {
         Ok(["192.168.1.13", "fd00:1::13"].map(|one| said.contains(&format!("{one} at eth0 does not answer"))))
     };
     alone.wait_for("both are missed", || Ok(missed()? == [true, true]))?;
+    // Flows of UDP that were red3's move with their next datagram.
+    for socket in &sockets {
+        let by = ask(socket)?;
+        ensure!(by == "red2", "{by} has answered {socket:?}");
+    }
     alone.answered(&FRONTS, &["red2"])?;
     alone.answered(&HOSTS, &["node2"])?;
     let backends = alone.json(&["get", "backends"])?;

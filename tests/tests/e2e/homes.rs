@@ -6,13 +6,18 @@ use anyhow::{Context as _, Result, ensure};
 use lb_common::abi::{AnswerKey, HomeRow};
 use lb_user::maps::{Maps, Pins};
 use rustix::process::Signal;
+use xtask::lab::Lab;
 
 use crate::{
     Test,
-    bed::{Bed, NAME, only, service},
+    bed::{Bed, CONFIG, NAME, only, service},
 };
 
-pub const ALL: &[Test] = &[("homes of neighbours", homes), ("another MTU", another_mtu)];
+pub const ALL: &[Test] = &[
+    ("homes of neighbours", homes),
+    ("homes when the bridge has another MAC", another_mac),
+    ("another MTU", another_mtu),
+];
 
 const RED: [&str; 2] = ["10.244.1.2", "fd00:244:1::2"];
 
@@ -39,8 +44,14 @@ fn wait_home(bed: &Bed, address: &str, expected: Option<u32>) -> Result<()> {
     bed.wait_for(&format!("{address} is at home at {expected:?}"), || Ok(home(address)? == expected))
 }
 
+/// Gives the bridge a MAC that stays. It has its ports' smallest otherwise, and when that port leaves and the
+/// bridge gets another MAC the kernel forgets every neighbour there.
+fn set_mac(lab: &Lab, last: u8) -> Result<()> {
+    lab.on("node", &format!("link set v-net-0 address 02:00:00:00:00:{last:02x}"))
+}
+
 fn homes() -> Result<()> {
-    let mut bed = Bed::new(&[])?;
+    let mut bed = Bed::with(CONFIG, &[], |lab| set_mac(lab, 1))?;
     let (red, blue) = (port(&bed, "veth-red")?, port(&bed, "veth-blue")?);
     bed.answered("red", service::BLUE, &["blue"], 3)?;
     for address in RED {
@@ -70,6 +81,25 @@ fn homes() -> Result<()> {
     // And at once with the port.
     bed.lab().on("node", "link set veth-blue nomaster")?;
     wait_home(&bed, "10.244.1.3", None)
+}
+
+/// The kernel forgets all neighbours of the bridge then, and finds again whom it hears.
+fn another_mac() -> Result<()> {
+    let bed = Bed::with(CONFIG, &[], |lab| set_mac(lab, 1))?;
+    let red = port(&bed, "veth-red")?;
+    bed.answered("red", service::BLUE, &["blue"], 3)?;
+    for last in [2, 3] {
+        set_mac(bed.lab(), last)?;
+        for address in RED {
+            wait_home(&bed, address, None)?;
+        }
+        bed.answered("client", service::BLUE, &["blue"], 3)?;
+        for (address, node) in RED.into_iter().zip(["10.244.1.1:6443", "[fd00:244:1::1]:6443"]) {
+            only(&bed.pages("red", node.parse()?, 1)?, &["node"])?;
+            wait_home(&bed, address, Some(red))?;
+        }
+    }
+    Ok(())
 }
 
 /// All programs are loaded anew, and nothing is lost.

@@ -9,7 +9,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use aya::{
+    maps::MapInfo,
+    programs::{ProgramInfo, loaded_programs},
+};
+use lb_user::maps::Pins;
 use rustix::process::Signal;
+use serde_json::Value;
 use xtask::lab::{Pod, request};
 
 use crate::{
@@ -275,38 +281,56 @@ fn pods_let_go() -> Result<()> {
     Ok(())
 }
 
-/// How many programs of this kind are attached to the host's cgroups.
-fn attached() -> Result<usize> {
-    let output = Command::new("bpftool").args(["cgroup", "tree"]).output().context("running bpftool")?;
-    Ok(String::from_utf8_lossy(&output.stdout).matches("cgroup_connect4").count())
+/// The id of a map of the instance's that programs of sockets have.
+fn map_of_sockets() -> Result<u32> {
+    let map = MapInfo::from_pin(Pins::new(NAME).maps().join("SOCKETS4"))?;
+    Ok(map.id())
+}
+
+/// How many programs of this kind that have the map are attached to the host's cgroups; the host may have others.
+fn attached(map: u32) -> Result<usize> {
+    let output =
+        Command::new("bpftool").args(["-j", "cgroup", "tree"]).output().context("running bpftool")?;
+    let tree: Value = serde_json::from_slice(&output.stdout).context("reading the tree of cgroups")?;
+    let programs = tree.as_array().into_iter().flatten().filter_map(|cgroup| cgroup["programs"].as_array());
+    let ids: Vec<u64> = programs.flatten().filter_map(|program| program["id"].as_u64()).collect();
+    // One that is gone by now is another's.
+    let has_map =
+        |program: &ProgramInfo| program.map_ids().ok().flatten().is_some_and(|maps| maps.contains(&map));
+    let ours: Vec<u64> = loaded_programs()
+        .flatten()
+        .filter(|program| program.name_as_str() == Some("cgroup_connect4") && has_map(program))
+        .map(|program| program.id().into())
+        .collect();
+    Ok(ids.iter().filter(|id| ours.contains(id)).count())
 }
 
 fn let_go() -> Result<()> {
-    let before = attached()?;
     let mut bed = Bed::new(&[])?;
-    ensure!(attached()? == before + 1, "not attached");
+    let map = map_of_sockets()?;
+    ensure!(attached(map)? == 1, "not attached");
     let to = vip(false, service::WEB, 80);
     bed.agent.signal(Signal::KILL)?;
     only(&bed.pages("node", to, 40)?, &PODS).context("without an agent")?;
     bed.agent.start_again()?;
     bed.agent.wait_ready()?;
-    ensure!(attached()? == before + 1, "adopted, so attached once");
+    ensure!(attached(map)? == 1, "adopted, so attached once");
     only(&bed.pages("node", to, 40)?, &PODS).context("after a restart")?;
 
     bed.agent.signal(Signal::TERM)?;
     bed.agent.start_with(&["--socket-lb", "off"])?;
     bed.agent.wait_ready()?;
-    ensure!(attached()? == before, "attached although it is off");
+    ensure!(attached(map)? == 0, "attached although it is off");
     ensure!(bed.agent.output(&["status"])?.contains("Sockets:   off"), "the status does not say so");
 
     bed.agent.signal(Signal::TERM)?;
     bed.agent.start_with(&[])?;
     bed.agent.wait_ready()?;
-    ensure!(attached()? == before + 1, "not attached again");
+    ensure!(attached(map)? == 1, "not attached again");
     bed.agent.signal(Signal::TERM)?;
     let said = bed.agent.output(&["uninstall", "--all"])?;
     ensure!(said.contains("cgroup-connect4 of the host's sockets removed"), "{said}");
-    ensure!(attached()? == before, "left attached");
+    ensure!(attached(map)? == 0, "left attached");
     ensure!(!Path::new("/sys/fs/bpf/lb").join(NAME).exists(), "pins are left");
     Ok(())
 }
