@@ -8,7 +8,7 @@ use std::{
     io::{BufReader, ErrorKind, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     thread,
@@ -22,7 +22,7 @@ use lb_common::{
     family::Family,
 };
 use lb_user::maps::{Maps, Pins, Side};
-use rustix::process::Signal;
+use rustix::{net::sockopt::set_socket_recv_buffer_size_force, process::Signal};
 use socket2::{Domain, Protocol, Socket, Type};
 use xtask::lab::{Pod, request, serve_pod};
 
@@ -52,6 +52,9 @@ pub const LONG: &[Test] = &[
     ("100,000 times a client port is used again", || again::run(100_000, Duration::from_secs(60))),
     ("2.6 million SYNs against 10,000 connections", flood::full),
 ];
+
+/// How long a test waits for what must happen.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Said once everything of a config is published.
 pub const TAKEN: &str = "config taken over";
@@ -85,8 +88,12 @@ fn connections(bed: &Bed) -> Result<Vec<BufReader<TcpStream>>> {
 
 /// The next write is answered by a reset, within a second.
 fn is_reset(stream: &mut BufReader<TcpStream>) -> Result<()> {
+    is_reset_within(stream, Duration::from_secs(1))
+}
+
+fn is_reset_within(stream: &mut BufReader<TcpStream>, patience: Duration) -> Result<()> {
     let to = stream.get_ref().peer_addr()?;
-    stream.get_ref().set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.get_ref().set_read_timeout(Some(patience))?;
     stream.get_mut().write_all(b"GET / HTTP/1.1\r\n\r\n")?;
     match stream.get_mut().read(&mut [0; 64]) {
         Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
@@ -113,9 +120,8 @@ fn deleted_meanwhile() -> Result<()> {
     bed.replace(&on(4, ""))?;
     bed.agent.start_again()?;
     bed.agent.wait_ready()?;
-    // It is asked for first.
-    thread::sleep(Duration::from_secs(5));
-    streams.iter_mut().try_for_each(is_reset)?;
+    // It is asked for first; until then the client sends again what is lost.
+    streams.iter_mut().try_for_each(|stream| is_reset_within(stream, PATIENCE))?;
     bed.answered("red", service::BLUE, &["green"], 3)
 }
 
@@ -158,11 +164,15 @@ fn removed() -> Result<()> {
     streams.iter_mut().try_for_each(is_reset)
 }
 
+/// Who answered which datagram.
+type Answered = BTreeMap<u32, String>;
+
 /// A sender of numbered datagrams from one port, and who answered which.
 struct Sender {
     next: Arc<AtomicU32>,
     stop: Arc<AtomicBool>,
-    thread: thread::JoinHandle<Result<BTreeMap<u32, String>>>,
+    answers: Arc<Mutex<Answered>>,
+    thread: thread::JoinHandle<Result<()>>,
 }
 
 impl Sender {
@@ -171,37 +181,43 @@ impl Sender {
             let socket = UdpSocket::bind(any(to, 5_300))?;
             socket.connect(to)?;
             socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+            // Room for what comes while this process waits for a processor.
+            set_socket_recv_buffer_size_force(&socket, 1 << 20)?;
             Ok(socket)
         })??;
         let (next, stop) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
         let (sent, ended, receiver) = (next.clone(), stop.clone(), socket.try_clone()?);
         thread::spawn(move || {
-            let start = Instant::now();
             while !ended.load(Relaxed) {
                 let number = sent.load(Relaxed);
                 // Who is told that nobody is there sends on.
                 let _ = socket.send(number.to_string().as_bytes());
                 sent.store(number + 1, Relaxed);
-                thread::sleep((start + pause * (number + 1)).saturating_duration_since(Instant::now()));
+                // Never sooner than that: what is sent in one burst, after a wait for a processor, may be too much
+                // for a queue.
+                thread::sleep(pause);
             }
         });
-        let ended = stop.clone();
+        let (ended, sent) = (stop.clone(), next.clone());
+        let answers = Arc::new(Mutex::new(Answered::new()));
+        let heard = answers.clone();
         let thread = thread::spawn(move || {
-            let (mut answers, mut buffer) = (BTreeMap::new(), [0; 64]);
-            loop {
+            let (mut buffer, mut quiet) = ([0; 64], 0);
+            // When it has ended, the last answers are waited for: they are late where the host is busy.
+            while quiet < 10 && !(ended.load(Relaxed) && lock(&heard).len() == sent.load(Relaxed) as usize) {
                 match receiver.recv(&mut buffer) {
                     Ok(len) => {
                         let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
                         let (name, number) = text.split_once(' ').context("an answer without a name")?;
-                        answers.insert(number.parse()?, name.to_owned());
+                        lock(&heard).insert(number.parse()?, name.to_owned());
                     }
                     Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
-                    Err(_) if ended.load(Relaxed) => return Ok(answers),
-                    Err(_) => {}
+                    Err(_) => quiet += u32::from(ended.load(Relaxed)),
                 }
             }
+            Ok(())
         });
-        Ok(Sender { next, stop, thread })
+        Ok(Sender { next, stop, answers, thread })
     }
 
     /// The number of the next datagram.
@@ -209,12 +225,41 @@ impl Sender {
         self.next.load(Relaxed)
     }
 
-    /// How many were sent, and who answered which.
-    fn end(self) -> Result<(u32, BTreeMap<u32, String>)> {
-        self.stop.store(true, Relaxed);
-        let answers = self.thread.join().map_err(|_| anyhow!("the receiver ended badly"))??;
-        Ok((self.next.load(Relaxed), answers))
+    /// Waits until so many more have been sent.
+    fn send(&self, more: u32) -> Result<()> {
+        let until = self.now() + more;
+        self.wait_for(&format!("datagram {until} is sent"), || self.now() >= until)
     }
+
+    /// Waits until so many in a row, and the last ones, are answered by `name`.
+    fn answered_by(&self, name: &str, count: usize) -> Result<()> {
+        self.wait_for(&format!("{count} datagrams in a row are answered by {name}"), || {
+            let answers = lock(&self.answers);
+            let last: Vec<(&u32, &String)> = answers.iter().rev().take(count).collect();
+            let in_a_row = last.windows(2).all(|pair| *pair[0].0 == pair[1].0 + 1);
+            last.len() == count && in_a_row && last.iter().all(|(_, by)| *by == name)
+        })
+    }
+
+    fn wait_for(&self, what: &str, so: impl Fn() -> bool) -> Result<()> {
+        let start = Instant::now();
+        while !so() {
+            ensure!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}: {:?}", lock(&self.answers));
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// How many were sent, and who answered which.
+    fn end(self) -> Result<(u32, Answered)> {
+        self.stop.store(true, Relaxed);
+        self.thread.join().map_err(|_| anyhow!("the receiver ended badly"))??;
+        Ok((self.next.load(Relaxed), std::mem::take(&mut *lock(&self.answers))))
+    }
+}
+
+fn lock(answers: &Mutex<Answered>) -> MutexGuard<'_, Answered> {
+    answers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Any address of the family of `to`.
@@ -230,10 +275,10 @@ fn first_datagram() -> Result<()> {
         for ipv6 in [false, true] {
             let bed = Bed::new(&[])?;
             let sender = Sender::start(&bed, vip(ipv6, service::BLUE, 90), Duration::from_millis(1))?;
-            thread::sleep(Duration::from_millis(500));
+            sender.answered_by("blue", 100)?;
             bed.configure(&config, TAKEN)?;
             let published = sender.now();
-            thread::sleep(Duration::from_millis(500));
+            sender.answered_by("green", 100)?;
             let (sent, answers) = sender.end()?;
             let first = answers.iter().find(|(_, name)| *name == "green").map(|(number, _)| *number);
             let first = first.with_context(|| format!("{what}: green was never asked, of {sent}"))?;
@@ -379,24 +424,21 @@ fn one_port() -> Result<()> {
 fn pod_cycles() -> Result<()> {
     let bed = Bed::new(&[])?;
     let sender = Sender::start(&bed, vip(false, service::BLUE, 90), Duration::from_millis(20))?;
-    thread::sleep(Duration::from_millis(300));
+    sender.answered_by("blue", 5)?;
     bed.lab().remove_pod(BLUE)?;
     bed.configure(&on(4, ""), TAKEN)?;
     let to_green = sender.now();
-    thread::sleep(Duration::from_millis(500));
+    sender.send(25)?;
     // A new pod with the old one's address.
     bed.lab().add_pod(BLUE)?;
     serve_pod(bed.lab(), BLUE)?;
     bed.configure(CONFIG, TAKEN)?;
-    let to_blue = sender.now();
-    thread::sleep(Duration::from_secs(2));
-    let (sent, answers) = sender.end()?;
+    // Its port has to be found first.
+    sender.answered_by("blue", 20)?;
+    let (_, answers) = sender.end()?;
     let at = |number: u32| answers.get(&number).map(String::as_str);
     let green = (to_green..to_green + 20).filter(|number| at(*number) == Some("green")).count();
     ensure!(green == 20, "{green} of 20 datagrams reached green: {answers:?}");
-    // Its port has to be found first.
-    let last = (sent - 20..sent).filter(|number| at(*number) == Some("blue")).count();
-    ensure!(last == 20, "{last} of the last 20 reached the new pod, of {to_blue}..{sent}: {answers:?}");
     Ok(())
 }
 
@@ -405,10 +447,10 @@ fn unready() -> Result<()> {
     let bed = Bed::with(&on(3, ", ready: false"), &[], |_| Ok(()))?;
     for ipv6 in [false, true] {
         let sender = Sender::start(&bed, vip(ipv6, service::BLUE, 90), Duration::from_millis(20))?;
-        thread::sleep(Duration::from_millis(300));
+        sender.send(15)?;
         bed.configure(CONFIG, TAKEN)?;
         let ready = sender.now();
-        thread::sleep(Duration::from_millis(500));
+        sender.send(25)?;
         bed.configure(&on(3, ", ready: false"), TAKEN)?;
         let (_, answers) = sender.end()?;
         let heard = (ready..ready + 20).filter(|number| answers.contains_key(number)).count();

@@ -94,6 +94,8 @@ fn another_mac() -> Result<()> {
             wait_home(&bed, address, None)?;
         }
         bed.answered("client", service::BLUE, &["blue"], 3)?;
+        // It would send to the old MAC for half a minute.
+        bed.lab().on("red", "neigh flush dev eth0")?;
         for (address, node) in RED.into_iter().zip(["10.244.1.1:6443", "[fd00:244:1::1]:6443"]) {
             only(&bed.pages("red", node.parse()?, 1)?, &["node"])?;
             wait_home(&bed, address, Some(red))?;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 
 use super::{Lab, Pod};
 
@@ -80,6 +81,8 @@ fn answer(stream: TcpStream, name: &str) -> io::Result<()> {
 /// Sends every datagram back with the host's name in front.
 fn echo(name: &'static str, port: u16) -> io::Result<()> {
     let socket = UdpSocket::bind(everywhere(port))?;
+    // Room for a second's worth on a host whose processors are busy.
+    set_socket_recv_buffer_size_force(&socket, 1 << 20)?;
     thread::spawn(move || {
         let mut buffer = vec![0; 1 << 16];
         loop {
