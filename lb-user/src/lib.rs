@@ -6,6 +6,8 @@ pub mod attach;
 pub mod cli;
 pub mod compile;
 pub mod explain;
+pub mod files;
+pub mod log;
 pub mod maps;
 pub mod model;
 pub mod netlink;

@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use lb_user::cli::Cli;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    Cli::run().await
+fn main() -> ExitCode {
+    Cli::run()
 }

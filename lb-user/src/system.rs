@@ -2,7 +2,14 @@
 
 use std::io;
 
-use rustix::thread::{CapabilitySet, capabilities};
+use anyhow::{Result, bail};
+use rustix::{
+    process::{Resource, getrlimit, setrlimit},
+    thread::{CapabilitySet, capabilities},
+};
+
+/// Files that the agent opens at the same time on a host of some bridges: maps, programs, sockets.
+const OPEN_FILES: u64 = 256;
 
 /// The system's word behind an error.
 pub fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<io::ErrorKind> {
@@ -37,4 +44,22 @@ pub fn missing_capabilities() -> Vec<&'static str> {
     ];
     let missing = needed.iter().filter(|(_, one)| !held.intersects(*one | CapabilitySet::SYS_ADMIN));
     missing.map(|(name, _)| *name).collect()
+}
+
+/// Lets this process have as many files open as the system allows it.
+///
+/// # Errors
+/// These are fewer than the agent needs.
+pub fn raise_open_files() -> Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    if let Some(most) = limit.maximum.filter(|most| *most < OPEN_FILES) {
+        bail!(
+            "at most {most} files may be open, but {OPEN_FILES} are needed; allow more (`ulimit -n`, systemd: \
+             LimitNOFILE=)"
+        );
+    }
+    limit.current = limit.maximum;
+    // With fewer than all it works as well.
+    let _ = setrlimit(Resource::Nofile, limit);
+    Ok(())
 }

@@ -2,7 +2,8 @@
 
 use std::{
     env,
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread::sleep,
@@ -75,11 +76,26 @@ impl Node {
 
     /// Starts `lb run` on these devices.
     pub fn agent_on(&self, devices: &str, instance: &str, config: &str) -> Result<Agent<'_>> {
-        let log = self.directory.join("agent.log");
-        let file = File::create(&log)?;
-        let arguments = format!("run {devices} --instance {instance} --config {config}");
-        let process = self.command(&binary()?, &arguments)?.stdout(file.try_clone()?).stderr(file).spawn()?;
-        Ok(Agent { node: self, instance: instance.to_owned(), log, process })
+        let file = File::create(self.log())?;
+        let mut command = self.run(devices, instance, config)?;
+        command.stdout(file.try_clone()?).stderr(file);
+        self.start(instance, command)
+    }
+
+    /// `lb run` on these devices, to be started with [`Self::start`].
+    pub fn run(&self, devices: &str, instance: &str, config: &str) -> Result<Command> {
+        self.command(&binary()?, &format!("run {devices} --instance {instance} --config {config}"))
+    }
+
+    /// Starts an agent. What it says is read from [`Self::log`].
+    pub fn start(&self, instance: &str, mut command: Command) -> Result<Agent<'_>> {
+        let process = command.spawn()?;
+        Ok(Agent { node: self, instance: instance.to_owned(), log: self.log(), process })
+    }
+
+    /// The file that agents log to.
+    pub fn log(&self) -> PathBuf {
+        self.directory.join("agent.log")
     }
 }
 
@@ -108,6 +124,53 @@ impl Agent<'_> {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Its pipes, where it was started with such.
+    pub fn process(&mut self) -> &mut Child {
+        &mut self.process
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(self.process.id() as i32).context("no process")?;
+        kill_process(pid, signal).context("sending a signal")
+    }
+
+    /// Ends it by SIGTERM, as it should: within a second (and what a busy host adds), with success.
+    pub fn end(&mut self) -> Result<()> {
+        const MOST: Duration = Duration::from_millis(1500);
+        self.signal(Signal::TERM)?;
+        let start = Instant::now();
+        while start.elapsed() < MOST {
+            if let Some(status) = self.process.try_wait()? {
+                ensure!(status.success(), "ended with {status}");
+                return Ok(());
+            }
+            sleep(Duration::from_millis(10));
+        }
+        self.signal(Signal::KILL)?;
+        bail!("has not ended {MOST:?} after SIGTERM");
+    }
+
+    /// Waits until `lb ARGUMENTS` about its instance prints `text`.
+    pub fn wait_until(&mut self, arguments: &str, text: &str) -> Result<String> {
+        let start = Instant::now();
+        loop {
+            let output = self.node.lb(&format!("{arguments} --instance {}", self.instance))?;
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            if said.contains(text) {
+                return Ok(said);
+            }
+            if let Some(status) = self.process.try_wait()? {
+                bail!("the agent ended ({status})");
+            }
+            ensure!(
+                start.elapsed() < Duration::from_secs(20),
+                "`lb {arguments}` never says {text:?}: {said}"
+            );
+            sleep(Duration::from_millis(50));
+        }
     }
 
     /// What it has said.
@@ -151,4 +214,48 @@ impl Drop for Agent<'_> {
         let _ = self.process.wait();
         let _ = self.lb("uninstall --all");
     }
+}
+
+/// A small file system of its own. Gone at the end.
+pub struct Disk(PathBuf);
+
+impl Disk {
+    /// At a path, whose directories are made, of a size as mount(8) has it.
+    pub fn mount(path: PathBuf, size: &str) -> Result<Disk> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+        run(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("mode=700,size={size}"), "tmpfs"])
+            .arg(&path))?;
+        Ok(Disk(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Leaves no byte free, until the file that it gives is removed.
+    pub fn fill(&self) -> Result<PathBuf> {
+        let file = self.0.join("filler");
+        let fill = format!("cat /dev/zero > {} 2>/dev/null || true", file.display());
+        run(Command::new("sh").arg("-c").arg(fill))?;
+        Ok(file)
+    }
+
+    /// Takes no more writes.
+    pub fn read_only(&self) -> Result<()> {
+        run(Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = run(Command::new("umount").arg("-l").arg(&self.0));
+    }
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output()?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }

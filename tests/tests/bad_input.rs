@@ -396,3 +396,97 @@ fn a_running_agent_keeps_what_it_serves() -> Result<()> {
     node.write("c.yaml", &GOOD.replace("10.96.0.10", "10.96.0.11"))?;
     agent.wait_for("service default/web TCP 10.96.0.11:80: ", before).map(drop)
 }
+
+/// What is no file to be read: how it is made, and what is said of it. Nobody waits for it, at start or later.
+#[test]
+fn only_regular_files_are_read() -> Result<()> {
+    const INSTANCE: &str = "bad-input-files";
+    const ADVICE: &str = "is not read; name a regular file, or a directory with such files";
+    let node = Node::new("lbb-files")?;
+    let cases = [
+        ("mkfifo c.yaml", "c.yaml: a FIFO"),
+        ("ln -s /dev/zero c.yaml", "c.yaml: a device"),
+        ("python3 -c \"import socket; socket.socket(socket.AF_UNIX).bind('c.yaml')\"", "c.yaml: a socket"),
+    ];
+    let make = |command: &str| -> Result<()> {
+        let command = format!("rm -rf c.yaml; {command}");
+        let status = node.command(Path::new("sh"), "-c")?.arg(command).status()?;
+        ensure!(status.success(), "{status}");
+        Ok(())
+    };
+    for (command, said) in cases {
+        make(command)?;
+        let output = node.lb("run --bridge br0 --instance bad-input --config c.yaml")?;
+        refused(&output, 1, &format!("error: {said} {ADVICE}\n"))?;
+        let output = node.lb("check c.yaml")?;
+        ensure!(String::from_utf8_lossy(&output.stdout).starts_with(&format!("error: {said} {ADVICE}\n")));
+    }
+    for (command, said) in cases {
+        make("true")?;
+        node.write("c.yaml", GOOD)?;
+        let mut agent = node.agent(INSTANCE, "c.yaml")?;
+        agent.wait_for("ready: ", 0)?;
+        make(command)?;
+        agent.wait_for(&format!("config not taken over: {said} {ADVICE}\n"), 0)?;
+        agent.lb("get services")?;
+        agent.end()?;
+    }
+    // In a directory, each file.
+    make("mkdir c.yaml; mkfifo c.yaml/a.yaml; touch c.yaml/b.yaml")?;
+    let output = node.lb("run --bridge br0 --instance bad-input --config c.yaml")?;
+    refused(&output, 1, &format!("error: c.yaml/a.yaml: a FIFO {ADVICE}\n"))
+}
+
+/// Texts that stand for more than they say, within 512 MiB of memory.
+#[test]
+fn configs_are_bounded() -> Result<()> {
+    let node = Node::new("lbb-bounds")?;
+    let text = "x".repeat(700_000);
+    let aliases = "*a, ".repeat(175_000);
+    let large = format!("{}\n", "#".repeat(1023)).repeat(65 << 10);
+    for (config, said) in [
+        (
+            format!("a: &a {text}\nb: [{aliases}]\n"),
+            "c.yaml:2:381: anchors and aliases repeat more than 64 MiB; write the values out",
+        ),
+        (
+            format!("a: &a [{}]\nb: [{aliases}]\n", "x, ".repeat(200_000)),
+            "c.yaml:2:21: anchors and aliases repeat more than 64 MiB; write the values out",
+        ),
+        (
+            "- \n".repeat(5_000_000),
+            "c.yaml:4000000:1: more than 4000000 values in one config, with those of aliases; leave out what is not \
+             used",
+        ),
+        (large, "c.yaml: the config has more than 64 MiB, the most that is read; leave out what is not used"),
+    ] {
+        node.write("c.yaml", &config)?;
+        let lb = binary()?;
+        let mut command = node.command(Path::new("sh"), "-c")?;
+        let output = command.arg(format!("ulimit -v 524288; exec {} check c.yaml", lb.display())).output()?;
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        ensure!(stdout == format!("error: {said}\nc.yaml is not valid\n"), "{stdout}\n{output:?}");
+        ensure!(output.status.code() == Some(1), "{}", output.status);
+    }
+    Ok(())
+}
+
+/// Whatever the agent does in that moment.
+#[test]
+fn an_agent_that_starts_hears_sigterm() -> Result<()> {
+    const INSTANCE: &str = "bad-input-early";
+    let node = Node::new("lbb-early")?;
+    let service = |n: usize| {
+        let at = format!("10.{}.{}.{}", 97 + (n >> 16), n >> 8 & 255, n & 255);
+        format!(
+            "  - {{name: s{n}, address: {at}, ports: [{{port: 80}}], backends: [{{address: 10.128.0.2}}]}}\n"
+        )
+    };
+    node.write("c.yaml", &format!("services:\n{}", (0..16_000).map(service).collect::<String>()))?;
+    for delay in [50, 200, 400, 700, 1000] {
+        let mut agent = node.agent(INSTANCE, "c.yaml")?;
+        std::thread::sleep(std::time::Duration::from_millis(delay));
+        agent.end().with_context(|| format!("after {delay} ms"))?;
+    }
+    Ok(())
+}

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     apply,
     compile::{Frontend, NodeFacts, Wanted, WantedFrontend, compile},
+    files::Retried,
     maps::{Maps, Pins},
     model::{Family, Model, Service, ServiceName, diff},
     observe::{
@@ -57,7 +58,10 @@ pub struct Control {
     announce: bool,
     homes: Homes,
     kept: Kept,
-    pins: Pins,
+    /// `kept.json`.
+    pub kept_file: Retried,
+    /// `view.json`.
+    pub view_file: Retried,
     tuning: Tuning,
     /// This node, as everything that is served was compiled for.
     node: NodeFacts,
@@ -68,7 +72,6 @@ pub struct Control {
     /// No lines about single services now.
     quiet: bool,
     started: bool,
-    view_changed: bool,
     /// How often the host's sockets are still to be told of backends that no longer serve.
     tellings: u32,
 }
@@ -83,7 +86,7 @@ pub struct Served {
 
 impl Control {
     /// On maps that have been adopted.
-    pub fn new(maps: Maps, mirror: Mirror, kept: Kept, pins: Pins, seed: u64, announce: bool) -> Control {
+    pub fn new(maps: Maps, mirror: Mirror, kept: Kept, pins: &Pins, seed: u64, announce: bool) -> Control {
         let view = View { seed_hash: seed_hash(seed), ..View::default() };
         Control {
             model: Model::default(),
@@ -95,14 +98,14 @@ impl Control {
             maps,
             mirror,
             kept,
-            pins,
+            kept_file: Retried::new(pins.kept()),
+            view_file: Retried::new(pins.view()),
             tuning: Tuning { seed, hz: clock::hz(), tick_shift: clock::tick_shift(clock::hz()) },
             node: NodeFacts::default(),
             listening: None,
             failed: BTreeMap::new(),
             quiet: false,
             started: false,
-            view_changed: true,
             // An agent before us may not have come so far.
             tellings: TELLINGS,
         }
@@ -118,9 +121,11 @@ impl Control {
         let mut addresses = self.kept.addresses.clone();
         addresses.assign(&mut model)?;
         if addresses != self.kept.addresses {
-            // On the disk before it is in the maps: an address once given is never another's.
+            // On the disk before it is in the maps: an address once given is never another's. A full disk keeps
+            // nobody from being served.
             self.kept.addresses = addresses;
-            self.kept.write(&self.pins.kept())?;
+            self.kept_file.changed();
+            self.write_kept();
         }
         let changed = diff::changes(&self.model, &mut model);
         let old = std::mem::replace(&mut self.model, model);
@@ -160,12 +165,19 @@ impl Control {
                 error!("{} services not taken over, among them {name}: {why}", self.failed.len());
             }
         }
-        self.view_changed = true;
+        self.view_changed();
         Ok(Served { compared, published })
+    }
+
+    /// Writes given addresses and the seed down if they have changed.
+    pub fn write_kept(&mut self) {
+        let kept = &self.kept;
+        self.kept_file.write(|path| kept.write(path));
     }
 
     /// Tries again what failed.
     pub fn retry(&mut self, ways: &ways::View) {
+        self.write_kept();
         if self.answers.failed() {
             self.answer(ways);
         }
@@ -189,7 +201,9 @@ impl Control {
         self.refuse_other_ports();
         self.answer(ways);
         self.reclaim();
-        self.view_changed |= failed != self.failed;
+        if failed != self.failed {
+            self.view_changed();
+        }
     }
 
     /// Follows a change of the host: its addresses, its neighbours, the ways to backends.
@@ -201,7 +215,7 @@ impl Control {
             self.node = node;
             self.publish_all(ways);
             self.refuse_other_ports();
-            self.view_changed = true;
+            self.view_changed();
         }
         let mut followed = 0;
         for address in self.mirror.addresses() {
@@ -259,12 +273,12 @@ impl Control {
 
     /// Notes that the view must be written.
     pub fn view_changed(&mut self) {
-        self.view_changed = true;
+        self.view_file.changed();
     }
 
     /// Writes the view if something has changed.
     pub fn write_view(&mut self) {
-        if !std::mem::take(&mut self.view_changed) {
+        if !self.view_file.is_due() {
             return;
         }
         let start = Instant::now();
@@ -275,9 +289,8 @@ impl Control {
         self.view.snat_ports = self.model.snat_ports;
         self.view.services =
             self.model.services.values().flat_map(|service| self.service_views(service)).collect();
-        if let Err(error) = self.view.write(&self.pins.view()) {
-            warn!("writing {}: {error}", self.pins.view().display());
-        }
+        let view = &self.view;
+        self.view_file.write(|path| view.write(path));
         // The model has it all, in less memory.
         self.view.services = Vec::new();
         debug!("view written in {:?}", start.elapsed());
@@ -426,7 +439,9 @@ impl Control {
             let service = self.model.services.values().find(|service| has(service, address));
             service.map_or_else(|| "a node port".to_owned(), |service| format!("service {}", service.name))
         };
-        self.view_changed |= self.answers.update(&mut self.maps, addresses, &announced, ways, owner);
+        if self.answers.update(&mut self.maps, addresses, &announced, ways, owner) {
+            self.view_file.changed();
+        }
     }
 
     /// Publishes a service of the model; `failed` is why that could not be done the last time.

@@ -5,7 +5,10 @@ use std::{fs, io, path::Path};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::model::addresses::Allocations;
+use crate::{
+    files::{self, Sync},
+    model::addresses::Allocations,
+};
 
 /// The file `kept.json` of an instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,15 +40,9 @@ impl Kept {
         }
     }
 
-    /// Replaces the file whole; it is on the disk before this returns.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        let new = path.with_extension("new");
-        let write = || -> io::Result<()> {
-            let file = fs::File::create(&new)?;
-            serde_json::to_writer_pretty(&file, self)?;
-            file.sync_all()?;
-            fs::rename(&new, path)
-        };
-        write().with_context(|| format!("writing {}", path.display()))
+    /// Replaces the file; it is on the disk before this returns. One that says the same is left alone, so that
+    /// nothing need be written to start.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        files::replace(path, &serde_json::to_vec_pretty(self)?, Sync::Now)
     }
 }

@@ -16,7 +16,9 @@ pub mod options;
 mod pods;
 mod ports;
 pub(crate) mod programs;
+mod pulse;
 mod resolver;
+pub mod signals;
 mod snat;
 mod sockets;
 mod table;
@@ -30,19 +32,19 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::{MissedTickBehavior, interval},
-};
+use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, error, info, warn};
 
 use crate::{
     attach::{self, Attacher, xdp::Taken},
-    maps::{Maps, Pins, Sizes, lent},
+    maps::{self, Maps, Pins, Sizes, lent},
     netlink::{LinkKind, Watcher, World, bypassed},
     observe::clock,
     plan,
-    sources::{self, file::Loaded},
+    sources::{
+        file::Loaded,
+        follow::{Follower, Read},
+    },
     system::{has_tcx, missing_capabilities},
 };
 use control::{Control, Served};
@@ -53,16 +55,18 @@ use next_hops::{NextHops, Sought};
 pub use options::{Options, SocketLb};
 use ports::Ports;
 use programs::Programs;
+use pulse::Pulse;
 use resolver::Resolver;
+use signals::{Asked, Signals};
 use sockets::{Sockets, netns_cookie};
-pub use uninstall::uninstall;
+pub use uninstall::{Uninstalled, uninstall};
 
 /// Runs the agent until it is told to end. What it has set up stays and goes on without it.
 pub async fn run(options: Options) -> Result<()> {
-    // Listened to before it is read, so that no change between is missed.
-    let watched = sources::watch::watch(&options.config);
+    let mut signals = Signals::listen()?;
+    let mut config = Follower::start(&options.config)?;
     // Everything that can be wrong with the input comes before the first change.
-    let loaded = sources::file::load(&options.config)?;
+    let loaded = config.next().await.loaded?;
     let missing = missing_capabilities();
     if !missing.is_empty() {
         bail!(
@@ -71,11 +75,11 @@ pub async fn run(options: Options) -> Result<()> {
         );
     }
     let (mut watcher, world) = Watcher::start().await.context("listening to netlink")?;
-    let mut changed = watched?;
     let bridges = bridges(&world, &options.bridges)?;
     let uplinks = uplinks(&world, &options.uplinks)?;
 
     let pins = Pins::new(&options.instance);
+    pins.check()?;
     let taken = match options.xdp {
         // One that runs has them, and is spoken of below.
         Some(mode) if !pins.is_locked().context("looking for another agent")? => {
@@ -90,6 +94,8 @@ pub async fn run(options: Options) -> Result<()> {
         ),
         _ => anyhow!("{} can't be made: {error}; is a bpf file system mounted there? `mount -t bpf bpf /sys/fs/bpf`", pins.root().display()),
     })?;
+    // Somebody may have been faster.
+    pins.check()?;
     if mounted {
         info!(
             "mounted a bpf file system at /sys/fs/bpf: programs and maps stay there when this process ends"
@@ -104,7 +110,7 @@ pub async fn run(options: Options) -> Result<()> {
     let mut kept = Kept::read(&pins.kept())?;
     let seed = loaded.model.hash_seed.unwrap_or(kept.hash_seed);
     kept.hash_seed = seed;
-    kept.write(&pins.kept())?;
+    let mut pulse = Pulse::start(&pins).context("making the heartbeat")?;
 
     let sizes = Sizes { services: options.max_services, flows: options.max_flows };
     let mut programs = Programs::new(&pins, sizes, seed);
@@ -116,13 +122,15 @@ pub async fn run(options: Options) -> Result<()> {
     info!(services = mirror.services().count(), "instance {} opened", options.instance);
 
     let attacher = Attacher::new(pins.links(), !options.clsact && has_tcx());
-    let mut control = Control::new(maps, mirror, kept, pins.clone(), seed, options.announce);
+    let mut control = Control::new(maps, mirror, kept, &pins, seed, options.announce);
+    control.write_kept();
     let mut ports = Ports::new(options.clone(), attacher, programs, bridges, uplinks, taken);
     for line in bypassed(&world, &ports.bridges) {
         warn!("{line}");
         control.view.bypassed.push(line);
     }
     ports.describe(&mut control.view);
+    control.view.map = maps::number(&pins.maps());
 
     let mut resolver = Resolver::default();
     let mut next_hops = NextHops::open(&pins)?;
@@ -142,51 +150,63 @@ pub async fn run(options: Options) -> Result<()> {
     ports.update(watcher.world(), &mut control.view)?;
     next_hops.hold(&sought.next_hops);
     control.write_view();
+    pulse.beat(&config, &control, &next_hops);
     give_back_memory();
     let devices: Vec<&str> = options.bridges.iter().chain(&options.uplinks).map(String::as_str).collect();
     info!("ready: {} services on {}", control.model.services.len(), devices.join(", "));
 
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let mut second = interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut minute = interval(Duration::from_secs(60));
     minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let reload = tokio::select! {
+        let read = tokio::select! {
             change = watcher.changed() => {
-                change.context("following netlink")?;
-                control.follow(&ports.view(watcher.world()));
-                sought = control.sought(&ports.view(watcher.world()));
-                update_ports(&mut ports, &mut sockets, options.socket_lb, &watcher, &mut control, &sought);
-                sockets.follow(&ports.view(watcher.world()));
-                next_hops.hold(&sought.next_hops);
-                resolve(&sought, &ports, &watcher, &mut resolver, &next_hops).await;
-                false
+                let news = pulse.sees(change.is_ok());
+                match change {
+                    Ok(()) => {
+                        if news {
+                            info!("the network is followed again");
+                        }
+                        control.follow(&ports.view(watcher.world()));
+                        sought = control.sought(&ports.view(watcher.world()));
+                        update_ports(&mut ports, &mut sockets, options.socket_lb, &watcher, &mut control, &sought);
+                        sockets.follow(&ports.view(watcher.world()));
+                        next_hops.hold(&sought.next_hops);
+                        resolve(&sought, &ports, &watcher, &mut resolver, &next_hops).await;
+                    }
+                    Err(error) if news => error!("following the network: {error:#}; trying again"),
+                    Err(_) => {}
+                }
+                None
             }
-            Some(()) = changed.recv() => true,
-            _ = hangup.recv() => true,
+            read = config.next() => Some(read),
+            asked = signals.next() => match asked {
+                Asked::Reload => {
+                    config.reload();
+                    None
+                }
+                Asked::End => break,
+            },
             _ = second.tick() => {
                 control.retry(&ports.view(watcher.world()));
                 sockets.follow(&ports.view(watcher.world()));
                 control.write_view();
+                if next_hops.error() != 0 {
+                    next_hops.hold(&sought.next_hops);
+                }
                 resolve(&sought, &ports, &watcher, &mut resolver, &next_hops).await;
-                false
+                pulse.beat(&config, &control, &next_hops);
+                None
             }
             _ = minute.tick() => {
                 sweep_lent(&pins, &control);
-                false
+                None
             }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
         };
-        if reload {
-            let path = options.config.clone();
-            let start = Instant::now();
-            match tokio::task::spawn_blocking(move || sources::file::load(&path)).await? {
+        if let Some(Read { loaded, took }) = read {
+            match loaded {
                 Ok(loaded) => {
-                    let read = start.elapsed();
                     let served = load(&mut control, &ports, &watcher, loaded);
                     sought = control.sought(&ports.view(watcher.world()));
                     update_ports(
@@ -199,7 +219,7 @@ pub async fn run(options: Options) -> Result<()> {
                     );
                     if let Some(Served { compared, published }) = served {
                         info!(
-                            "config taken over: {} services; read in {read:.1?}, compared in {compared:.1?}, \
+                            "config taken over: {} services; read in {took:.1?}, compared in {compared:.1?}, \
                              published in {published:.1?}",
                             control.model.services.len()
                         );

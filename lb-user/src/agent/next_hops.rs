@@ -16,6 +16,7 @@ use tracing::warn;
 
 use super::ways::View;
 use crate::{
+    files::{self, Sync},
     maps::Pins,
     netlink::{Location, neighbour},
 };
@@ -116,13 +117,15 @@ impl std::fmt::Display for Behind {
 pub struct NextHops {
     path: PathBuf,
     held: BTreeSet<Neighbour>,
+    /// The system's number for why the file could not be written; 0: it could.
+    error: u32,
 }
 
 impl NextHops {
     /// Those of an agent before us.
     pub fn open(pins: &Pins) -> Result<NextHops> {
         let path = pins.next_hops();
-        Ok(NextHops { held: read(&path)?, path })
+        Ok(NextHops { held: read(&path)?, path, error: 0 })
     }
 
     /// Holds these and no others; no longer fresh ones are the kernel's to find when they are needed.
@@ -138,12 +141,23 @@ impl NextHops {
         }
         // On the disk before the kernel is asked for the first of them.
         match write(&self.path, &wanted) {
-            Ok(()) => self.held = wanted,
+            Ok(()) => (self.held, self.error) = (wanted, 0),
             Err(error) => {
                 self.held.retain(|at| wanted.contains(at));
-                warn!("{}: {error}; no further neighbours are kept fresh", self.path.display());
+                if self.error == 0 {
+                    let path = self.path.display();
+                    warn!(
+                        "{path} can't be written: {error}; until it can, no further neighbours are kept fresh"
+                    );
+                }
+                self.error = files::error_number(&error);
             }
         }
+    }
+
+    /// The system's number for why not all that is wanted is held; 0: it is.
+    pub fn error(&self) -> u32 {
+        self.error
     }
 
     /// Has the kernel find one of them and keep it fresh.
@@ -173,9 +187,7 @@ fn read(path: &Path) -> Result<BTreeSet<Neighbour>> {
 }
 
 fn write(path: &Path, held: &BTreeSet<Neighbour>) -> io::Result<()> {
-    let new = path.with_extension("new");
-    fs::write(&new, serde_json::to_vec(held)?)?;
-    fs::rename(new, path)
+    files::replace(path, &serde_json::to_vec(held)?, Sync::Later)
 }
 
 #[cfg(test)]

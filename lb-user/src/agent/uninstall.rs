@@ -1,27 +1,42 @@
 //! Leaving the host as it was.
 
-use std::io;
+use std::{
+    io,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::next_hops;
 use crate::{
-    attach::{Attacher, cgroup, label, xdp},
-    maps::Pins,
+    attach::{Attacher, Left, cgroup, label, programs_with, xdp},
+    maps::{self, Pins},
     observe::view::View,
 };
 
+/// What `lb uninstall` has done.
+#[derive(Default)]
+pub struct Uninstalled {
+    /// What was removed: where nothing is installed, nothing.
+    pub removed: Vec<String>,
+    /// What could not be, and why, a sentence each.
+    pub left: Vec<String>,
+}
+
+/// How long the kernel may take to free programs that were detached.
+const FREED: Duration = Duration::from_secs(3);
+
 /// Detaches every program of the instance, then removes its maps; with `all`, also the addresses and
-/// the seed that are kept over boots. Says what it removed: where nothing is installed, nothing.
-pub fn uninstall(pins: &Pins, all: bool) -> Result<Vec<String>> {
+/// the seed that are kept over boots.
+pub fn uninstall(pins: &Pins, all: bool) -> Result<Uninstalled> {
     let instance = &pins.instance;
+    pins.check().with_context(|| {
+        format!("instance {instance} is not removed, and programs that it may have stay (`bpftool net`)")
+    })?;
     match pins.root().try_exists() {
         Ok(true) => {}
-        Ok(false) if all && pins.kept().exists() => {
-            pins.remove(all).context("removing the instance's files")?;
-            return Ok(vec![format!("kept addresses and seed of instance {instance}")]);
-        }
-        Ok(false) => return Ok(Vec::new()),
+        Ok(false) => return without_pins(pins, all),
         Err(error) => return Err(denied(error, pins)),
     }
     let lock = match pins.lock() {
@@ -36,6 +51,7 @@ pub fn uninstall(pins: &Pins, all: bool) -> Result<Vec<String>> {
     let Some(_lock) = lock else {
         bail!("an agent (process {}) runs instance {instance}: end it first, then uninstall again", view.pid);
     };
+    let map = maps::number(&pins.maps());
     let attacher = Attacher::new(pins.links(), true);
     let mut removed = Vec::new();
     // The agent's word for a device: an index of its network namespace may be another device's here.
@@ -62,7 +78,40 @@ pub fn uninstall(pins: &Pins, all: bool) -> Result<Vec<String>> {
     removed.sort();
     pins.remove(all).context("removing the instance's pins and files")?;
     removed.push(format!("maps of instance {instance}"));
-    Ok(removed)
+    let left = left(map).into_iter().map(|Left { id, name }| {
+        format!("the program {name} (number {id}): somebody else has attached or pinned it; see `bpftool link` and `tc filter`")
+    });
+    Ok(Uninstalled { removed, left: left.collect() })
+}
+
+/// Where nothing is pinned: never installed, or already removed, or the pins are elsewhere.
+fn without_pins(pins: &Pins, all: bool) -> Result<Uninstalled> {
+    let mut done = Uninstalled::default();
+    let map = View::read(&pins.view()).ok().flatten().map_or(0, |view| view.map);
+    done.left.extend(left(map).into_iter().map(|Left { id, name }| {
+        format!(
+            "the program {name} (number {id}): its pin is not in {} any more; find its link by `bpftool link`, then \
+             `bpftool link detach id LINK`",
+            pins.root().display()
+        )
+    }));
+    if all && pins.kept().exists() {
+        pins.remove(all).context("removing the instance's files")?;
+        done.removed.push(format!("kept addresses and seed of instance {}", pins.instance));
+    }
+    Ok(done)
+}
+
+/// Programs with that map which stay, once the kernel has had time to free those that do not.
+fn left(map: u32) -> Vec<Left> {
+    let end = Instant::now() + FREED;
+    loop {
+        let left = if map == 0 { Vec::new() } else { programs_with(map) };
+        if left.is_empty() || Instant::now() > end {
+            return left;
+        }
+        sleep(Duration::from_millis(20));
+    }
 }
 
 fn denied(error: io::Error, pins: &Pins) -> anyhow::Error {

@@ -10,12 +10,16 @@ use std::{
     path::Path,
 };
 
-/// `BPF_PROG_LOAD` of linux/bpf.h.
+/// `BPF_MAP_CREATE` of linux/bpf.h.
+const MAP_CREATE: libc::c_int = 0;
+/// `BPF_PROG_LOAD`.
 const PROG_LOAD: libc::c_int = 5;
 /// `BPF_OBJ_PIN`.
 const OBJ_PIN: libc::c_int = 6;
 /// `BPF_OBJ_GET`.
 const OBJ_GET: libc::c_int = 7;
+/// `BPF_OBJ_GET_INFO_BY_FD`.
+const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 /// `BPF_LINK_CREATE`.
 const LINK_CREATE: libc::c_int = 28;
 /// `BPF_LINK_UPDATE`.
@@ -23,6 +27,10 @@ const LINK_UPDATE: libc::c_int = 29;
 /// `BPF_LINK_DETACH`.
 const LINK_DETACH: libc::c_int = 34;
 
+/// `BPF_MAP_TYPE_ARRAY`.
+const MAP_TYPE_ARRAY: u32 = 2;
+/// `BPF_F_MMAPABLE`.
+const MMAPABLE: u32 = 1 << 10;
 /// `BPF_PROG_TYPE_XDP`.
 const PROG_TYPE_XDP: u32 = 6;
 /// `BPF_XDP`, as a kind of attaching.
@@ -35,10 +43,31 @@ pub fn pinned(path: &Path) -> io::Result<OwnedFd> {
     owned(OBJ_GET, &[path.as_ptr() as u64, 0])
 }
 
-/// Pins a link.
-pub fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+/// Pins a link or a map.
+pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    bpf(OBJ_PIN, &[path.as_ptr() as u64, pair(link.as_raw_fd() as u32, 0)]).map(drop)
+    bpf(OBJ_PIN, &[path.as_ptr() as u64, pair(object.as_raw_fd() as u32, 0)]).map(drop)
+}
+
+/// An array with one row of so many bytes, to be mapped into memory.
+pub fn one_row(bytes: u32) -> io::Result<OwnedFd> {
+    // Type, bytes of a key and of a row, rows, flags.
+    owned(MAP_CREATE, &[pair(MAP_TYPE_ARRAY, 4), pair(bytes, 1), pair(MMAPABLE, 0)])
+}
+
+/// What a link is attached to now: the index of its device, or the number of its cgroup. 0 once that has gone or
+/// somebody has detached it.
+pub fn target(link: BorrowedFd<'_>) -> io::Result<u64> {
+    /// `BPF_LINK_TYPE_CGROUP`.
+    const CGROUP: u32 = 3;
+    // bpf_link_info: type, number, program and padding, then what depends on the type: for links of tcx and XDP the
+    // device, for those of cgroups its number.
+    let mut info = [0u64; 8];
+    let (bytes, address) = (size_of_val(&info) as u32, info.as_mut_ptr() as u64);
+    bpf(OBJ_GET_INFO_BY_FD, &[pair(link.as_raw_fd() as u32, bytes), address])?;
+    let [kind, _]: [u32; 2] = bytemuck::cast(info[0]);
+    let [device, _]: [u32; 2] = bytemuck::cast(info[2]);
+    Ok(if kind == CGROUP { info[2] } else { device.into() })
 }
 
 /// Replaces the program of a link of any kind.

@@ -24,8 +24,13 @@ pub const PROGRAMS: [&str; 8] = [
     "cgroup_getpeername6",
 ];
 
+/// The name of a program's pin.
+pub(super) fn pin_name(program: &str) -> String {
+    program.replace('_', "-")
+}
+
 fn pin(links: &Path, program: &str) -> PathBuf {
-    links.join(program.replace('_', "-"))
+    links.join(pin_name(program))
 }
 
 /// Where the root of the cgroups (v2) is mounted: by systemd at /sys/fs/cgroup, beside v1 at
@@ -70,8 +75,10 @@ pub fn detach_all(links: &Path) -> Result<Vec<String>> {
     let mut removed = Vec::new();
     for program in PROGRAMS {
         let pin = pin(links, program);
+        // At once, and whoever else holds it.
+        let _ = bpf::pinned(&pin).and_then(|link| bpf::detach(link.as_fd()));
         match fs::remove_file(&pin) {
-            Ok(()) => removed.push(program.replace('_', "-")),
+            Ok(()) => removed.push(pin_name(program)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| format!("removing {}", pin.display())),
         }

@@ -7,12 +7,15 @@
 
 pub(crate) mod bpf;
 pub mod cgroup;
+mod found;
+mod left;
 mod qdisc;
 mod rcu;
 pub mod xdp;
 
 use std::{
     fs, io,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
 
@@ -22,7 +25,9 @@ use aya::programs::{
     links::{FdLink, PinnedLink},
     tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
 };
+pub use found::{Finder, Found};
 use lb_common::path::Hook;
+pub use left::{Left, programs_with};
 pub use rcu::wait_for_readers;
 
 use crate::system::io_kind;
@@ -113,6 +118,10 @@ impl Attacher {
                 }
                 _ => {}
             }
+        }
+        if !attached.filter {
+            // At once, and whoever else holds it. The device may have gone.
+            let _ = bpf::pinned(&pin).and_then(|link| bpf::detach(link.as_fd()));
         }
         fs::remove_file(&pin).with_context(|| format!("removing {}", pin.display()))?;
         if attached.filter { self.remove_clsact(attached.ifindex) } else { Ok(()) }

@@ -1,17 +1,19 @@
-//! Taking away a clsact queueing discipline. aya adds one but removes none, and whether others use it is
-//! only counted here, so that a filter which nobody can decode counts as well.
+//! Looking for filters, and taking away a clsact queueing discipline. aya adds one but removes none, and whether
+//! others use it is only counted here, so that a filter which nobody can decode counts as well.
 
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
 };
 
+use aya::programs::TcAttachType;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, recv, send, socket};
 
 /// Parent of the clsact queueing discipline of a device.
 const CLSACT: u32 = 0xffff_fff1;
 /// Parents of its filters: at ingress and at egress.
-const HOOKS: [u32; 2] = [0xffff_fff2, 0xffff_fff3];
+const INGRESS: u32 = 0xffff_fff2;
+const EGRESS: u32 = 0xffff_fff3;
 /// The attribute that names the kind of a queueing discipline: its length, its type, the name, padding.
 const KIND: &[u8] = &[11, 0, 1, 0, b'c', b'l', b's', b'a', b'c', b't', 0, 0];
 
@@ -19,27 +21,47 @@ const KIND: &[u8] = &[11, 0, 1, 0, b'c', b'l', b's', b'a', b'c', b't', 0, 0];
 pub fn remove_unused(ifindex: u32) -> io::Result<bool> {
     // No protocol is the first one: NETLINK_ROUTE.
     let socket = socket(AddressFamily::NETLINK, SocketType::RAW, None)?;
-    for hook in HOOKS {
-        if request(&socket, libc::RTM_GETTFILTER, libc::NLM_F_DUMP, ifindex, hook, &[])? {
+    for parent in [INGRESS, EGRESS] {
+        let filters = Object { ifindex, parent, ..Object::default() };
+        if request(&socket, libc::RTM_GETTFILTER, libc::NLM_F_DUMP, filters, &[])? {
             return Ok(false);
         }
     }
-    match request(&socket, libc::RTM_DELQDISC, libc::NLM_F_ACK, ifindex, CLSACT, KIND) {
+    let clsact = Object { ifindex, parent: CLSACT, ..Object::default() };
+    match request(&socket, libc::RTM_DELQDISC, libc::NLM_F_ACK, clsact, KIND) {
         // Somebody else has removed or replaced it.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => Ok(true),
         done => done.map(|_| true),
     }
 }
 
-/// Sends a request; whether the answer is, or begins with, something that was asked for.
-fn request(
-    socket: &OwnedFd,
-    kind: u16,
-    flags: i32,
+/// Whether a device has the filter with that priority and handle, for all protocols.
+pub fn has_filter(ifindex: u32, direction: TcAttachType, priority: u16, handle: u32) -> io::Result<bool> {
+    let socket = socket(AddressFamily::NETLINK, SocketType::RAW, None)?;
+    let parent = if matches!(direction, TcAttachType::Egress) { EGRESS } else { INGRESS };
+    let protocol = (libc::ETH_P_ALL as u16).to_be();
+    let info = u32::from(priority) << 16 | u32::from(protocol);
+    match request(&socket, libc::RTM_GETTFILTER, 0, Object { ifindex, handle, parent, info }, &[]) {
+        // No such filter, no clsact, no such device.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL | libc::ENODEV)) => {
+            Ok(false)
+        }
+        found => found,
+    }
+}
+
+/// What a request is about: the members of tcmsg in linux/rtnetlink.h.
+#[derive(Clone, Copy, Default)]
+struct Object {
     ifindex: u32,
+    handle: u32,
     parent: u32,
-    attributes: &[u8],
-) -> io::Result<bool> {
+    /// Of filters: priority above, protocol in network order below.
+    info: u32,
+}
+
+/// Sends a request; whether the answer is, or begins with, something that was asked for.
+fn request(socket: &OwnedFd, kind: u16, flags: i32, object: Object, attributes: &[u8]) -> io::Result<bool> {
     let mut message = Vec::new();
     let flags = (libc::NLM_F_REQUEST | flags) as u16;
     // nlmsghdr: length (below), type, flags, sequence and sender.
@@ -49,10 +71,9 @@ fn request(
     message.extend([0; 8]);
     // tcmsg: family and padding, device, handle, parent, info.
     message.extend([0; 4]);
-    message.extend(ifindex.to_ne_bytes());
-    message.extend([0; 4]);
-    message.extend(parent.to_ne_bytes());
-    message.extend([0; 4]);
+    for member in [object.ifindex, object.handle, object.parent, object.info] {
+        message.extend(member.to_ne_bytes());
+    }
     message.extend(attributes);
     let len = (message.len() as u32).to_ne_bytes();
     message[..4].copy_from_slice(&len);

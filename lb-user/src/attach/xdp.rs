@@ -44,8 +44,13 @@ impl Mode {
 /// What the names of pins have between device and mode.
 const NAME: &str = "-uplink-xdp-";
 
+/// The name of the pin for a device and a mode, by its name.
+pub(super) fn pin_name(ifindex: u32, mode: &str) -> String {
+    format!("{ifindex}{NAME}{mode}")
+}
+
 fn pin(links: &Path, ifindex: u32, mode: Mode) -> PathBuf {
-    links.join(format!("{ifindex}{NAME}{}", mode.name()))
+    links.join(pin_name(ifindex, mode.name()))
 }
 
 /// Whether an agent before us has attached it so.

@@ -9,10 +9,11 @@ use std::{
 use anyhow::Result;
 use clap::Args;
 
-use super::output::{Format, print};
+use super::output::{Format, error, print};
 use crate::{
     compile::Frontend,
     explain::{self, At, Explanation, Question, Verdict},
+    log,
     model::Protocol,
     sources::file,
 };
@@ -44,22 +45,22 @@ impl Explain {
         let question = Question { from, from_port, to: self.to, at: self.at };
         if from.is_ipv4() != self.to.address.is_ipv4() {
             let to = self.to.address;
-            eprintln!(
-                "error: --from {from} and --to {to} are not of one address family; give two of the same"
-            );
+            error(&format!(
+                "--from {from} and --to {to} are not of one address family; give two of the same"
+            ));
             return Ok(ExitCode::from(2));
         }
         let loaded = match file::load(&self.config) {
             Ok(loaded) => loaded,
-            Err(error) => {
-                for problem in error.problems {
-                    eprintln!("error: {problem}");
+            Err(refused) => {
+                for problem in refused.problems {
+                    error(&problem.to_string());
                 }
                 return Ok(ExitCode::FAILURE);
             }
         };
         for problem in &loaded.problems {
-            eprintln!("warning: {problem}");
+            log::say(format!("warning: {problem}\n").as_bytes());
         }
         let explanation = explain::explain(loaded.model, &question)?;
         print(self.output, &explanation, || text(&explanation))?;

@@ -46,6 +46,7 @@ enum Kind {
 impl Get {
     /// Prints what is asked for.
     pub fn run(&self, pins: &Pins) -> Result<()> {
+        pins.check()?;
         let maps = Maps::open(&pins.maps())?;
         let view = View::read(&pins.view())?.unwrap_or_default();
         match self.kind {

@@ -8,17 +8,21 @@ mod status;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 pub use output::Format;
+use tokio::runtime;
 
 use crate::{
     agent::{
         self, Options, SocketLb,
         options::{Forward, Mode},
+        signals::FLUSH,
     },
+    log,
     maps::Pins,
+    system,
 };
 
 /// A load balancer for services on hosts whose pods, containers or VMs hang off a Linux bridge.
@@ -108,37 +112,46 @@ struct Run {
 
 impl Cli {
     /// Carries the command out. Errors are printed; the code is 1 for them, 2 for wrong usage.
-    pub async fn run() -> ExitCode {
-        match Cli::parse().dispatch().await {
-            Ok(code) => code,
-            Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("error: {error:#}");
-                ExitCode::FAILURE
-            }
-        }
+    pub fn run() -> ExitCode {
+        std::panic::set_hook(Box::new(|fault| {
+            log::say(format!("error: this is a fault of lb, please report it: {fault}\n").as_bytes());
+        }));
+        let code = Cli::parse().dispatch().unwrap_or_else(|error| {
+            output::error(&format!("{error:#}{}", advice(&error)));
+            ExitCode::FAILURE
+        });
+        log::flush(FLUSH);
+        code
     }
 
-    async fn dispatch(self) -> Result<ExitCode> {
+    fn dispatch(self) -> Result<ExitCode> {
         let pins = Pins::new(&self.instance);
         match self.command {
             Command::Run(run) => {
-                log();
-                agent::run(run.options(self.instance)).await?;
+                log::start()?;
+                system::raise_open_files()?;
+                let runtime = runtime::Builder::new_current_thread().enable_all().build();
+                let runtime = runtime.context("starting the agent's loop")?;
+                let done = runtime.block_on(agent::run(run.options(self.instance)));
+                // Not waiting for threads that read files.
+                runtime.shutdown_background();
+                done?;
             }
             Command::Check { config, output } => return check::check(&config, output),
             Command::Explain(explain) => return explain.run(),
             Command::Get(get) => get.run(&pins)?,
             Command::Status { output } => return status::status(&pins, output),
             Command::Uninstall { all, output } => {
-                let removed = agent::uninstall(&pins, all)?;
-                output::print(output, &removed, || match removed.is_empty() {
+                let agent::Uninstalled { removed, left } = agent::uninstall(&pins, all)?;
+                output::print(output, &removed, || match removed.is_empty() && left.is_empty() {
                     true => {
                         let instance = &pins.instance;
                         format!("no instance {instance} is installed: nothing to remove\n")
                     }
                     false => removed.iter().map(|what| format!("{what} removed\n")).collect(),
                 })?;
+                left.iter().for_each(|what| output::error(&format!("not removed: {what}")));
+                return Ok(if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
             }
             Command::Completions { shell } => {
                 let mut script = Vec::new();
@@ -168,17 +181,6 @@ impl Run {
     }
 }
 
-/// One line per event on stderr, `RUST_LOG` chooses which.
-fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter.unwrap_or_else(|_| "info".into()))
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_target(false)
-        .init();
-}
-
 /// The name of an instance. It names directories, which `lb uninstall` removes.
 fn instance(name: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -188,9 +190,13 @@ fn instance(name: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-/// Somebody reads only the head of what we print.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+/// What to do about an error that may come from anywhere.
+fn advice(error: &anyhow::Error) -> &'static str {
+    let number = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()?.raw_os_error());
+    match number {
+        Some(libc::EMFILE) => "; allow more open files (`ulimit -n`, systemd: LimitNOFILE=)",
+        _ => "",
+    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 
 use std::io::{self, Write as _};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use comfy_table::{Table, presets::NOTHING};
 use serde::Serialize;
+
+use crate::log;
 
 /// How to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -27,11 +29,18 @@ pub fn print(format: Format, value: &impl Serialize, text: impl FnOnce() -> Stri
     }
 }
 
-/// Writes to stdout; a reader who has gone is an error that [`super::Cli::run`] knows.
+/// Writes to stdout. A reader who reads only the head is no error.
 pub fn write(bytes: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(bytes)?;
-    Ok(out.flush()?)
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("writing to stdout"),
+        _ => Ok(()),
+    }
+}
+
+/// Prints an error to stderr, where it can be.
+pub fn error(text: &str) {
+    log::say(format!("error: {text}\n").as_bytes());
 }
 
 /// Columns without borders; what a table without rows says instead.

@@ -52,6 +52,9 @@ fn text(status: &Status) -> String {
         status.seed_hash,
         snat(status.snat.as_ref())
     );
+    if status.log_lost > 0 {
+        text += &format!("Log:       {} lines lost\n", status.log_lost);
+    }
     for (title, lines) in [
         ("Problems", &status.problems),
         ("Nearly full", &status.nearly_full),

@@ -1,8 +1,10 @@
 //! The pinned maps of one instance, typed.
 
 mod cookies;
+pub mod heartbeat;
 pub mod lent;
 mod mapped;
+mod owned;
 mod pins;
 mod ranges;
 mod sockets;
@@ -22,6 +24,7 @@ use lb_common::{
 use crate::system::io_kind;
 pub use cookies::Cookies;
 pub use mapped::Mapped;
+pub use owned::Untrusted;
 pub use pins::Pins;
 pub use sockets::Sockets;
 pub use walk::{count, walk};
@@ -225,6 +228,12 @@ impl Maps {
         }
         Ok(maps)
     }
+}
+
+/// The kernel's number for a map that all programs of the instance use and those of others do not; 0 if it can't be
+/// asked for.
+pub fn number(dir: &Path) -> u32 {
+    MapInfo::from_pin(dir.join("COUNTERS")).map_or(0, |info| info.id())
 }
 
 fn open(dir: &Path, name: &str) -> Result<(MapData, MapInfo), OpenError> {

@@ -10,6 +10,8 @@ use rustix::{
     mount::{MountFlags, mount},
 };
 
+use super::owned::{self, Untrusted};
+
 /// Where the bpf file system is mounted on every host that has one.
 const BPF_FS: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` of linux/magic.h.
@@ -54,6 +56,11 @@ impl Pins {
         self.root.join("links")
     }
 
+    /// Signs of life of the agent.
+    pub fn heartbeat(&self) -> PathBuf {
+        self.root.join("heartbeat")
+    }
+
     /// What the agent last knew, for the command line; gone after a boot.
     pub fn view(&self) -> PathBuf {
         self.run.join("view.json")
@@ -78,10 +85,26 @@ impl Pins {
             let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RELATIME;
             mount("bpf", BPF_FS, "bpf", flags, c"mode=700")?;
         }
-        for dir in [self.maps(), self.links(), self.run.clone(), self.state.clone()] {
+        // The directory for what outlives a boot is made when there is something to write.
+        for dir in [self.maps(), self.links(), self.run.clone()] {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         }
         Ok(mounted)
+    }
+
+    /// That nobody but root and us can change what the instance is.
+    ///
+    /// # Errors
+    /// What somebody else has or can write. What is missing is fine.
+    pub fn check(&self) -> Result<(), Untrusted> {
+        owned::check_shared(Path::new(BPF_FS))?;
+        for dir in [&self.root, &self.run, &self.state] {
+            // The directory of all instances, then this one's.
+            dir.parent().map_or(Ok(()), owned::check_directory)?;
+            owned::check_entries(dir)?;
+        }
+        owned::check_entries(&self.maps())?;
+        owned::check_entries(&self.links())
     }
 
     /// Takes the instance for this process; `None` if another one has it.

@@ -1,9 +1,11 @@
 //! What people and programs see of a running instance. Reads the pinned maps and the agent's view;
 //! works with no agent running.
 
+pub mod attached;
 pub mod backends;
 pub mod clock;
 pub mod flows;
+pub mod life;
 pub mod pressure;
 pub mod services;
 pub mod snat;

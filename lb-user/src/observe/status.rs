@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use lb_common::abi::Counter;
 use serde::Serialize;
 
 use super::{
+    attached::missing,
+    life::Life,
     pressure::{Pressure, pressure},
     snat::{Lent, lent},
     view::View,
@@ -22,11 +24,13 @@ use crate::{
 pub struct Status {
     /// Its name.
     pub instance: String,
-    /// Nothing is wrong: an agent runs, nothing was refused, no map is nearly full, nor the node's ports
-    /// used up.
+    /// Nothing is wrong: an agent runs and is well, its programs are attached, nothing was refused, no map is
+    /// nearly full, nor the node's ports used up.
     pub healthy: bool,
     /// The agent's process, if one runs.
     pub agent: Option<u32>,
+    /// Lines of its log that were lost: the disk was full, or they were not read in time.
+    pub log_lost: u64,
     /// The config it serves.
     pub config: String,
     /// `--forward`.
@@ -39,7 +43,7 @@ pub struct Status {
     pub socket_lb: String,
     /// What tells the seed of the choice of backends from other nodes'; not the seed, which is nobody's business.
     pub seed_hash: String,
-    /// What is wrong with the config or could not be applied.
+    /// What is wrong: with the agent, with what is attached, with the config, and what could not be applied.
     pub problems: Vec<String>,
     /// What may go wrong on this host.
     pub warnings: Vec<String>,
@@ -59,9 +63,14 @@ pub struct Status {
 
 /// Reads it all.
 pub fn read(pins: &Pins) -> Result<Status> {
+    pins.check()?;
     let maps = Maps::open(&pins.maps())?;
     let view = View::read(&pins.view())?.unwrap_or_default();
-    let agent = pins.is_locked()?.then_some(view.pid);
+    let life = Life::read(pins).context("looking for the agent's heartbeat")?;
+    let agent = life.agent();
+    let mut problems = life.problems(pins);
+    problems.extend(missing(pins, &view, agent));
+    problems.extend(view.problems.iter().cloned());
     let mut outcomes = BTreeMap::new();
     for counter in Counter::ALL {
         let cpus = maps.counters.get(&(*counter as u32), 0)?;
@@ -73,15 +82,16 @@ pub fn read(pins: &Pins) -> Result<Status> {
     let nearly_full: Vec<String> = nearly_full.collect();
     Ok(Status {
         instance: pins.instance.clone(),
-        healthy: agent.is_some() && view.problems.is_empty() && nearly_full.is_empty(),
+        healthy: agent.is_some() && problems.is_empty() && nearly_full.is_empty(),
         agent,
+        log_lost: life.log_lost(),
         config: view.config,
         forward: view.forward,
         attach: view.attach,
         xdp: view.ports.into_iter().filter_map(|port| Some((port.name, port.xdp?))).collect(),
         socket_lb: view.socket_lb,
         seed_hash: view.seed_hash,
-        problems: view.problems,
+        problems,
         warnings: view.warnings,
         bypassed: view.bypassed,
         outcomes,

@@ -5,7 +5,10 @@ use std::{fs, io, net::IpAddr, path::Path};
 use lb_common::abi::Lifetimes;
 use serde::{Deserialize, Serialize};
 
-use crate::model::PortRange;
+use crate::{
+    files::{self, Sync},
+    model::PortRange,
+};
 
 /// The agent's view of its instance, as a JSON file that is replaced whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +32,9 @@ pub struct View {
     /// Whose sockets are translated when they connect: `host`, or `off` and why.
     #[serde(default)]
     pub socket_lb: String,
+    /// The kernel's number for a map of its programs, by which they are found even if their pins are gone.
+    #[serde(default)]
+    pub map: u32,
     /// Length of a tick of flow times, in milliseconds.
     pub tick_ms: u32,
     /// How long flows are kept without a packet, in seconds.
@@ -140,9 +146,7 @@ impl View {
 
     /// Replaces the view whole.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        let new = path.with_extension("new");
-        fs::write(&new, serde_json::to_vec(self)?)?;
-        fs::rename(new, path)
+        files::replace(path, &serde_json::to_vec(self)?, Sync::Later)
     }
 }
 

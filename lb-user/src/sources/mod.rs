@@ -3,6 +3,7 @@
 //! A source knows files or APIs and nothing of maps. Each way in ends in the same model.
 
 pub mod file;
+pub mod follow;
 pub mod problem;
 pub mod watch;
 

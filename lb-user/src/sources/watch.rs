@@ -2,24 +2,25 @@
 //!
 //! Directories are watched, not files: editors replace a file by renaming another over it, and a mounted
 //! ConfigMap changes by renaming the symbolic link `..data`. Neither touches the file that was opened before.
+//! What no event tells of (a directory that is made again, a file system mounted over it, one of another machine)
+//! is found by looking once a second.
 
 use std::{
     collections::BTreeSet,
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    time::Duration,
+    sync::mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    thread::{Builder, sleep},
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode},
 };
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout_at},
-};
+use tokio::sync::mpsc;
 
 use super::file::config_files;
 
@@ -27,42 +28,35 @@ use super::file::config_files;
 const QUIET: Duration = Duration::from_millis(50);
 /// Directories in which something always happens are looked at after so long all the same.
 const LONGEST: Duration = Duration::from_secs(1);
+/// Between two looks without any event.
+const LOOK: Duration = Duration::from_secs(1);
 /// Symbolic links in a row that are followed, as many as the kernel does.
 const MAX_LINKS: usize = 40;
 
 /// Sends a message after each change of the config at `path`, a file or a directory as
-/// [`load`](super::file::load) takes it. Changes that follow each other closely are one; messages that are not
-/// taken do not pile up. Ends when the receiver is dropped.
+/// [`load`](super::file::load) takes it, within a second. Changes that follow each other closely are one; messages
+/// that are not taken do not pile up. Ends when the receiver is dropped.
 ///
-/// To miss nothing, watch first and load then. Must be called within a tokio runtime.
+/// To miss nothing, watch first and load then. A thread of its own looks: a file system may take its time.
 ///
 /// # Errors
-/// The directory that `path` is in cannot be watched.
+/// There is no thread to be had.
 pub fn watch(path: &Path) -> Result<mpsc::Receiver<()>> {
-    let (event, mut events) = mpsc::channel(1);
-    let on_event = move |found: notify::Result<notify::Event>| {
+    let (event, events) = sync_channel(1);
+    // Without events (a limit of inotify's is reached) there are still the looks.
+    let mut watcher = notify::recommended_watcher(move |found: notify::Result<notify::Event>| {
         if found.map_or(true, |found| is_change(found.kind)) {
             // A full channel already says that there is something to look at.
             let _ = event.try_send(());
         }
-    };
-    let advice = || {
-        format!("cannot watch {} for changes; see that its directory exists and is readable", path.display())
-    };
-    let mut watcher = notify::recommended_watcher(on_event).with_context(advice)?;
-    watcher.watch(&directory_of(path), RecursiveMode::NonRecursive).with_context(advice)?;
-    attach(&mut watcher, path);
-
+    });
     let path = path.to_owned();
+    attach(&mut watcher, &path);
     let mut seen = fingerprint(&path);
     let (changed, receiver) = mpsc::channel(1);
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                () = changed.closed() => return,
-                event = events.recv() => if event.is_none() { return },
-            }
-            settle(&mut events).await;
+    let look = move || {
+        while !changed.is_closed() {
+            wait(&events);
             attach(&mut watcher, &path);
             let now = fingerprint(&path);
             if now != seen {
@@ -70,7 +64,11 @@ pub fn watch(path: &Path) -> Result<mpsc::Receiver<()>> {
                 let _ = changed.try_send(());
             }
         }
-    });
+    };
+    Builder::new()
+        .name("config".to_owned())
+        .spawn(look)
+        .context("starting the thread that watches the config")?;
     Ok(receiver)
 }
 
@@ -82,20 +80,21 @@ fn is_change(kind: EventKind) -> bool {
     }
 }
 
-/// Waits until events stop, but not for ever.
-async fn settle(events: &mut mpsc::Receiver<()>) {
-    let end = Instant::now() + LONGEST;
-    while Instant::now() < end {
-        let quiet = (Instant::now() + QUIET).min(end);
-        if !matches!(timeout_at(quiet, events.recv()).await, Ok(Some(()))) {
-            return;
-        }
+/// Waits for an event, and then until events stop, but not for ever.
+fn wait(events: &Receiver<()>) {
+    match events.recv_timeout(LOOK) {
+        Ok(()) => {}
+        Err(RecvTimeoutError::Timeout) => return,
+        Err(RecvTimeoutError::Disconnected) => return sleep(LOOK),
     }
+    let end = Instant::now() + LONGEST;
+    while Instant::now() < end && events.recv_timeout(QUIET).is_ok() {}
 }
 
 /// Watches every directory through which the config is reached now. One that is missing is watched when it is
-/// back, which the directory above tells.
-fn attach(watcher: &mut RecommendedWatcher, path: &Path) {
+/// back.
+fn attach(watcher: &mut notify::Result<RecommendedWatcher>, path: &Path) {
+    let Ok(watcher) = watcher else { return };
     let mut directories = BTreeSet::new();
     add_directories(path, &mut directories);
     for file in config_files(path).unwrap_or_default() {

@@ -87,10 +87,19 @@ async fn a_configmap_swaps_its_data_link() {
 }
 
 #[tokio::test]
-async fn a_directory_that_is_not_there_is_an_error() {
-    let error = watch(Path::new("/nonexistent/services.yaml")).expect_err("no such directory");
-    assert_eq!(
-        error.to_string(),
-        "cannot watch /nonexistent/services.yaml for changes; see that its directory exists and is readable"
-    );
+async fn a_directory_that_is_made_again() {
+    let directory = Directory::new("watch-again");
+    let inside = directory.0.join("etc/lb");
+    let file = inside.join("services.yaml");
+    let mut receiver = watch(&file).expect("a watch");
+    for round in ["made", "made again", "and again"] {
+        fs::create_dir_all(&inside).expect("a directory");
+        fs::write(&file, round).expect("a write");
+        expect(&mut receiver, true, round).await;
+        fs::write(&file, format!("{round}, changed")).expect("a write");
+        expect(&mut receiver, true, &format!("{round}, changed")).await;
+        fs::remove_dir_all(directory.0.join("etc")).expect("a removal");
+        expect(&mut receiver, true, "removed").await;
+        expect(&mut receiver, false, "nothing happened").await;
+    }
 }

@@ -11,8 +11,10 @@ use super::problem::{Bad, Position};
 
 /// Mappings and lists inside each other; what we read needs less than ten.
 const MAX_DEPTH: usize = 64;
-/// Nodes that all aliases of a text may stand for together.
-const MAX_ALIASED: usize = 1_000_000;
+/// Values of a config, those that aliases stand for among them. A value takes about 100 bytes of memory.
+const MAX_VALUES: usize = 4_000_000;
+/// Bytes of memory that anchors and aliases of a config may take together: they repeat texts as well.
+const MAX_REPEATED: usize = 64 << 20;
 
 /// A node and where it stands.
 #[derive(Clone, Debug)]
@@ -53,19 +55,52 @@ impl<'t> Node<'t> {
         matches!(self.value, Value::Null)
     }
 
-    /// This node and all below it.
-    fn count(&self) -> usize {
+    /// This node and all below it: how many, and the bytes of their texts.
+    fn size(&self) -> Size {
         match &self.value {
-            Value::Null | Value::Scalar(_) => 1,
-            Value::List(items) => 1 + items.iter().map(Node::count).sum::<usize>(),
-            Value::Map(entries) => 1 + entries.iter().map(|(_, node)| node.count()).sum::<usize>(),
+            Value::Null => Size { values: 1, text: 0 },
+            Value::Scalar(text) => Size { values: 1, text: text.len() },
+            Value::List(items) => {
+                items.iter().fold(Size { values: 1, text: 0 }, |size, item| size + item.size())
+            }
+            Value::Map(entries) => entries.iter().fold(Size { values: 1, text: 0 }, |size, (key, node)| {
+                size + node.size() + Size { values: 1, text: key.name.len() }
+            }),
         }
     }
 }
 
+/// What nodes take.
+#[derive(Clone, Copy)]
+struct Size {
+    values: usize,
+    text: usize,
+}
+
+impl std::ops::Add for Size {
+    type Output = Size;
+    fn add(self, other: Size) -> Size {
+        Size { values: self.values + other.values, text: self.text + other.text }
+    }
+}
+
+impl Size {
+    /// Bytes of memory.
+    fn bytes(self) -> usize {
+        self.values * size_of::<Node<'_>>() + self.text
+    }
+}
+
+/// What the texts of one config have taken of what they may.
+#[derive(Default)]
+pub(super) struct Taken {
+    values: usize,
+    repeated: usize,
+}
+
 /// The documents of a text; empty ones are null.
-pub(super) fn documents(text: &str) -> Result<Vec<Node<'_>>, Bad> {
-    let mut tree = Tree::default();
+pub(super) fn documents<'t>(text: &'t str, taken: &mut Taken) -> Result<Vec<Node<'t>>, Bad> {
+    let mut tree = Tree { documents: Vec::new(), open: Vec::new(), anchors: HashMap::new(), taken };
     for event in Parser::new_from_str(text.trim_start_matches('\u{feff}')) {
         let (event, span) = event.map_err(|error| {
             let what = error.info();
@@ -85,12 +120,11 @@ fn position(marker: &Marker) -> Position {
 }
 
 /// The documents so far and the nodes that are still open.
-#[derive(Default)]
-struct Tree<'t> {
+struct Tree<'t, 'b> {
     documents: Vec<Node<'t>>,
     open: Vec<Open<'t>>,
     anchors: HashMap<usize, Node<'t>>,
-    aliased: usize,
+    taken: &'b mut Taken,
 }
 
 /// A list or mapping whose end has not come yet; `anchor` is 0 for none.
@@ -100,9 +134,12 @@ struct Open<'t> {
     anchor: usize,
 }
 
-impl<'t> Tree<'t> {
+impl<'t> Tree<'t, '_> {
     fn event(&mut self, event: Event<'t>, span: Span) -> Result<(), Bad> {
         let at = position(&span.start);
+        if matches!(event, Event::Scalar(..) | Event::SequenceStart(..) | Event::MappingStart(..)) {
+            self.add_values(1, at)?;
+        }
         match event {
             Event::Scalar(text, style, anchor, _tag) => {
                 let null =
@@ -118,13 +155,11 @@ impl<'t> Tree<'t> {
             },
             Event::Alias(anchor) => {
                 let unknown = || Bad::new(at, "an alias stands inside what it repeats; write the value out");
-                let node = self.anchors.get(&anchor).ok_or_else(unknown)?;
-                self.aliased += node.count();
-                if self.aliased > MAX_ALIASED {
-                    let text = format!("aliases stand for more than {MAX_ALIASED} values; write them out");
-                    return Err(Bad::new(at, text));
-                }
-                self.put(node.clone(), 0)
+                let size = self.anchors.get(&anchor).ok_or_else(unknown)?.size();
+                self.add_values(size.values, at)?;
+                self.repeat(size, at)?;
+                let node = self.anchors.get(&anchor).ok_or_else(unknown)?.clone();
+                self.put(node, 0)
             }
             Event::DocumentStart(_) => {
                 self.anchors.clear();
@@ -132,6 +167,30 @@ impl<'t> Tree<'t> {
             }
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
         }
+    }
+
+    fn add_values(&mut self, values: usize, at: Position) -> Result<(), Bad> {
+        self.taken.values += values;
+        if self.taken.values > MAX_VALUES {
+            let text = format!(
+                "more than {MAX_VALUES} values in one config, with those of aliases; leave out what is not used"
+            );
+            return Err(Bad::new(at, text));
+        }
+        Ok(())
+    }
+
+    /// Before a node of that size is repeated.
+    fn repeat(&mut self, size: Size, at: Position) -> Result<(), Bad> {
+        self.taken.repeated += size.bytes();
+        if self.taken.repeated > MAX_REPEATED {
+            let limit = MAX_REPEATED >> 20;
+            return Err(Bad::new(
+                at,
+                format!("anchors and aliases repeat more than {limit} MiB; write the values out"),
+            ));
+        }
+        Ok(())
     }
 
     fn begin(&mut self, node: Node<'t>, anchor: usize) -> Result<(), Bad> {
@@ -146,6 +205,7 @@ impl<'t> Tree<'t> {
     /// Adds a finished node to what is open around it.
     fn put(&mut self, node: Node<'t>, anchor: usize) -> Result<(), Bad> {
         if anchor != 0 {
+            self.repeat(node.size(), node.at)?;
             self.anchors.insert(anchor, node.clone());
         }
         let Some(parent) = self.open.last_mut() else {
@@ -204,7 +264,8 @@ mod tests {
             ("# nothing\n", ""),
         ];
         for (text, expected) in cases {
-            let documents = documents(text).unwrap_or_else(|bad| panic!("{text:?}: {bad:?}"));
+            let documents =
+                documents(text, &mut Taken::default()).unwrap_or_else(|bad| panic!("{text:?}: {bad:?}"));
             assert_eq!(documents.iter().map(show).collect::<Vec<_>>().join(" "), expected, "{text:?}");
         }
     }
@@ -216,6 +277,10 @@ mod tests {
             let aliases = vec![format!("*l{}", level - 1); 10].join(", ");
             text + &format!("l{level}: &l{level} [{aliases}]\n")
         });
+        let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), "*a, ".repeat(100));
+        let items = format!("[{}]", "x,".repeat(50_000));
+        let nested = (0..60).fold(items, |inner, level| format!("&n{level} [{inner}]"));
+        let many = "- a\n".repeat(4_000_001);
         let cases = [
             ("a: [1\nb: 2", "this is not YAML"),
             ("a: b: c", "this is not YAML"),
@@ -224,10 +289,13 @@ mod tests {
             ("a: &x [*x]", "an alias stands inside"),
             ("[1]: 2", "a list or mapping cannot be a field's name"),
             (&deep, "nested more than 64 deep"),
-            (&bomb, "aliases stand for more than 1000000 values"),
+            (&bomb, "anchors and aliases repeat more than 64 MiB"),
+            (&long, "anchors and aliases repeat more than 64 MiB"),
+            (&nested, "anchors and aliases repeat more than 64 MiB"),
+            (&many, "more than 4000000 values in one config"),
         ];
         for (text, expected) in cases {
-            let bad = documents(text).expect_err(text);
+            let bad = documents(text, &mut Taken::default()).expect_err(text);
             assert!(bad.text.contains(expected), "{text:?}: {bad:?}");
         }
     }

@@ -57,7 +57,8 @@ fn leaves_others() -> Result<()> {
     // Any program does as somebody else's.
     tc(&format!("filter add dev veth-blue egress prio 7 bpf da pinned {}", pin.display()))?;
     tc("qdisc show")?.matches("clsact").nth(1).context("only one clsact before")?;
-    bed.agent.output(&["uninstall", "--all"])?;
+    let told = bed.agent.output(&["uninstall", "--all"]).err().context("nothing is said of what stays")?;
+    ensure!(format!("{told:#}").contains("error: not removed: the program "), "{told:#}");
     let left = tc("qdisc show")?;
     let clsact: Vec<&str> = left.lines().filter(|line| line.contains("clsact")).collect();
     ensure!(clsact.len() == 1 && clsact[0].contains("veth-blue"), "left: {clsact:?}");

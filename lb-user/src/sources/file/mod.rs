@@ -8,6 +8,7 @@ mod assemble;
 mod kubernetes;
 mod ours;
 mod places;
+mod read;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -17,7 +18,12 @@ use std::{
     sync::Arc,
 };
 
-use self::{assemble::Drafts, places::Places};
+pub use self::read::MAX_BYTES;
+use self::{
+    assemble::Drafts,
+    places::Places,
+    read::{read, unreadable},
+};
 use super::{
     problem::{LoadError, Place, Problem, Report},
     yaml,
@@ -39,12 +45,25 @@ pub struct Loaded {
 /// # Errors
 /// A file cannot be read, is not YAML, or has a document of ours that is wrong; all that was found.
 pub fn load(path: &Path) -> Result<Loaded, LoadError> {
+    load_as(path, path)
+}
+
+/// As [`load`], with files named as those of `name` in what is said.
+///
+/// # Errors
+/// As those of [`load`].
+pub fn load_as(path: &Path, name: &Path) -> Result<Loaded, LoadError> {
     let mut problems = Vec::new();
     let mut texts = Vec::new();
-    for file in config_files(path).map_err(|error| whole(path, unreadable(&error)))? {
-        match read(&file) {
-            Ok(text) => texts.push((file, text)),
-            Err(text) => problems.extend(whole(&file, text).problems),
+    let mut left = MAX_BYTES;
+    for file in config_files(path).map_err(|error| whole(name, unreadable(&error)))? {
+        let name = match file.strip_prefix(path) {
+            Ok(below) if !below.as_os_str().is_empty() => name.join(below),
+            _ => name.to_owned(),
+        };
+        match read(&file, &mut left) {
+            Ok(text) => texts.push((name, text)),
+            Err(text) => problems.extend(whole(&name, text).problems),
         }
     }
     if !problems.is_empty() {
@@ -52,7 +71,7 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     }
     if texts.is_empty() {
         let text = "the directory has no *.yaml, *.yml or *.json file; put the config there, or name a file";
-        return Err(whole(path, text.to_owned()));
+        return Err(whole(name, text.to_owned()));
     }
     parse(&texts)
 }
@@ -66,9 +85,10 @@ pub fn parse(texts: &[(PathBuf, String)]) -> Result<Loaded, LoadError> {
     let mut objects = kubernetes::Objects::default();
     let mut places = Places::default();
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
+    let mut taken = yaml::Taken::default();
     for (path, text) in texts {
         let file: Arc<Path> = Arc::from(path.as_path());
-        let documents = match yaml::documents(text) {
+        let documents = match yaml::documents(text, &mut taken) {
             Ok(documents) => documents,
             Err(bad) => {
                 Report { file: &file, problems: &mut errors }.say(bad.at, bad.text);
@@ -116,27 +136,7 @@ pub(super) fn config_files(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn read(file: &Path) -> Result<String, String> {
-    let bytes = fs::read(file).map_err(|error| unreadable(&error))?;
-    String::from_utf8(bytes).map_err(|error| {
-        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].split(|&byte| byte == b'\n').count();
-        format!("line {line} is not UTF-8 text; save the file as UTF-8")
-    })
-}
-
-fn unreadable(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => {
-            "no such file or directory; correct --config, or write the file".to_owned()
-        }
-        io::ErrorKind::PermissionDenied => {
-            "may not be read; give the user that runs lb the right to read it".to_owned()
-        }
-        _ => format!("cannot be read: {error}; correct that, or name another file"),
-    }
-}
-
 /// A problem of a file as a whole.
-fn whole(file: &Path, text: String) -> LoadError {
+pub(super) fn whole(file: &Path, text: String) -> LoadError {
     LoadError { problems: vec![Problem { place: Place { file: Arc::from(file), at: None }, text }] }
 }
