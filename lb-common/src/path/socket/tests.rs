@@ -10,9 +10,9 @@ use bytemuck::Zeroable as _;
 use super::*;
 use crate::{
     abi::{
-        AffinityKey, AffinityRow, AnswerKey, BackendWord, Cidr, FlowRow, FragmentKey, FragmentRow,
-        FrontendKey, FrontendKind, FrontendRow, HomeRow, Mac, ReachKind, ReachRow, Scopes, ServiceRow,
-        SetRow, Settings, SlotRow, SnatRow, Word, set_flags,
+        AffinityKey, AffinityRow, AnswerKey, BackendState, BackendWord, Cidr, FlowRow, FragmentKey,
+        FragmentRow, FrontendKey, FrontendKind, FrontendRow, HomeRow, Mac, ReachKind, ReachRow, Scopes,
+        ServiceRow, SetRow, Settings, SlotRow, SnatRow, Word, set_flags,
     },
     family::{Address as _, V4, V6},
     path::{Common, Insert, InsertError, Note, Parsed, Table},
