@@ -451,11 +451,11 @@ fn configs_are_bounded() -> Result<()> {
         ),
         (
             format!("a: &a [{}]\nb: [{aliases}]\n", "x, ".repeat(200_000)),
-            "c.yaml:2:21: anchors and aliases repeat more than 64 MiB; write the values out",
+            "c.yaml:2:33: anchors and aliases repeat more than 64 MiB; write the values out",
         ),
         (
             "- \n".repeat(5_000_000),
-            "c.yaml:4000000:1: more than 4000000 values in one config, with those of aliases; leave out what is not \
+            "c.yaml:4000000:3: more than 4000000 values in one config, with those of aliases; leave out what is not \
              used",
         ),
         (large, "c.yaml: the config has more than 64 MiB, the most that is read; leave out what is not used"),
