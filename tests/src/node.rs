@@ -140,6 +140,9 @@ impl Agent<'_> {
     /// Ends it by SIGTERM, as it should: within a second (and what a busy host adds), with success.
     pub fn end(&mut self) -> Result<()> {
         const MOST: Duration = Duration::from_millis(1500);
+        if let Some(status) = self.process.try_wait()? {
+            bail!("has ended with {status} already");
+        }
         self.signal(Signal::TERM)?;
         let start = Instant::now();
         while start.elapsed() < MOST {
@@ -208,8 +211,8 @@ impl Agent<'_> {
 
 impl Drop for Agent<'_> {
     fn drop(&mut self) {
-        if let Some(pid) = Pid::from_raw(self.process.id() as i32) {
-            let _ = kill_process(pid, Signal::TERM);
+        if self.end().is_err() {
+            let _ = self.process.kill();
         }
         let _ = self.process.wait();
         let _ = self.lb("uninstall --all");

@@ -443,7 +443,7 @@ fn configs_are_bounded() -> Result<()> {
     let node = Node::new("lbb-bounds")?;
     let text = "x".repeat(700_000);
     let aliases = "*a, ".repeat(175_000);
-    let large = format!("{}\n", "#".repeat(1023)).repeat(65 << 10);
+    let large = format!("{}\n", "#".repeat(1023)).repeat(129 << 10);
     for (config, said) in [
         (
             format!("a: &a {text}\nb: [{aliases}]\n"),
@@ -451,14 +451,17 @@ fn configs_are_bounded() -> Result<()> {
         ),
         (
             format!("a: &a [{}]\nb: [{aliases}]\n", "x, ".repeat(200_000)),
-            "c.yaml:2:21: anchors and aliases repeat more than 64 MiB; write the values out",
+            "c.yaml:2:33: anchors and aliases repeat more than 64 MiB; write the values out",
         ),
         (
-            "- \n".repeat(5_000_000),
-            "c.yaml:4000000:1: more than 4000000 values in one config, with those of aliases; leave out what is not \
+            "- \n".repeat(9_000_000),
+            "c.yaml:8000000:3: more than 8000000 values in one config, with those of aliases; leave out what is not \
              used",
         ),
-        (large, "c.yaml: the config has more than 64 MiB, the most that is read; leave out what is not used"),
+        (
+            large,
+            "c.yaml: the config has more than 128 MiB, the most that is read; leave out what is not used",
+        ),
     ] {
         node.write("c.yaml", &config)?;
         let lb = binary()?;

@@ -108,10 +108,12 @@ impl Attacher {
         if !pin.exists() {
             return Ok(());
         }
-        if attached.filter
-            && let Ok(name) = name_of(attached.ifindex)
+        let Attached { ifindex, hook, filter } = *attached;
+        // In another network namespace that device is none, or another one.
+        if filter
+            && qdisc::has_filter(ifindex, direction(hook), PRIORITY, HANDLE)?
+            && let Ok(name) = name_of(ifindex)
         {
-            let hook = attached.hook;
             match tc::qdisc_detach_program(&name, direction(hook), hook.program()) {
                 Err(error) if io_kind(&error) != Some(io::ErrorKind::NotFound) => {
                     return Err(error).with_context(|| format!("detaching {} from {name}", label(hook)));

@@ -3,6 +3,8 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -16,6 +18,9 @@ use super::owned::{self, Untrusted};
 const BPF_FS: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// How long an agent that starts waits for others who only look whether one runs.
+const GLANCE: Duration = Duration::from_millis(300);
 
 /// The paths of one instance.
 #[derive(Clone, Debug)]
@@ -111,10 +116,16 @@ impl Pins {
     pub fn lock(&self) -> io::Result<Option<Lock>> {
         let file =
             fs::File::options().create(true).truncate(false).write(true).open(self.run.join("lock"))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Lock(file))),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
+        let end = Instant::now() + GLANCE;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(Lock(file))),
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < end => {
+                    sleep(Duration::from_millis(10))
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 
@@ -124,7 +135,7 @@ impl Pins {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             file => file?,
         };
-        // Shared, so that an agent that starts in this moment is not turned away for long.
+        // Shared, so that two who look do not take one another for an agent.
         Ok(flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK))
     }
 

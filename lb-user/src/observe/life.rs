@@ -28,9 +28,9 @@ impl Life {
         Ok(Life { beat, now: now(), runs: pins.is_locked()? })
     }
 
-    /// The agent's process, if one runs.
-    pub fn agent(&self) -> Option<u32> {
-        self.runs.then_some(self.beat.pid)
+    /// The agent's process, if one runs; `written` is what the view says, for one of another version.
+    pub fn agent(&self, written: u32) -> Option<u32> {
+        self.runs.then_some(if self.beat.pid == 0 { written } else { self.beat.pid })
     }
 
     /// Lines of the log that were lost.
@@ -44,7 +44,10 @@ impl Life {
         let since = |time: u64| Duration::from_nanos(self.now.saturating_sub(time));
         let seconds = |time: u64| since(time).as_secs();
         let mut problems = Vec::new();
-        if self.runs && at == 0 {
+        if self.runs && started == 0 {
+            let other = "the agent is of another version and gives no sign of life; start one of this version instead";
+            problems.push(other.to_owned());
+        } else if self.runs && at == 0 {
             problems.push(format!("the agent (process {pid}) is starting, for {} s", seconds(started)));
         } else if self.runs && since(at) > HUNG {
             problems.push(format!(
@@ -103,6 +106,7 @@ mod tests {
         assert_eq!(problems(true, well), "");
         assert_eq!(problems(true, Beat { behind: 97 * SECOND, ..well }), "");
         for (beat, expected) in [
+            (Beat::default(), "is of another version"),
             (Beat { at: 0, started: 98 * SECOND, ..well }, "(process 7) is starting, for 2 s"),
             (Beat { at: 90 * SECOND, ..well }, "(process 7) has not been heard of for 10 s"),
             (Beat { blind: 70 * SECOND, ..well }, "has been blind for 30 s"),

@@ -67,7 +67,7 @@ pub fn read(pins: &Pins) -> Result<Status> {
     let maps = Maps::open(&pins.maps())?;
     let view = View::read(&pins.view())?.unwrap_or_default();
     let life = Life::read(pins).context("looking for the agent's heartbeat")?;
-    let agent = life.agent();
+    let agent = life.agent(view.pid);
     let mut problems = life.problems(pins);
     problems.extend(missing(pins, &view, agent));
     problems.extend(view.problems.iter().cloned());

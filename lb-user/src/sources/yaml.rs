@@ -12,7 +12,7 @@ use super::problem::{Bad, Position};
 /// Mappings and lists inside each other; what we read needs less than ten.
 const MAX_DEPTH: usize = 64;
 /// Values of a config, those that aliases stand for among them. A value takes about 100 bytes of memory.
-const MAX_VALUES: usize = 4_000_000;
+const MAX_VALUES: usize = 8_000_000;
 /// Bytes of memory that anchors and aliases of a config may take together: they repeat texts as well.
 const MAX_REPEATED: usize = 64 << 20;
 
@@ -280,7 +280,7 @@ mod tests {
         let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), "*a, ".repeat(100));
         let items = format!("[{}]", "x,".repeat(50_000));
         let nested = (0..60).fold(items, |inner, level| format!("&n{level} [{inner}]"));
-        let many = "- a\n".repeat(4_000_001);
+        let many = "- a\n".repeat(8_000_001);
         let cases = [
             ("a: [1\nb: 2", "this is not YAML"),
             ("a: b: c", "this is not YAML"),
@@ -292,7 +292,7 @@ mod tests {
             (&bomb, "anchors and aliases repeat more than 64 MiB"),
             (&long, "anchors and aliases repeat more than 64 MiB"),
             (&nested, "anchors and aliases repeat more than 64 MiB"),
-            (&many, "more than 4000000 values in one config"),
+            (&many, "more than 8000000 values in one config"),
         ];
         for (text, expected) in cases {
             let bad = documents(text, &mut Taken::default()).expect_err(text);

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Bytes that all files of a config may have together.
-pub const MAX_BYTES: u64 = 64 << 20;
+pub const MAX_BYTES: u64 = 128 << 20;
 
 /// The text of a regular file, of which at most `left` bytes may be read; what it has is taken off.
 ///
