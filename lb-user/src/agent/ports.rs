@@ -1,6 +1,9 @@
 //! Ports: which device has which program, kept so while devices come and go.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+};
 
 use anyhow::{Context as _, Result};
 use lb_common::{abi::ReachKind, path::Hook};
@@ -18,7 +21,7 @@ use crate::{
         self, Attacher,
         xdp::{self, Mode, Refused, Taken},
     },
-    netlink::{Role, World},
+    netlink::{Role, Wants, World},
     observe::{
         backends::way,
         view::{PortView, View},
@@ -66,6 +69,11 @@ impl Ports {
     /// The world through our options.
     pub fn view<'a>(&'a self, world: &'a World) -> ways::View<'a> {
         ways::View { world, bridges: &self.bridges, uplinks: &self.uplinks, forward: self.options.forward }
+    }
+
+    /// What is wanted of the world for backends and frontends with these addresses.
+    pub fn wants(&self, (backends, frontends): (BTreeSet<IpAddr>, BTreeSet<IpAddr>)) -> Wants {
+        Wants { bridges: self.bridges.clone(), uplinks: self.uplinks.clone(), backends, frontends }
     }
 
     /// The programs.
