@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
+    os::fd::AsFd as _,
 };
 
 use anyhow::{Context as _, Result};
@@ -140,14 +141,14 @@ impl Ports {
         }
         for (ifindex, device) in changed {
             for hook in device.hooks {
-                let program = self.programs.program(device.variant, *hook)?;
+                let mut program = self.programs.program(device.variant, *hook)?;
                 self.attacher
-                    .attach(program, *ifindex, *hook)
+                    .attach(&mut program, *ifindex, *hook)
                     .with_context(|| format!("attaching {} to {}", hook.program(), device.name))?;
             }
             if let Some(mode) = device.xdp {
                 let program = self.programs.xdp_program(device.variant)?;
-                let attached = self.taken.attach(program, *ifindex, mode, self.attacher.links());
+                let attached = self.taken.attach(program.as_fd(), *ifindex, mode, self.attacher.links());
                 attached.map_err(|error| {
                     match (error.downcast_ref::<Refused>(), world.links.get(ifindex)) {
                         (Some(Refused(refused)), Some(link)) => drivers::refusal(link, mode, refused),
@@ -164,6 +165,7 @@ impl Ports {
             self.attached.insert(*ifindex, device.clone());
         }
         self.remove_strangers(&wanted)?;
+        self.programs.tidy()?;
         view.ports = self.views(world);
         Ok(())
     }
