@@ -3,16 +3,16 @@
 
 use std::{
     fmt::Write as _,
-    fs, io,
+    io,
     net::IpAddr,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use ipnet::IpNet;
 use lb_common::abi::{FrontendKind, ReachKind, ReachRow, SetRow, SlotRow, Word};
-use lb_tests::node::Node;
+use lb_tests::node::{Node, cpu_time};
 use lb_user::{
     apply::{Rows, apply},
     compile::{Frontend, NodeFacts, WantedFrontend, compile},
@@ -43,15 +43,6 @@ fn config(count: u32) -> String {
         );
     }
     text
-}
-
-/// User and system time of a process.
-fn cpu_time(pid: u32) -> Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, after_name) = stat.rsplit_once(')').context("a line of stat")?;
-    let fields: Vec<&str> = after_name.split_whitespace().collect();
-    let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
 }
 
 #[test]

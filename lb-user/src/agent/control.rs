@@ -111,6 +111,19 @@ impl Control {
         }
     }
 
+    /// Whom it has to know of to serve `model` and what is served: all their addresses.
+    pub fn wants(&self, model: &Model) -> (BTreeSet<IpAddr>, BTreeSet<IpAddr>) {
+        let endpoints =
+            model.services.values().flat_map(|service| &service.ports).flat_map(|port| &port.endpoints);
+        let backends = endpoints.map(|endpoint| endpoint.address).chain(self.mirror.addresses());
+        let asked = |service: &Service| {
+            let all = [&service.addresses, &service.external_ips, &service.load_balancer_ips];
+            all.into_iter().flatten().copied().collect::<Vec<_>>()
+        };
+        let frontends = model.services.values().flat_map(|service| asked(service));
+        (backends.collect(), frontends.chain(self.mirror.frontend_addresses()).collect())
+    }
+
     /// Serves `model` instead of what is served.
     pub fn serve(&mut self, mut model: Model, ways: &ways::View) -> Result<Served> {
         let start = Instant::now();

@@ -32,13 +32,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{debug, error, info, warn};
 
 use crate::{
     attach::{self, Attacher, xdp::Taken},
     maps::{self, Maps, Pins, Sizes, lent},
-    netlink::{LinkKind, Watcher, World, bypassed},
+    model::Model,
+    netlink::{LinkKind, Watcher, World, bypassed, neighbour},
     observe::clock,
     plan,
     sources::{
@@ -74,16 +75,16 @@ pub async fn run(options: Options) -> Result<()> {
             missing.join(", ")
         );
     }
-    let (mut watcher, world) = Watcher::start().await.context("listening to netlink")?;
-    let bridges = bridges(&world, &options.bridges)?;
-    let uplinks = uplinks(&world, &options.uplinks)?;
+    let mut watcher = Watcher::start().context("listening to netlink")?;
+    let bridges = bridges(watcher.world(), &options.bridges)?;
+    let uplinks = uplinks(watcher.world(), &options.uplinks)?;
 
     let pins = Pins::new(&options.instance);
     pins.check()?;
     let taken = match options.xdp {
         // One that runs has them, and is spoken of below.
         Some(mode) if !pins.is_locked().context("looking for another agent")? => {
-            drivers::take(&world, &uplinks, mode, &pins.links())?
+            drivers::take(watcher.world(), &uplinks, mode, &pins.links())?
         }
         _ => Taken::default(),
     };
@@ -125,7 +126,7 @@ pub async fn run(options: Options) -> Result<()> {
     let mut control = Control::new(maps, mirror, kept, &pins, seed, options.announce);
     control.write_kept();
     let mut ports = Ports::new(options.clone(), attacher, programs, bridges, uplinks, taken);
-    for line in bypassed(&world, &ports.bridges) {
+    for line in bypassed(watcher.world(), &ports.bridges) {
         warn!("{line}");
         control.view.bypassed.push(line);
     }
@@ -135,7 +136,8 @@ pub async fn run(options: Options) -> Result<()> {
     let mut resolver = Resolver::default();
     let mut next_hops = NextHops::open(&pins)?;
 
-    load(&mut control, &ports, &watcher, loaded);
+    look(&mut watcher, &control, &ports, &loaded.model).await?;
+    load(&mut control, &ports, &mut watcher, loaded);
     let facts = Facts::of(&control.model, &ports.view(watcher.world()));
     // Found anew when the world or the config has changed, not every second.
     let mut sought = control.sought(&ports.view(watcher.world()));
@@ -173,7 +175,7 @@ pub async fn run(options: Options) -> Result<()> {
                         update_ports(&mut ports, &mut sockets, options.socket_lb, &watcher, &mut control, &sought);
                         sockets.follow(&ports.view(watcher.world()));
                         next_hops.hold(&sought.next_hops);
-                        resolve(&sought, &ports, &watcher, &mut resolver, &next_hops).await;
+                        resolve(&sought, &ports, &watcher, &mut resolver, &next_hops);
                     }
                     Err(error) if news => error!("following the network: {error:#}; trying again"),
                     Err(_) => {}
@@ -195,7 +197,7 @@ pub async fn run(options: Options) -> Result<()> {
                 if next_hops.error() != 0 {
                     next_hops.hold(&sought.next_hops);
                 }
-                resolve(&sought, &ports, &watcher, &mut resolver, &next_hops).await;
+                resolve(&sought, &ports, &watcher, &mut resolver, &next_hops);
                 pulse.beat(&config, &control, &next_hops);
                 None
             }
@@ -207,7 +209,9 @@ pub async fn run(options: Options) -> Result<()> {
         if let Some(Read { loaded, took }) = read {
             match loaded {
                 Ok(loaded) => {
-                    let served = load(&mut control, &ports, &watcher, loaded);
+                    look(&mut watcher, &control, &ports, &loaded.model).await?;
+                    control.follow(&ports.view(watcher.world()));
+                    let served = load(&mut control, &ports, &mut watcher, loaded);
                     sought = control.sought(&ports.view(watcher.world()));
                     update_ports(
                         &mut ports,
@@ -226,7 +230,7 @@ pub async fn run(options: Options) -> Result<()> {
                     }
                     give_back_memory();
                     next_hops.hold(&sought.next_hops);
-                    resolve(&sought, &ports, &watcher, &mut resolver, &next_hops).await;
+                    resolve(&sought, &ports, &watcher, &mut resolver, &next_hops);
                 }
                 Err(error) => {
                     for line in error.to_string().lines() {
@@ -301,7 +305,7 @@ fn say_warnings(control: &mut Control, facts: &Facts, sought: &Sought, ports: &P
 }
 
 /// Takes a loaded config over; how long that took, unless it is refused.
-fn load(control: &mut Control, ports: &Ports, watcher: &Watcher, loaded: Loaded) -> Option<Served> {
+fn load(control: &mut Control, ports: &Ports, watcher: &mut Watcher, loaded: Loaded) -> Option<Served> {
     let mut problems = Vec::new();
     for problem in &loaded.problems {
         warn!("{problem}");
@@ -313,7 +317,22 @@ fn load(control: &mut Control, ports: &Ports, watcher: &Watcher, loaded: Loaded)
         problems.push(format!("{error:#}"));
     });
     control.problems = problems;
+    // Addresses may just have been given.
+    watcher.want(ports.wants(control.wants(&control.model)));
     served.ok()
+}
+
+/// How long a config waits for what the kernel knows of its addresses.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Learns of all that a model has to do with.
+async fn look(watcher: &mut Watcher, control: &Control, ports: &Ports, model: &Model) -> Result<()> {
+    watcher.want(ports.wants(control.wants(model)));
+    // Where the kernel can't answer, `lb status` says so, and what is known is served.
+    match timeout(PATIENCE, watcher.settled()).await {
+        Ok(settled) => settled.context("following netlink"),
+        Err(_) => Ok(()),
+    }
 }
 
 /// Gives memory back that reading a large config or loading programs has left to the allocator.
@@ -326,22 +345,15 @@ fn give_back_memory() {
 }
 
 /// Asks for the neighbours that backends wait for, and for next hops that are to be kept fresh.
-async fn resolve(
-    sought: &Sought,
-    ports: &Ports,
-    watcher: &Watcher,
-    resolver: &mut Resolver,
-    next_hops: &NextHops,
-) {
+fn resolve(sought: &Sought, ports: &Ports, watcher: &Watcher, resolver: &mut Resolver, next_hops: &NextHops) {
     let mut wanted = sought.unresolved.clone();
     wanted.extend(sought.stale(&ports.view(watcher.world())));
     let mut failed = None;
     for (device, address) in resolver.due(&wanted, Instant::now()) {
-        let asked = match sought.next_hops.contains_key(&(device, address)) {
-            true => {
-                next_hops.refresh((device, address)).context("asking the kernel to keep a neighbour fresh")
-            }
-            false => watcher.resolve(device, address).await,
+        let at = (device, address);
+        let asked = match sought.next_hops.contains_key(&at) {
+            true => next_hops.refresh(at).context("asking the kernel to keep a neighbour fresh"),
+            false => find(watcher.world(), at).context("asking the kernel for a neighbour"),
         };
         if let Err(error) = asked {
             failed = Some((address, error));
@@ -353,6 +365,16 @@ async fn resolve(
         let advice = "where the table is full, raise net.ipv4.neigh.default.gc_thresh3 (net.ipv6 likewise)";
         warn!("asking for the neighbour {address}: {error:#}; {advice}");
     }
+}
+
+/// Asks the kernel for a neighbour whose port is not known; the answer comes as a change. A MAC that is behind no
+/// port is of somebody who left: it is forgotten first, as the kernel would go on using it for seconds.
+fn find(world: &World, at: (u32, IpAddr)) -> std::io::Result<()> {
+    if world.neighbours.get(&at).is_some_and(|neighbour| !neighbour.permanent) {
+        // The kernel may have forgotten it by itself.
+        let _ = neighbour::forget(at.0, at.1);
+    }
+    neighbour::seek(at.0, at.1)
 }
 
 /// The bridges by name, or why not.

@@ -198,7 +198,7 @@ mod tests {
     use super::*;
     use crate::{
         agent::{options::Forward, ways},
-        netlink::{Address, Hop, Link, Neighbour as Known, Route, Via, World},
+        netlink::{Address, Hop, Link, Neighbour as Known, Via, World},
         plan::Ways as _,
     };
 
@@ -208,8 +208,8 @@ mod tests {
         address.parse().expect("an address")
     }
 
-    /// Bridge 1; uplinks 2 (192.168.1.0/24, the way to 10.244.2.0/24 over .12) and 3 (10.244.3.0/24); and 4,
-    /// which is none, to 10.244.4.0/24. 5 has no MACs, and nobody knows the way to IPv6.
+    /// Bridge 1; uplinks 2 (192.168.1.0/24, over .12 to 10.244.2.7 and .8) and 3 (to 10.244.3.7); and 4, which is
+    /// none, to 10.244.4.7. 5 has no MACs, and nobody knows a route for IPv6.
     fn world() -> World {
         let mut world = World::default();
         for ifindex in 1..=5 {
@@ -217,16 +217,17 @@ mod tests {
             let name = format!("if{ifindex}");
             world.links.insert(ifindex, Link { ifindex, name, mac, ..Link::default() });
         }
-        for (prefix, ifindex, via) in [
-            ("192.168.1.0/24", 2, Via::Link),
-            ("10.244.2.0/24", 2, Via::Router(ip("192.168.1.12"))),
-            ("10.244.3.0/24", 3, Via::Router(ip("fe80::3"))),
-            ("10.244.4.0/24", 4, Via::Link),
-            ("10.244.5.0/24", 5, Via::Link),
-            ("10.244.6.0/24", 2, Via::Tunnel),
+        let router = Via::Router(ip("192.168.1.12"));
+        for (address, ifindex, via) in [
+            ("192.168.1.12", 2, Via::Link),
+            ("10.244.2.7", 2, router),
+            ("10.244.2.8", 2, router),
+            ("10.244.3.7", 3, Via::Router(ip("fe80::3"))),
+            ("10.244.4.7", 4, Via::Link),
+            ("10.244.5.7", 5, Via::Link),
+            ("10.244.6.7", 2, Via::Tunnel),
         ] {
-            let hop = Some(Hop { ifindex, via });
-            world.routes.add(prefix.parse().expect("a prefix"), Route { metric: 0, hop });
+            world.routes.insert(ip(address), Hop { ifindex, via });
         }
         let net: IpNet = "10.244.1.1/24".parse().expect("a subnet");
         world.addresses.push(Address { ifindex: 1, net });

@@ -1,6 +1,10 @@
 //! Ports: which device has which program, kept so while devices come and go.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    os::fd::AsFd as _,
+};
 
 use anyhow::{Context as _, Result};
 use lb_common::{abi::ReachKind, path::Hook};
@@ -18,7 +22,7 @@ use crate::{
         self, Attacher,
         xdp::{self, Mode, Refused, Taken},
     },
-    netlink::{Role, World},
+    netlink::{Role, Wants, World},
     observe::{
         backends::way,
         view::{PortView, View},
@@ -66,6 +70,11 @@ impl Ports {
     /// The world through our options.
     pub fn view<'a>(&'a self, world: &'a World) -> ways::View<'a> {
         ways::View { world, bridges: &self.bridges, uplinks: &self.uplinks, forward: self.options.forward }
+    }
+
+    /// What is wanted of the world for backends and frontends with these addresses.
+    pub fn wants(&self, (backends, frontends): (BTreeSet<IpAddr>, BTreeSet<IpAddr>)) -> Wants {
+        Wants { bridges: self.bridges.clone(), uplinks: self.uplinks.clone(), backends, frontends }
     }
 
     /// The programs.
@@ -132,14 +141,14 @@ impl Ports {
         }
         for (ifindex, device) in changed {
             for hook in device.hooks {
-                let program = self.programs.program(device.variant, *hook)?;
+                let mut program = self.programs.program(device.variant, *hook)?;
                 self.attacher
-                    .attach(program, *ifindex, *hook)
+                    .attach(&mut program, *ifindex, *hook)
                     .with_context(|| format!("attaching {} to {}", hook.program(), device.name))?;
             }
             if let Some(mode) = device.xdp {
                 let program = self.programs.xdp_program(device.variant)?;
-                let attached = self.taken.attach(program, *ifindex, mode, self.attacher.links());
+                let attached = self.taken.attach(program.as_fd(), *ifindex, mode, self.attacher.links());
                 attached.map_err(|error| {
                     match (error.downcast_ref::<Refused>(), world.links.get(ifindex)) {
                         (Some(Refused(refused)), Some(link)) => drivers::refusal(link, mode, refused),
@@ -156,6 +165,7 @@ impl Ports {
             self.attached.insert(*ifindex, device.clone());
         }
         self.remove_strangers(&wanted)?;
+        self.programs.tidy()?;
         view.ports = self.views(world);
         Ok(())
     }

@@ -1,12 +1,20 @@
-//! Loading the kernel programs: one object per bridge and way back to its clients, all on one set of
-//! pinned maps.
+//! The kernel programs: one object per bridge and way back to its clients, all on one set of pinned maps. Each loaded
+//! program is pinned by what it was made of, so that the next agent need not have it verified again.
 
-use std::{collections::HashMap, io};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    hash::{DefaultHasher, Hash, Hasher as _},
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
-    programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp},
+    maps::MapData,
+    programs::{CgroupSockAddr, CgroupSockAddrAttachType, Program, SchedClassifier},
 };
 use aya_log::{EbpfLogger, Level};
 use ipnet::IpNet;
@@ -20,6 +28,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::facts::Facts;
 use crate::{
+    attach::bpf,
     maps::{PINNED, Pins, Sizes},
     observe::clock,
     system::{io_kind, kernel_version},
@@ -54,14 +63,21 @@ pub fn seed_hash(hash_seed: u64) -> String {
     format!("{:08x}", mixed >> 32)
 }
 
-/// The loaded objects.
+/// See the module.
 pub struct Programs {
     pins: Pins,
     sizes: Sizes,
     base: Settings,
     /// Programs say what they drop, as debug messages.
     log_drops: bool,
-    loaded: HashMap<Variant, Ebpf>,
+    /// A hash of the object.
+    object: u64,
+    /// Ids of the pinned maps.
+    maps: Vec<u32>,
+    /// Objects of which programs had to be loaded.
+    objects: HashMap<Variant, Ebpf>,
+    /// Names of the pins that have been asked for.
+    used: HashSet<String>,
 }
 
 impl Programs {
@@ -83,13 +99,25 @@ impl Programs {
             sizes,
             base,
             log_drops: tracing::enabled!(target: "lb_ebpf::log", tracing::Level::DEBUG),
-            loaded: HashMap::new(),
+            object: hash(OBJECT),
+            maps: Vec::new(),
+            objects: HashMap::new(),
+            used: HashSet::new(),
         }
     }
 
-    /// Makes or opens the pinned maps, before anything is attached.
+    /// Makes the pinned maps where one is missing, before anything is attached.
     pub fn prepare(&mut self) -> Result<()> {
-        self.object(Variant { zone: 0, bridge: 0, way_back: ReachKind::Uplink, outside: true }).map(drop)
+        let maps = self.pins.maps();
+        if !PINNED.iter().all(|name| maps.join(name).exists()) {
+            self.loaded(Variant { zone: 0, bridge: 0, way_back: ReachKind::Uplink, outside: true })?;
+        }
+        let id = |name: &&str| {
+            let map = MapData::from_pin(maps.join(name)).and_then(|map| map.info());
+            map.map(|info| info.id()).with_context(|| format!("opening the map {name}"))
+        };
+        self.maps = PINNED.iter().map(id).collect::<Result<_>>()?;
+        Ok(())
     }
 
     /// What programs know: all are loaded anew when they are next asked for.
@@ -102,28 +130,20 @@ impl Programs {
         self.base.snat_first = facts.snat_ports.map_or(0, |ports| ports.first.into());
         self.base.snat_ports = facts.snat_ports.map_or(0, |ports| ports.count());
         self.base.several_uplinks = facts.several_uplinks as u32;
-        self.loaded.clear();
+        self.objects.clear();
+        self.used.clear();
     }
 
     /// The program of a hook in a variant, loaded when it is first asked for.
-    pub fn program(&mut self, variant: Variant, hook: Hook) -> Result<&mut SchedClassifier> {
-        let object = self.object(variant)?;
-        let program: &mut SchedClassifier = named(object, hook.program())?;
-        if program.fd().is_err() {
-            program.load().with_context(|| format!("loading the kernel program {}", hook.program()))?;
-        }
-        Ok(program)
+    pub fn program(&mut self, variant: Variant, hook: Hook) -> Result<SchedClassifier> {
+        let pin = self.pin(variant, hook.program())?;
+        SchedClassifier::from_pin(&pin).with_context(|| format!("opening {}", pin.display()))
     }
 
     /// The program of XDP in a variant of an uplink, loaded when it is first asked for.
-    pub fn xdp_program(&mut self, variant: Variant) -> Result<&Xdp> {
-        let name = Hook::UplinkXdp.program();
-        let object = self.object(variant)?;
-        let program: &mut Xdp = named(object, name)?;
-        if program.fd().is_err() {
-            program.load().with_context(|| format!("loading the kernel program {name}"))?;
-        }
-        Ok(program)
+    pub fn xdp_program(&mut self, variant: Variant) -> Result<OwnedFd> {
+        let pin = self.pin(variant, Hook::UplinkXdp.program())?;
+        bpf::pinned(&pin).with_context(|| format!("opening {}", pin.display()))
     }
 
     /// Says whose sockets are served, by their network namespace's cookie; with `pods`, also those of the
@@ -134,35 +154,82 @@ impl Programs {
     }
 
     /// A program of sockets by name, loaded when it is first asked for.
-    pub fn socket_program(&mut self, name: &str) -> Result<&mut CgroupSockAddr> {
-        let object =
-            self.object(Variant { zone: 0, bridge: 0, way_back: ReachKind::Host, outside: false })?;
-        let program: &mut CgroupSockAddr = named(object, name)?;
-        if program.fd().is_err() {
-            program.load().with_context(|| format!("loading the kernel program {name}"))?;
-        }
-        Ok(program)
+    pub fn socket_program(&mut self, name: &str, kind: CgroupSockAddrAttachType) -> Result<CgroupSockAddr> {
+        let variant = Variant { zone: 0, bridge: 0, way_back: ReachKind::Host, outside: false };
+        let pin = self.pin(variant, name)?;
+        CgroupSockAddr::from_pin(&pin, kind).with_context(|| format!("opening {}", pin.display()))
     }
 
-    fn object(&mut self, variant: Variant) -> Result<&mut Ebpf> {
-        if !self.loaded.contains_key(&variant) {
+    /// Lets go of all programs that have not been asked for since they were last to be loaded anew, and of what
+    /// loading took.
+    pub fn tidy(&mut self) -> Result<()> {
+        self.objects.clear();
+        let directory = self.pins.programs();
+        for entry in fs::read_dir(&directory).with_context(|| format!("reading {}", directory.display()))? {
+            let path = entry.with_context(|| format!("reading {}", directory.display()))?.path();
+            let is_used =
+                path.file_name().and_then(|name| name.to_str()).is_some_and(|name| self.used.contains(name));
+            if !is_used {
+                fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a program of a variant is pinned. It is loaded unless an agent before us has made the same one.
+    fn pin(&mut self, variant: Variant, name: &str) -> Result<PathBuf> {
+        let made_of = hash((self.object, bytemuck::bytes_of(&self.settings(variant)), &self.maps));
+        let pinned = format!("{made_of:016x}-{}", name.replace('_', "-"));
+        let path = self.pins.programs().join(&pinned);
+        if self.used.contains(&pinned) {
+            return Ok(path);
+        }
+        // What programs of an agent before us say they say to nobody.
+        if self.log_drops || !path.exists() {
+            self.load_program(variant, name, &path)?;
+        }
+        self.used.insert(pinned);
+        Ok(path)
+    }
+
+    fn load_program(&mut self, variant: Variant, name: &str, path: &Path) -> Result<()> {
+        let object = self.loaded(variant)?;
+        let program =
+            object.program_mut(name).ok_or_else(|| anyhow!("the kernel object has no program {name}"))?;
+        match program {
+            Program::SchedClassifier(program) => program.load(),
+            Program::Xdp(program) => program.load(),
+            Program::CgroupSockAddr(program) => program.load(),
+            _ => return Err(anyhow!("the program {name} is of no type that is known here")),
+        }
+        .with_context(|| format!("loading the kernel program {name}"))?;
+        let _ = fs::remove_file(path);
+        program.pin(path).with_context(|| format!("pinning {}", path.display()))
+    }
+
+    fn loaded(&mut self, variant: Variant) -> Result<&mut Ebpf> {
+        if !self.objects.contains_key(&variant) {
             let mut object = self.load(variant)?;
             if self.log_drops {
                 follow_log(&mut object)?;
             }
-            self.loaded.insert(variant, object);
+            self.objects.insert(variant, object);
         }
-        self.loaded.get_mut(&variant).ok_or_else(|| anyhow!("an object just loaded is gone"))
+        self.objects.get_mut(&variant).ok_or_else(|| anyhow!("an object just loaded is gone"))
     }
 
-    fn load(&self, variant: Variant) -> Result<Ebpf> {
-        let settings = Settings {
+    fn settings(&self, variant: Variant) -> Settings {
+        Settings {
             zone: variant.zone as u32,
             way_back: variant.way_back as u32,
             bridge: variant.bridge,
             outside: variant.outside as u32,
             ..self.base
-        };
+        }
+    }
+
+    fn load(&self, variant: Variant) -> Result<Ebpf> {
+        let settings = self.settings(variant);
         let maps = self.pins.maps();
         let paths = PINNED.map(|name| maps.join(name));
         let mut loader = EbpfLoader::new();
@@ -192,13 +259,11 @@ impl Programs {
     }
 }
 
-/// A program of an object by name.
-fn named<'o, P>(object: &'o mut Ebpf, name: &str) -> Result<&'o mut P>
-where
-    &'o mut P: TryFrom<&'o mut Program, Error = ProgramError>,
-{
-    let program = object.program_mut(name);
-    Ok(program.ok_or_else(|| anyhow!("the kernel object has no program {name}"))?.try_into()?)
+/// The same in every process of this binary.
+fn hash(what: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Ranges as programs have them. Those past [`MAX_CIDRS`] of a family are not known: the sources refuse them.

@@ -76,8 +76,8 @@ impl Sockets {
             anyhow!("no cgroup v2 file system is mounted (`mount -t cgroup2 none /sys/fs/cgroup/unified`)")
         })?;
         for name in cgroup::PROGRAMS {
-            let program = programs.socket_program(name)?;
-            cgroup::attach(program, name, &root, &self.links)
+            let mut program = programs.socket_program(name, cgroup::kind(name))?;
+            cgroup::attach(&mut program, name, &root, &self.links)
                 .with_context(|| format!("attaching {name} to {}", root.display()))?;
         }
         info!("sockets of the host: translated, attached to {}", root.display());

@@ -6,7 +6,7 @@ use lb_common::abi::{AnswerKey, Mac, ReachKind, ReachRow, ZONE_OF_CLIENT, ZONE_U
 
 use super::options::Forward;
 use crate::{
-    netlink::{Link, LinkKind, Location, Role, Via, World},
+    netlink::{Link, LinkKind, Location, Role, World},
     plan::Ways,
 };
 
@@ -55,20 +55,15 @@ impl View<'_> {
     }
 
     /// How an address that is not on our bridges is reached; `None` without any uplink. The device is the
-    /// route's, also where it is none of our uplinks: packets go where the host would send them. Where the main
-    /// table has no route it is the first uplink, and the kernel finds the next hop by rules that we do not read.
+    /// route's, also where it is none of our uplinks: packets go where the host would send them. Where there is no
+    /// route it is the first uplink.
     pub fn outside(&self, address: IpAddr) -> Option<Outside> {
         let first = *self.uplinks.first()?;
-        let Some(hop) = self.world.routes.find(address) else {
+        let Some(hop) = self.world.routes.get(&address).copied() else {
             return Some(Outside { ifindex: first, neighbour: None });
         };
-        let has_macs = self.world.links.get(&hop.ifindex).is_some_and(|link| link.mac != [0; 6]);
-        let neighbour = match hop.via {
-            Via::Link => Some(address),
-            Via::Router(router) => Some(router),
-            Via::Tunnel => None,
-        };
-        Some(Outside { ifindex: hop.ifindex, neighbour: neighbour.filter(|_| has_macs) })
+        let neighbour = self.world.next_hop(address, hop).map(|(_, neighbour)| neighbour);
+        Some(Outside { ifindex: hop.ifindex, neighbour })
     }
 
     /// Whether an address is not on our bridges and the next hop there does not answer.
@@ -151,10 +146,9 @@ impl Ways for View<'_> {
         if row.kind() != ReachKind::Neighbour || row.bridge != old.bridge {
             return row;
         }
-        let is_port = |port| self.world.links.get(&port).is_some_and(|link| link.master == Some(old.bridge));
         let gone = match old.kind() {
             ReachKind::Gone => true,
-            ReachKind::Peer | ReachKind::Bridge => !is_port(old.ifindex),
+            ReachKind::Peer | ReachKind::Bridge => !self.world.is_port(old.ifindex, old.bridge),
             _ => false,
         };
         if gone { ReachRow { kind: ReachKind::Gone as u32, ..row } } else { row }

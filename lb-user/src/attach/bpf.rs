@@ -36,7 +36,7 @@ const PROG_TYPE_XDP: u32 = 6;
 /// `BPF_XDP`, as a kind of attaching.
 const XDP: u32 = 37;
 
-/// The link that is pinned at a path. aya's does not give its descriptor away.
+/// The link or program that is pinned at a path. aya's links do not give their descriptors away.
 pub fn pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     // Path, and no descriptor and flags.

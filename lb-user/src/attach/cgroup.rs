@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use aya::programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink};
+use aya::programs::{CgroupAttachMode, CgroupSockAddr, CgroupSockAddrAttachType, links::FdLink};
 
 use super::bpf;
 
@@ -27,6 +27,20 @@ pub const PROGRAMS: [&str; 8] = [
 /// The name of a program's pin.
 pub(super) fn pin_name(program: &str) -> String {
     program.replace('_', "-")
+}
+
+/// What one of them is called for.
+pub fn kind(program: &str) -> CgroupSockAddrAttachType {
+    match program {
+        "cgroup_connect4" => CgroupSockAddrAttachType::Connect4,
+        "cgroup_connect6" => CgroupSockAddrAttachType::Connect6,
+        "cgroup_sendmsg4" => CgroupSockAddrAttachType::UDPSendMsg4,
+        "cgroup_sendmsg6" => CgroupSockAddrAttachType::UDPSendMsg6,
+        "cgroup_recvmsg4" => CgroupSockAddrAttachType::UDPRecvMsg4,
+        "cgroup_recvmsg6" => CgroupSockAddrAttachType::UDPRecvMsg6,
+        "cgroup_getpeername4" => CgroupSockAddrAttachType::GetPeerName4,
+        _ => CgroupSockAddrAttachType::GetPeerName6,
+    }
 }
 
 fn pin(links: &Path, program: &str) -> PathBuf {

@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use aya::programs::Xdp;
 
 use super::bpf;
 
@@ -78,8 +77,7 @@ impl Taken {
 
     /// Makes `program` the one at a device. What another agent of the instance attached there is replaced in
     /// place, unless it was in another mode: a device has one mode at a time.
-    pub fn attach(&mut self, program: &Xdp, ifindex: u32, mode: Mode, links: &Path) -> Result<()> {
-        let program = program.fd()?.as_fd();
+    pub fn attach(&mut self, program: BorrowedFd<'_>, ifindex: u32, mode: Mode, links: &Path) -> Result<()> {
         let other = Mode::ALL.into_iter().find(|other| *other != mode && is_attached(links, ifindex, *other));
         if let Some(other) = other {
             detach(links, ifindex, other)?;

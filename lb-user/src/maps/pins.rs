@@ -56,6 +56,11 @@ impl Pins {
         self.root.join("maps")
     }
 
+    /// Pinned programs, named by what they were made of.
+    pub fn programs(&self) -> PathBuf {
+        self.root.join("programs")
+    }
+
     /// Pinned links.
     pub fn links(&self) -> PathBuf {
         self.root.join("links")
@@ -91,7 +96,7 @@ impl Pins {
             mount("bpf", BPF_FS, "bpf", flags, c"mode=700")?;
         }
         // The directory for what outlives a boot is made when there is something to write.
-        for dir in [self.maps(), self.links(), self.run.clone()] {
+        for dir in [self.maps(), self.programs(), self.links(), self.run.clone()] {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         }
         Ok(mounted)

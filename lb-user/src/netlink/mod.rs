@@ -3,18 +3,23 @@
 
 mod bypass;
 mod diag;
-mod dump;
+mod events;
+mod kernel;
+mod known;
 pub mod neighbour;
 pub mod netns;
+mod questions;
 mod raw;
-mod routes;
+mod reader;
 mod watch;
 mod world;
 mod xdp;
 
 pub use bypass::bypassed;
 pub use diag::{Diag, UdpSocket};
-pub use routes::{Hop, Route, Routes, Via};
+pub use known::Wants;
 pub use watch::Watcher;
-pub use world::{Address, Fdb, Forgotten, Link, LinkKind, Location, Neighbour, Neighbours, Role, World};
+pub use world::{
+    Address, Fdb, Forgotten, Hop, Link, LinkKind, Location, Neighbour, Neighbours, Role, Via, World,
+};
 pub use xdp::xdp_refusal;

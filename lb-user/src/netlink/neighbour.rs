@@ -21,6 +21,11 @@ pub fn keep_fresh(ifindex: u32, address: IpAddr) -> io::Result<()> {
     send(libc::RTM_NEWNEIGH, libc::NLM_F_CREATE | libc::NLM_F_REPLACE, &body)
 }
 
+/// Has the kernel find a neighbour (`ip neigh ... use`).
+pub fn seek(ifindex: u32, address: IpAddr) -> io::Result<()> {
+    send(libc::RTM_NEWNEIGH, libc::NLM_F_CREATE | libc::NLM_F_REPLACE, &message(ifindex, address, USE))
+}
+
 /// Takes a neighbour out of the kernel's table; who needs it finds it anew. One that is not there, or whose
 /// device is not, is fine.
 pub fn forget(ifindex: u32, address: IpAddr) -> io::Result<()> {

@@ -1,120 +1,79 @@
-//! Following the world. An event only says that something has changed: then everything is read
-//! again. So an overrun of the socket, where events are lost, needs no path of its own.
+//! Following the world.
 
-use std::{
-    io,
-    net::IpAddr,
-    os::fd::{AsFd as _, OwnedFd},
-    time::Duration,
+use std::{sync::Arc, thread, time::Duration};
+
+use anyhow::{Context as _, Result, anyhow};
+use tokio::{sync::watch, time::sleep};
+
+use super::{
+    known::Wants,
+    reader::{Orders, Published, Reader},
+    world::World,
 };
 
-use anyhow::{Context as _, Result};
-use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourState};
-use rtnetlink::Handle;
-use rustix::net::{
-    AddressFamily, RecvFlags, SocketFlags, SocketType, bind, netlink, recv, socket_with, sockopt,
-};
-use tokio::{
-    io::unix::AsyncFd,
-    time::{Instant, sleep, sleep_until, timeout},
-};
+/// Between complaints about a reader that is gone.
+const PAUSE: Duration = Duration::from_secs(1);
 
-use super::{dump, world::World};
-
-/// Multicast groups of linux/rtnetlink.h as bits: link, neighbour, IPv4 addresses and routes, IPv6 addresses and
-/// routes.
-const GROUPS: u32 = 1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10;
-/// Between an event and reading: a new device comes with several.
-const SETTLE: Duration = Duration::from_millis(10);
-/// Between two readings, on a host where something always changes.
-const PAUSE: Duration = Duration::from_millis(100);
-/// Without any event, in case one was never sent.
-const RESYNC: Duration = Duration::from_secs(300);
-/// Bytes of events that may wait.
-const BUFFER: usize = 1 << 20;
-
-/// Follows the namespace it was started in.
+/// Follows the namespace of the thread that it was started in.
 pub struct Watcher {
-    events: AsyncFd<OwnedFd>,
-    handle: Handle,
-    world: World,
-    read: Instant,
-    /// An event has come and nothing has been read since.
-    pending: bool,
+    published: watch::Receiver<Published>,
+    orders: Arc<Orders>,
+    /// As last looked at.
+    world: Arc<World>,
+    wants: Wants,
+    ordered: u64,
 }
 
 impl Watcher {
-    /// Listens first, then reads, so that nothing between is missed.
-    pub async fn start() -> Result<(Watcher, World)> {
-        // SAFETY: an `OwnedFd` is the same open descriptor as long as it lives.
-        let events = unsafe { AsyncFd::register(listen().context("opening a netlink socket")?) }?;
-        let (connection, handle, _) = rtnetlink::new_connection().context("opening a netlink socket")?;
-        tokio::spawn(connection);
-        let world = dump::world(&handle).await?;
-        Ok((Watcher { events, handle, world: world.clone(), read: Instant::now(), pending: false }, world))
+    /// Knows links and addresses, and what is wanted of the rest.
+    pub fn start() -> Result<Watcher> {
+        let orders = Arc::new(Orders::new()?);
+        let (reader, first) = Reader::new(Arc::clone(&orders)).context("asking the kernel by netlink")?;
+        let world = Arc::clone(&first.world);
+        let (publish, published) = watch::channel(first);
+        let run = move || reader.run(&publish);
+        thread::Builder::new().name("world".to_owned()).spawn(run).context("starting a thread")?;
+        Ok(Watcher { published, orders, world, wants: Wants::default(), ordered: 0 })
     }
 
-    /// The world as last read.
+    /// The world as last looked at.
     pub fn world(&self) -> &World {
         &self.world
     }
 
-    /// Returns when the world has changed. May be dropped and called again.
+    /// Waits until the world differs, and looks at it. May be dropped and called again.
+    ///
+    /// # Errors
+    /// The kernel can't be asked now, which is tried again.
     pub async fn changed(&mut self) -> Result<()> {
-        loop {
-            // No event for a long time is a reason to look, too.
-            if !self.pending
-                && let Ok(ready) = timeout(RESYNC, self.events.readable()).await
-            {
-                ready.context("waiting for netlink events")?.clear_ready();
-            }
-            self.pending = true;
-            sleep(SETTLE).await;
-            sleep_until(self.read + PAUSE).await;
-            drain(self.events.get_ref());
-            let mut world = dump::world(&self.handle).await?;
-            (self.read, self.pending) = (Instant::now(), false);
-            world.remember(&self.world);
-            if world != self.world {
-                self.world = world;
-                return Ok(());
-            }
+        if self.published.changed().await.is_err() {
+            // Not said more often.
+            sleep(PAUSE).await;
+            return Err(ended());
+        }
+        let known = self.published.borrow_and_update();
+        self.world = Arc::clone(&known.world);
+        known.problem.as_ref().map_or(Ok(()), |problem| Err(anyhow!("{problem}")))
+    }
+
+    /// Wants to know of these and no others.
+    pub fn want(&mut self, wants: Wants) {
+        if wants != self.wants {
+            self.ordered += 1;
+            self.wants = wants.clone();
+            self.orders.give(self.ordered, wants);
         }
     }
 
-    /// Asks the kernel to find a neighbour whose port is not known (`ip neigh ... use`); the answer
-    /// comes as a change. A MAC that is behind no port is of somebody who left: it is forgotten first,
-    /// as the kernel would go on using it for seconds.
-    pub async fn resolve(&self, ifindex: u32, address: IpAddr) -> Result<()> {
-        let known = self.world.neighbours.get(&(ifindex, address));
-        if known.is_some_and(|neighbour| !neighbour.permanent) {
-            let mut request = self.handle.neighbours().add(ifindex, address);
-            let message = std::mem::take(request.message_mut());
-            // The kernel may have forgotten it by itself.
-            let _ = self.handle.neighbours().del(message).execute().await;
-        }
-        let request = self.handle.neighbours().add(ifindex, address);
-        let request = request.state(NeighbourState::None).flags(NeighbourFlags::Use).replace();
-        request.execute().await.context("asking the kernel for a neighbour")
+    /// Waits until all is known that is wanted, and looks at the world. May be dropped.
+    pub async fn settled(&mut self) -> Result<()> {
+        let ordered = self.ordered;
+        let published = self.published.wait_for(|known| known.wants >= ordered).await;
+        self.world = Arc::clone(&published.map_err(|_| ended())?.world);
+        Ok(())
     }
 }
 
-fn listen() -> io::Result<OwnedFd> {
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
-    // Without the right to force it, the system's limit applies, which is enough.
-    let _ = sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER);
-    bind(&socket, &netlink::SocketAddrNetlink::new(0, GROUPS))?;
-    Ok(socket)
-}
-
-/// Reads away what waits, whatever it says; an overrun (ENOBUFS) is no different.
-fn drain(socket: &OwnedFd) {
-    let mut buffer = vec![0u8; 1 << 16];
-    loop {
-        match recv(socket.as_fd(), &mut buffer[..], RecvFlags::DONTWAIT) {
-            Ok(_) | Err(rustix::io::Errno::NOBUFS | rustix::io::Errno::INTR) => {}
-            Err(_) => return,
-        }
-    }
+fn ended() -> anyhow::Error {
+    anyhow!("what reads the host's links and routes has ended")
 }

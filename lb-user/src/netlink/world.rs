@@ -7,29 +7,46 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::Routes;
-
-/// Links, addresses, neighbours, forwarding tables and routes of one network namespace.
+/// Links and addresses of one network namespace, and what its kernel has answered about the addresses that somebody
+/// wants to know of ([`super::Wants`]).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct World {
     /// By interface index.
     pub links: BTreeMap<u32, Link>,
     /// Addresses of the host.
     pub addresses: Vec<Address>,
-    /// Ports that MACs were seen behind.
+    /// Ports that MACs of neighbours were seen behind.
     pub fdb: Fdb,
-    /// Neighbours whose MAC is known.
+    /// Neighbours whose MAC is known: those asked for, and all at our bridges.
     pub neighbours: Neighbours,
     /// What of these two the kernel has forgotten.
     pub forgotten: Forgotten,
     /// Addresses (at a device, by interface index) that nobody has answered for.
     pub failed: HashSet<(u32, IpAddr)>,
-    /// Neighbours that are asked for and have not answered yet; empty once [`World::remember`] has seen them.
-    pub asked: HashSet<(u32, IpAddr)>,
     /// Neighbours that the kernel keeps fresh by itself.
     pub fresh: HashSet<(u32, IpAddr)>,
-    /// The main routing table.
-    pub routes: Routes,
+    /// Where packets leave the host to backends that are not on our bridges, where a route leads there.
+    pub routes: HashMap<IpAddr, Hop>,
+}
+
+/// A way out of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// The device that packets leave by.
+    pub ifindex: u32,
+    /// Who gets them there.
+    pub via: Via,
+}
+
+/// Who gets a packet from a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// The destination itself.
+    Link,
+    /// A router, of either family.
+    Router(IpAddr),
+    /// Nobody that an address stands for: the route wraps packets into others.
+    Tunnel,
 }
 
 /// What is only remembered, by its keys.
@@ -73,6 +90,8 @@ pub struct Link {
     pub name: String,
     /// MAC address.
     pub mac: [u8; 6],
+    /// It is up and has a carrier.
+    pub up: bool,
     /// Bytes of network header and payload that a packet may have.
     pub mtu: u32,
     /// What it is.
@@ -179,25 +198,20 @@ impl World {
         port.unwrap_or(Location::BridgeUnknown { bridge })
     }
 
-    /// Keeps what an older view knew and this one has forgotten. Redirected pods talk past the bridge,
-    /// so their entries age out; ageing alone never makes us forget a port as long as it is one. Who has not
-    /// answered and is asked again has not answered yet.
-    pub(crate) fn remember(&mut self, old: &World) {
-        let asked = std::mem::take(&mut self.asked);
-        self.failed.extend(asked.intersection(&old.failed));
-        for (at, port) in &old.fdb {
-            let is_port = self.links.get(port).is_some_and(|link| link.master == Some(at.0));
-            if is_port && !self.fdb.contains_key(at) {
-                self.fdb.insert(*at, *port);
-                self.forgotten.fdb.insert(*at);
-            }
-        }
-        for (at, neighbour) in &old.neighbours {
-            if self.fdb.contains_key(&(at.0, neighbour.mac)) && !self.neighbours.contains_key(at) {
-                self.neighbours.insert(*at, *neighbour);
-                self.forgotten.neighbours.insert(*at);
-            }
-        }
+    /// Whose MAC packets to an address get there, if somebody has it and the device has MACs.
+    pub fn next_hop(&self, address: IpAddr, hop: Hop) -> Option<(u32, IpAddr)> {
+        let has_macs = self.links.get(&hop.ifindex).is_some_and(|link| link.mac != [0; 6]);
+        let neighbour = match hop.via {
+            Via::Link => Some(address),
+            Via::Router(router) => Some(router),
+            Via::Tunnel => None,
+        };
+        neighbour.filter(|_| has_macs).map(|neighbour| (hop.ifindex, neighbour))
+    }
+
+    /// Whether a device is a port of a bridge.
+    pub fn is_port(&self, port: u32, bridge: u32) -> bool {
+        self.links.get(&port).is_some_and(|link| link.master == Some(bridge))
     }
 }
 
@@ -236,44 +250,5 @@ mod tests {
         assert_eq!(locate([10, 244, 1, 3]), Location::BridgeUnknown { bridge: 1 });
         assert_eq!(locate([10, 244, 2, 3]), Location::Remote);
         assert_eq!(world.locate([10, 244, 1, 3].into(), &[9]), Location::Remote);
-    }
-
-    #[test]
-    fn who_is_asked_again_has_not_answered() {
-        let at = (1, [10, 244, 1, 9].into());
-        let old = World { failed: [at].into(), ..world() };
-        let mut asked = World { asked: [at].into(), ..world() };
-        asked.remember(&old);
-        assert_eq!(asked, old);
-        let mut first = World { asked: [at].into(), ..world() };
-        first.remember(&world());
-        assert_eq!(first, world(), "asked for the first time");
-        let mut gone = world();
-        gone.remember(&old);
-        assert_eq!(gone, world(), "not in the kernel's table any more");
-    }
-
-    #[test]
-    fn ageing_forgets_nothing_and_moving_does() {
-        let old = world();
-        let mut aged = World { fdb: Fdb::new(), neighbours: Neighbours::new(), ..old.clone() };
-        aged.remember(&old);
-        let forgotten = Forgotten {
-            fdb: old.fdb.keys().copied().collect(),
-            neighbours: old.neighbours.keys().copied().collect(),
-        };
-        assert_eq!(aged, World { forgotten, ..old.clone() });
-        let mut seen = old.clone();
-        seen.remember(&aged);
-        assert_eq!(seen, old, "seen again");
-
-        let mut moved = World { fdb: Fdb::from([((1, MAC), 3)]), ..old.clone() };
-        moved.remember(&old);
-        assert_eq!(moved.fdb[&(1, MAC)], 3);
-
-        let mut unplugged = World { fdb: Fdb::new(), neighbours: Neighbours::new(), ..old.clone() };
-        unplugged.links.remove(&2);
-        unplugged.remember(&old);
-        assert!(unplugged.fdb.is_empty() && unplugged.neighbours.is_empty());
     }
 }

@@ -3,6 +3,7 @@
 mod alone;
 mod answers;
 mod bed;
+mod crowd;
 mod dsr;
 mod flows;
 mod forward;
@@ -38,6 +39,7 @@ fn main() {
     let all = [
         alone::ALL,
         answers::ALL,
+        crowd::ALL,
         dsr::ALL,
         flows::ALL,
         forward::ALL,
@@ -64,6 +66,6 @@ fn main() {
     };
     let mut trials: Vec<Trial> = all.concat().into_iter().map(trial).collect();
     // Minutes, and so only where they are asked for.
-    trials.extend(flows::LONG.iter().map(|test| trial(*test).with_ignored_flag(true)));
+    trials.extend(flows::LONG.iter().chain(crowd::LONG).map(|test| trial(*test).with_ignored_flag(true)));
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -1,6 +1,8 @@
 //! The agent goes and comes while traffic flows.
 
 use std::{
+    collections::BTreeSet,
+    fs,
     io::{BufRead as _, BufReader, Write as _},
     net::{TcpStream, UdpSocket},
     sync::{
@@ -12,12 +14,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use lb_tests::node::cpu_time;
 use rustix::process::Signal;
 use xtask::lab::{Lab, request};
 
 use crate::{
     Test,
-    bed::{Bed, CONFIG, service, vip},
+    bed::{Bed, CONFIG, NAME, service, vip},
 };
 
 pub const ALL: &[Test] = &[
@@ -26,7 +29,11 @@ pub const ALL: &[Test] = &[
     ("a second agent is turned away", second),
     ("what changed while no agent ran", changed_meanwhile),
     ("another way of forwarding after a restart", other_way),
+    ("programs that are there are taken over", taken_over),
 ];
+
+/// Of a processor, to start where nothing has changed.
+const WARM: Duration = Duration::from_millis(500);
 
 /// Clients that never stop, until they are asked how it went.
 struct Load {
@@ -205,4 +212,29 @@ fn other_way() -> Result<()> {
         bed.answered("client", service::WEB, &["red", "blue", "green"], 30)?;
     }
     Ok(())
+}
+
+/// An agent that finds the programs that it would load loads none, and keeps none that it does not use.
+fn taken_over() -> Result<()> {
+    let mut bed = Bed::new(&[])?;
+    let programs = || -> Result<BTreeSet<String>> {
+        let entries = fs::read_dir(format!("/sys/fs/bpf/lb/{NAME}/programs"))?;
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    };
+    let (first, loading) = (programs()?, cpu_time(bed.agent.pid())?);
+    bed.agent.signal(Signal::TERM)?;
+    bed.agent.start_again()?;
+    bed.agent.wait_ready()?;
+    let warm = cpu_time(bed.agent.pid())?;
+    println!("{} programs loaded in {loading:.2?} of a processor, taken over in {warm:.2?}", first.len());
+    ensure!(warm < WARM, "{warm:?} to start where nothing has changed");
+    ensure!(programs()? == first, "other programs where nothing has changed");
+    bed.answered("red", service::WEB, &["red", "blue", "green"], 30)?;
+
+    bed.agent.signal(Signal::TERM)?;
+    bed.agent.start_with(&["--forward", "bridge"])?;
+    bed.agent.wait_ready()?;
+    let other = programs()?;
+    ensure!(other != first && other.len() <= first.len(), "{first:?} became {other:?}");
+    bed.answered("red", service::WEB, &["red", "blue", "green"], 30)
 }
