@@ -1,7 +1,6 @@
 //! Drops and refusals, told through aya-log to people who run the agent with `RUST_LOG=info,lb_ebpf=debug`. Otherwise
 //! the verifier takes it all out: the level is a read-only global.
 
-use aya_ebpf::EbpfContext;
 use aya_log_ebpf::debug;
 use bytemuck::cast;
 use lb_common::{
@@ -18,7 +17,7 @@ const IPV6: usize = 22;
 /// Says which packet was dropped or rejected and why. A function of its own: the paths of the families leave it
 /// too little stack.
 #[inline(never)]
-pub fn refused<P: Packet>(ctx: &impl EbpfContext, packet: &P, ethertype: u16, why: u32) {
+pub fn refused<F: Family, P: Packet>(packet: &P, why: u32) {
     macro_rules! say {
         ($from:ident, $to:ident) => {
             say! { $from, $to:
@@ -40,12 +39,12 @@ pub fn refused<P: Packet>(ctx: &impl EbpfContext, packet: &P, ethertype: u16, wh
         };
         ($from:ident, $to:ident: $($counter:ident: $words:literal,)*) => {
             $(if why == Counter::$counter as u32 {
-                debug!(ctx, $words, $from, $to);
+                debug!(packet, $words, $from, $to);
             })*
         };
     }
     // The words are part of the program: what it could look up by number would be a table of pointers.
-    if ethertype == V4::ETHERTYPE {
+    if F::ETHERTYPE == V4::ETHERTYPE {
         if let Some([from, to]) = packet.load::<[[u16; 2]; 2]>(IPV4) {
             let (from, to) = (u32::from_be(cast(from)), u32::from_be(cast(to)));
             say!(from, to);

@@ -5,7 +5,7 @@ use core::arch::asm;
 use bytemuck::Pod;
 
 /// Sizes, in bytes, of what is read in words of eight: whole headers.
-const WIDE: usize = 34;
+const WIDE: usize = 28;
 const WIDEST: usize = 72;
 
 /// First byte and end of what is readable of a packet, from its context: words of 32 bits at `DATA` and behind it.

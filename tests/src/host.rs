@@ -16,7 +16,7 @@ use lb_common::{
     family::Family,
     path::{
         self, Common, Hook, InPlace, Insert, InsertError, Note, Packet, Parsed, SumKind, TURNS, Table,
-        Tables, Verdict, turn,
+        Tables, Verdict,
     },
     wire::{Ethernet, Protocol, checksum::fold16, ethernet},
 };
@@ -120,26 +120,13 @@ impl<'a, F: Net> Running<'a, F> {
 
 fn decide<F: Net>(tables: &Host<'_, F>, hook: Hook, packet: &mut Bytes) -> Verdict {
     match packet.load::<u16>(12) {
-        _ if packet.tagged && hook.is_uplink() => Verdict::Pass,
-        Some(ethertype) if ethertype == F::ETHERTYPE => match steps(tables, hook, packet) {
-            Verdict::Reject(why) => {
-                path::reject::<F, _, _>(packet, tables, why).map_or(Verdict::Drop(why), Verdict::Forward)
-            }
-            Verdict::Solicitation if hook == Hook::UplinkXdp => turn::answer_solicitation(packet, tables),
-            Verdict::Solicitation => path::answer_solicitation(packet, tables),
-            other => other,
-        },
-        Some(ethernet::ARP) if hook == Hook::UplinkXdp => turn::answer_arp(packet, tables),
-        Some(ethernet::ARP) if hook.is_asked() && !packet.tagged => path::answer_arp(packet, tables),
+        Some(ethertype) if ethertype == F::ETHERTYPE && hook == Hook::UplinkXdp => {
+            path::decide_in_place::<F, _, _>(packet, tables)
+        }
+        Some(ethertype) if ethertype == F::ETHERTYPE => path::decide::<F, _, _>(packet, tables, hook),
+        Some(ethernet::ARP) if hook.is_asked() => path::answer_arp(packet, tables, hook).verdict(),
         _ => Verdict::Pass,
     }
-}
-
-fn steps<F: Net>(tables: &Host<'_, F>, hook: Hook, packet: &mut Bytes) -> Verdict {
-    if hook == Hook::UplinkXdp {
-        return turn::decide::<F, _, _>(packet, tables);
-    }
-    path::decide::<F, _, _>(packet, tables, hook)
 }
 
 /// A packet on a device.

@@ -46,11 +46,10 @@ pub enum Action {
 impl From<Verdict> for Action {
     fn from(verdict: Verdict) -> Self {
         match verdict {
-            Verdict::Drop(_) | Verdict::Reject(_) => Action::Drop,
+            Verdict::Drop(_) => Action::Drop,
             Verdict::Forward(Way::Continue) => Action::Continue,
             Verdict::Forward(Way::Peer(_) | Way::Egress(_) | Way::Neighbour(_)) => Action::Redirect,
-            // What asks for another step never comes out of the last one.
-            _ => Action::Next,
+            Verdict::Pass => Action::Next,
         }
     }
 }

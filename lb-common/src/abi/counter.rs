@@ -13,6 +13,11 @@ macro_rules! counters {
             /// Every counter, in the order of the map.
             pub const ALL: &[Counter] = &[$(Counter::$name,)*];
 
+            /// The one with that index; what is none is the first.
+            pub fn of(index: u32) -> Counter {
+                match index { $(index if index == Counter::$name as u32 => Counter::$name,)* _ => Counter::ALL[0] }
+            }
+
             /// The name people see.
             pub fn label(self) -> &'static str {
                 match self { $(Counter::$name => $label,)* }

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Packet;
+use super::tables::Packet;
 use crate::{
     family::Family,
     wire::{Ethernet, checksum},

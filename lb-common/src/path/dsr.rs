@@ -3,12 +3,16 @@
 //! by themselves; the replies go straight to the client. So here is a row of requests and none of replies.
 
 use super::{
-    Hook, Insert, Note, Packet, Parsed, Table, Tables, Verdict, Way,
     answer::NETWORK,
     flow::{Found, find},
-    forward, interest_hash, open,
-    parse::readable,
+    forward,
+    hook::Hook,
+    open,
+    parse::{Note, Parsed, readable},
     select,
+    step::{Next, Step, Way},
+    stop,
+    tables::{Insert, Packet, Table, Tables, interest_hash, noted},
 };
 use crate::{
     abi::{BackendRow, Counter, FlowKey, FlowRow, ZONE_UPLINK, flow_bits},
@@ -63,13 +67,13 @@ pub fn aim<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     parsed: &Parsed<F>,
     found: Found<'_, F>,
-) -> Result<Verdict, Counter> {
+) -> Result<Next, Counter> {
     let to = found.1.backend;
     let (_, backend) = tables.backend(to.low).ok_or(Counter::Unsettled)?;
     tables.account(backend.service, packet.size());
-    tables.noted().ok_or(Counter::Unsettled)?.backend.set(to);
+    noted(tables)?.backend.set(to);
     keep(tables, parsed, found);
-    Ok(Verdict::Tunnel)
+    Ok(Step::Encap.into())
 }
 
 /// Keeps the row of a flow. What the backend sends is not seen: the flow ends with the client's last word.
@@ -108,12 +112,24 @@ pub fn promote<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, known: &Fl
 
 /// Sends the packet to the node of the backend that was noted.
 #[inline(always)]
-pub fn send<F: Family, P: Packet, T: Tables<F>>(
+pub fn encap<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    hook: Hook,
+    _: Next,
+) -> Result<Next, Counter> {
+    let next = stop::conclude(send(packet, tables, hook, noted(tables)?), tables, hook);
+    // As in [`super::error`], which some of them have come from.
+    Ok(if next == Step::Reject && is_message::<F, P>(packet) { next.unanswered() } else { next })
+}
+
+#[inline(always)]
+fn send<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     hook: Hook,
     note: &Note<F>,
-) -> Result<Verdict, Counter> {
+) -> Result<Next, Counter> {
     let parsed = &note.parsed;
     let here = F::host(tables.settings());
     let (word, backend) = tables.backend(note.backend.get().low).ok_or(Counter::Unsettled)?;
@@ -146,7 +162,7 @@ pub fn send<F: Family, P: Packet, T: Tables<F>>(
         return Err(Counter::RewriteFailed);
     }
     tables.count(Counter::Tunneled);
-    Ok(Verdict::Forward(onward.way))
+    Ok(onward.way.into())
 }
 
 /// Bytes of the packet from its network header on, or of the largest part that it is to be segmented into.
@@ -166,14 +182,24 @@ fn size<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>) -> Result<u32,
 
 /// Whether the packet is a message of ICMP.
 #[inline(always)]
-pub fn is_message<F: Family, P: Packet>(packet: &P) -> bool {
+fn is_message<F: Family, P: Packet>(packet: &P) -> bool {
     packet.load::<F::Header>(NETWORK).is_some_and(|ip| ip.protocol() == F::Header::ICMP)
 }
 
-/// Takes a packet out of the one that another node has sent it in; whether it was such a one. Others are
-/// untouched: the host may have a tunnel of its own. Ours are to an address that frontends have.
+/// Takes a packet out of the one that another node has sent it in: it begins anew then. Others are untouched: the host
+/// may have a tunnel of its own. Ours are to an address that frontends have.
 #[inline(always)]
-pub fn unwrap<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> bool {
+pub fn decap<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    _: Hook,
+    _: Next,
+) -> Result<Next, Counter> {
+    Ok(if unwrap(packet, tables) { Step::Established } else { Step::Icmp }.into())
+}
+
+#[inline(always)]
+fn unwrap<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> bool {
     let Ok([outer, inner]) = readable::<[F::Header; 2], P>(packet, NETWORK) else { return false };
     let here = F::host(tables.settings());
     if here == F::Addr::ZERO || outer.destination() != here || outer.protocol() != F::Header::INSIDE {

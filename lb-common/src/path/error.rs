@@ -4,11 +4,15 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{
-    Hook, Packet, Parsed, Tables, Verdict, Way,
     answer::{Answer, NETWORK, sum},
-    answers_for_another, conclude, dsr, flow, forward, noted,
-    parse::readable,
+    dsr, flow, forward,
+    hook::Hook,
+    parse::{Parsed, readable},
     snat,
+    step::{Next, Step},
+    stop,
+    tables::{Packet, Tables, noted},
+    translate::answers_for_another,
 };
 use crate::{
     abi::{Counter, FlowKey},
@@ -56,15 +60,18 @@ impl<F: Family> About<F> {
     const QUOTE: usize = NETWORK + size_of::<Self>() - size_of::<Quote<F>>();
 }
 
-/// Translates an error that came back with [`Verdict::Error`], if it is about a flow of ours. The flow stays as
-/// it is: what is said about it proves nothing.
+/// Translates an error of ICMP, if it is about a flow of ours. The flow stays as it is: what is said about it proves
+/// nothing.
 #[inline(always)]
-pub fn error<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
-    match conclude(noted(tables, |note| translate(packet, tables, hook, &note.parsed)), tables) {
-        // No error is ever answered by one (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
-        Verdict::Reject(why) => Verdict::Drop(why),
-        other => other,
-    }
+pub fn icmp_error<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    hook: Hook,
+    _: Next,
+) -> Result<Next, Counter> {
+    let left = translate(packet, tables, hook, &noted(tables)?.parsed);
+    // No error is ever answered by one (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
+    Ok(stop::conclude(left, tables, hook).unanswered())
 }
 
 /// `parsed` is the packet's other direction.
@@ -74,7 +81,7 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     parsed: &Parsed<F>,
-) -> Result<Verdict, Counter> {
+) -> Result<Next, Counter> {
     let key = &parsed.key;
     let found = flow::find(tables, key);
     let lent = if hook == Hook::UplinkIngress && found.is_none() { tables.snat(key) } else { None };
@@ -106,19 +113,14 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
             return Err(Counter::Forged);
         }
         if dsr::is_of(hook, &known) {
-            tables.noted().ok_or(Counter::Unsettled)?.backend.set(known.backend);
-            return Ok(Verdict::Tunnel);
+            noted(tables)?.backend.set(known.backend);
+            return Ok(Step::Encap.into());
         }
         let (word, _) = tables.backend(known.backend.low).ok_or(Counter::Unsettled)?;
         let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
         forward::to_backend(packet, tables, hook, parsed, &reach, known.is_hairpin())?
     };
-    // A number for a way without a device, too: what LLVM keeps on the stack for it is nothing otherwise
-    // (`R5 !read_ok`, kernel 6.18).
-    let device = match onward.way {
-        Way::Peer(device) | Way::Egress(device) | Way::Neighbour(device) => device,
-        Way::Continue => 0,
-    };
+    let next = Next::from(onward.way);
     let to = match lent {
         Some(row) => snat::returned(key, &row.get()),
         None if snat::is_of(hook, &known) => snat::translated(tables, key, &known),
@@ -132,12 +134,7 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
         return Err(Counter::RewriteFailed);
     }
     tables.count(Counter::Error);
-    Ok(Verdict::Forward(match onward.way {
-        Way::Continue => Way::Continue,
-        Way::Peer(_) => Way::Peer(device),
-        Way::Egress(_) => Way::Egress(device),
-        Way::Neighbour(_) => Way::Neighbour(device),
-    }))
+    Ok(next)
 }
 
 /// Gives a message new addresses and, if it is routed, one hop less.

@@ -3,7 +3,13 @@
 
 use core::cell::Cell;
 
-use super::{Common, Hook, Insert, Packet, Parsed, Table, Tables, snat, way_back};
+use super::{
+    forward::way_back,
+    hook::Hook,
+    parse::Parsed,
+    snat,
+    tables::{Common, Insert, Packet, Table, Tables},
+};
 use crate::{
     abi::{BackendWord, Counter, FlowKey, FlowRow, FlowState, ReachKind, flow_bits, is_known},
     family::Family,

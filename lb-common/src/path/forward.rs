@@ -1,24 +1,16 @@
 //! Forward: how a rewritten packet travels on.
 
-use super::{Common, Hook, Packet, parse::Parsed};
+use super::{
+    hook::Hook,
+    parse::Parsed,
+    step::Way,
+    tables::{Common, Packet},
+};
 use crate::{
     abi::{AnswerKey, Counter, FlowRow, Mac, ReachKind, ReachRow, flow_bits, is_known},
     family::Family,
     wire::Ethernet,
 };
-
-/// How a rewritten packet leaves the hook.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// As any packet: to the bridge, or up to the host.
-    Continue,
-    /// Into the namespace behind a port (interface index).
-    Peer(u32),
-    /// Out of a device (interface index), link header as it is.
-    Egress(u32),
-    /// Out of a device (interface index), link header from its neighbour table.
-    Neighbour(u32),
-}
 
 /// A way and what it asks of the packet's headers.
 #[derive(Copy, Clone)]
@@ -149,4 +141,15 @@ pub fn is_too_big<P: Packet, T: Common>(packet: &P, tables: &T, way: Way, port: 
         Way::Peer(_) => 0,
     };
     device != 0 && !packet.fits(device)
+}
+
+/// The way back to clients whose packets are seen at `hook`. A bridge knows what tag its client is to get.
+#[inline(always)]
+pub fn way_back<T: Common>(tables: &T, hook: Hook, tagged: bool) -> ReachKind {
+    match hook {
+        Hook::PortIngress if tagged => ReachKind::Bridge,
+        Hook::PortIngress | Hook::PortEgress => ReachKind::from_bits(tables.settings().way_back),
+        Hook::BridgeIngress | Hook::BridgeEgress => ReachKind::Bridge,
+        Hook::UplinkIngress | Hook::UplinkEgress | Hook::UplinkXdp => ReachKind::Uplink,
+    }
 }

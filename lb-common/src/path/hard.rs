@@ -8,11 +8,14 @@
 use core::hint::black_box;
 
 use super::{
-    Hook, Packet, Table, Tables, Verdict,
+    established::outsider,
     flow::is_forged,
-    interest_hash, outsider,
+    hook::Hook,
     parse::{FARTHEST, Headers, Parsed, Place, readable},
     select,
+    step::{Next, Step},
+    tables::{Packet, Table, Tables, interest_hash, noted},
+    turn,
 };
 use crate::{
     abi::{BackendRef, Counter, FlowKey, FragmentKey, FragmentRow},
@@ -27,13 +30,18 @@ const MOST_PAYLOAD: usize = 0xf_ffff;
 /// Offset of the network header.
 const NETWORK: usize = size_of::<Ethernet>();
 
-/// Notes what is known of a hard packet; the verdict names who takes it then.
+/// Notes what is known of a packet that [`Step::Established`] could not read. [`Step::Lookup`] takes it then, or
+/// [`Step::Translate`] if it belongs to one that was seen before.
 #[inline(always)]
-pub fn parse<F: Family, P: Packet, T: Tables<F>>(
+pub fn slow_parse<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     hook: Hook,
-) -> Result<Verdict, Counter> {
+    _: Next,
+) -> Result<Next, Counter> {
+    if hook == Hook::UplinkXdp {
+        return turn::parse(packet, tables);
+    }
     let Headers { ethernet, ip } = readable::<Headers<F>, P>(packet, 0)?;
     let Layers { mut protocol, offset, payload, fragment } = ip.layers(packet.size() - NETWORK as u32)?;
     let mut place = Place { transport: NETWORK + offset as usize, payload, fragment };
@@ -54,8 +62,8 @@ pub fn parse<F: Family, P: Packet, T: Tables<F>>(
         let mut parsed = Parsed::with(&ethernet, key, place, TcpFlags::default());
         parsed.tagged = packet.tagged();
         tables.note(&parsed, false);
-        tables.noted().ok_or(Counter::Unsettled)?.backend.set(backend);
-        return Ok(Verdict::Finish);
+        noted(tables)?.backend.set(backend);
+        return Ok(Step::Translate.into());
     }
     if Protocol::from_number(protocol).is_none() {
         return Err(Counter::Protocol);
@@ -71,7 +79,7 @@ pub fn parse<F: Family, P: Packet, T: Tables<F>>(
     let mut parsed = Parsed::new(packet, &ethernet, key, place)?;
     parsed.tagged = packet.tagged();
     tables.note(&parsed, tables.flow(Table::Proven, &key).is_some());
-    Ok(Verdict::Resume)
+    Ok(Step::Lookup.into())
 }
 
 /// Passes by the extension headers; not by what is behind the header of a later fragment. The protocol of what

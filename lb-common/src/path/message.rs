@@ -2,13 +2,14 @@
 //! its name; an error about a packet of a flow is translated by [`super::error`]; all others are left alone.
 
 use super::{
-    Hook, Packet, Parsed, Table, Tables, Verdict, Way,
     answer::{Answer, NETWORK},
-    conclude,
     error::About,
-    interest_hash,
-    parse::{Frame, Place, readable},
-    select, turn,
+    hook::Hook,
+    parse::{Frame, Parsed, Place, readable},
+    select,
+    step::{Next, Step, Way},
+    tables::{Packet, Table, Tables, interest_hash},
+    turn,
 };
 use crate::{
     abi::{Counter, FlowKey},
@@ -16,35 +17,30 @@ use crate::{
     wire::{Ethernet, Icmp, NetworkHeader, Ports, Protocol, Solicitation, TcpFlags, checksum},
 };
 
-/// What a packet gets that came back with [`Verdict::Message`].
+/// What a packet is of a protocol that is not balanced.
 #[inline(always)]
-pub fn message<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
-    conclude(sort(packet, tables, hook), tables)
-}
-
-/// What it is.
-#[inline(always)]
-pub fn sort<F: Family, P: Packet, T: Tables<F>>(
+pub fn icmp<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     hook: Hook,
-) -> Result<Verdict, Counter> {
+    _: Next,
+) -> Result<Next, Counter> {
     let frame = readable::<Frame<F>, P>(packet, 0)?;
     if frame.ip.protocol() != F::Header::ICMP {
         return Err(Counter::Protocol);
     }
     let kind: [u8; 2] = bytemuck::cast(frame.ports.source);
-    if F::Header::is_error(kind[0]) {
+    if F::Header::is_error(kind[0]) && hook.has(Step::IcmpError) {
         let parsed = about(packet, &frame, tables.settings().zone as u16)?;
         tables.note(&parsed, tables.flow(Table::Proven, &parsed.key).is_some());
-        return Ok(Verdict::Error);
+        return Ok(Step::IcmpError.into());
     }
     let answered = !hook.is_egress() && (hook != Hook::UplinkXdp || turn::is_for_one(packet));
     if kind == [F::Header::ECHO_REQUEST, 0] && answered {
         return echo(packet, tables, &frame);
     }
     if F::ETHERTYPE == V6::ETHERTYPE && hook.is_asked() && kind == Solicitation::KIND {
-        return Ok(Verdict::Solicitation);
+        return Ok(Step::ProxyNd.into());
     }
     Err(Counter::Protocol)
 }
@@ -81,7 +77,7 @@ fn echo<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     frame: &Frame<F>,
-) -> Result<Verdict, Counter> {
+) -> Result<Next, Counter> {
     let addr = frame.ip.destination();
     if !(tables.interesting(interest_hash(addr, 0)) && select::is_owned::<F, T>(tables, addr)) {
         let unowned = select::is_unowned::<F, T>(tables, addr);
@@ -102,5 +98,5 @@ fn echo<F: Family, P: Packet, T: Tables<F>>(
         return Err(Counter::RewriteFailed);
     }
     tables.count(Counter::Echoed);
-    Ok(Verdict::Forward(Way::Egress(packet.ifindex())))
+    Ok(Way::Egress(packet.ifindex()).into())
 }

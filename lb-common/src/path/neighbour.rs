@@ -5,14 +5,16 @@
 //! The request itself becomes the answer and leaves where it came from.
 
 use super::{
-    Common, Packet, Verdict, Way,
     answer::{Answer, NETWORK, complete, put, started, sum},
+    hook::Hook,
     parse::readable,
-    verdict,
+    step::{Next, Way},
+    stop,
+    tables::{Common, Packet, Tables},
 };
 use crate::{
     abi::{AnswerKey, Counter, Mac},
-    family::{Addr6, Address as _, V6},
+    family::{Addr6, Address as _, Family, V6},
     wire::{Arp, Ethernet, Ipv6, NetworkHeader as _, Solicitation, ndp},
 };
 
@@ -35,30 +37,36 @@ struct SolicitationFrame {
 
 /// What a frame of ARP gets, and counts the outcome.
 #[inline(always)]
-pub fn answer_arp<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Verdict {
-    let outcome = arp(packet, tables);
-    finish(packet, tables, outcome)
-}
-
-/// What a neighbour solicitation gets that came back with [`Verdict::Solicitation`], and counts the outcome.
-#[inline(always)]
-pub fn answer_solicitation<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Verdict {
-    let outcome = solicitation(packet, tables);
-    finish(packet, tables, outcome)
-}
-
-#[inline(always)]
-fn finish<P: Packet, T: Common>(packet: &P, tables: &T, outcome: Result<(), Counter>) -> Verdict {
-    tables.count(outcome.err().unwrap_or(Counter::Answered));
-    match outcome {
-        Ok(()) => Verdict::Forward(Way::Egress(packet.ifindex())),
-        Err(stop) => verdict(stop),
+pub fn answer_arp<P: Packet, T: Common>(packet: &mut P, tables: &T, hook: Hook) -> Next {
+    if packet.tagged() {
+        return Next::PASS;
     }
+    let answered = arp(packet, tables).map(|()| back(packet, tables));
+    stop::conclude(answered, tables, hook)
+}
+
+/// Answers a neighbour solicitation.
+#[inline(always)]
+pub fn proxy_nd<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    _: Hook,
+    _: Next,
+) -> Result<Next, Counter> {
+    solicitation(packet, tables)?;
+    Ok(back(packet, tables))
+}
+
+/// The answer leaves where the question came from.
+#[inline(always)]
+fn back<P: Packet, T: Common>(packet: &P, tables: &T) -> Next {
+    tables.count(Counter::Answered);
+    Way::Egress(packet.ifindex()).into()
 }
 
 /// Answers a request of ARP, or says why not.
 #[inline(always)]
-pub fn arp<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Result<(), Counter> {
+fn arp<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Result<(), Counter> {
     let ArpFrame { arp, .. } = readable(packet, 0)?;
     let target = arp.asks_for().ok_or(Counter::NotOurs)?;
     let key = AnswerKey::v4(target, tables.settings().zone);
@@ -69,7 +77,7 @@ pub fn arp<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Result<(), Count
 
 /// Answers a neighbour solicitation, or says why not.
 #[inline(always)]
-pub fn solicitation<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Result<(), Counter> {
+fn solicitation<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Result<(), Counter> {
     let asked: SolicitationFrame = readable(packet, 0).map_err(|_| Counter::Protocol)?;
     let target = asked.asks_for(packet.size()).ok_or(Counter::Protocol)?;
     let key = AnswerKey::v6(target, tables.settings().zone);

@@ -5,7 +5,7 @@ use core::cell::Cell;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Packet;
+use super::tables::Packet;
 use crate::{
     abi::{BackendRef, Counter, FlowKey, Mac},
     family::{Family, V4, V6},

@@ -5,9 +5,11 @@
 //! 4443). The packet itself becomes the answer and leaves where it came from.
 
 use super::{
-    Note, Packet, Parsed, Tables, Way,
     answer::{Answer, NETWORK, complete, put, started, sum},
-    parse::{Frame, Headers, readable},
+    hook::Hook,
+    parse::{Frame, Headers, Note, Parsed, readable},
+    step::{Next, Way},
+    tables::{Packet, Tables},
 };
 use crate::{
     abi::Counter,
@@ -15,19 +17,39 @@ use crate::{
     wire::{Ethernet, Icmp, NetworkHeader, Protocol, Tcp, checksum},
 };
 
-/// Turns the packet that was noted into the refusal of it; `None`: it gets none (a RST), or the kernel would not
-/// let us.
+/// Turns the packet that was noted into the refusal of it. It is dropped where it gets none (a RST), or the kernel would
+/// not let us.
 #[inline(always)]
-pub fn reject<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, why: Counter) -> Option<Way> {
+pub fn reject<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    hook: Hook,
+    asked: Next,
+) -> Result<Next, Counter> {
+    Ok(answer(packet, tables, hook, asked).map_or(asked.unanswered(), Next::from))
+}
+
+#[inline(always)]
+fn answer<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    hook: Hook,
+    asked: Next,
+) -> Option<Way> {
+    const TTL_EXCEEDED: u32 = Counter::TtlExceeded as u32;
+    const TOO_BIG: u32 = Counter::TooBig as u32;
     let Note { parsed, mtu, .. } = tables.noted()?;
     let Headers { ethernet, ip } = packet.load::<Headers<F>>(0)?;
     let settings = tables.settings();
     let called = ip.destination();
     let node = F::host(settings);
     let router = if node == F::Addr::ZERO { called } else { node };
-    match why {
-        Counter::TtlExceeded => error(packet, parsed, ip, F::Header::TIME_EXCEEDED, router)?,
-        Counter::TooBig => {
+    // XDP leaves to tc what a router says.
+    match asked.why()? {
+        TTL_EXCEEDED if hook != Hook::UplinkXdp => {
+            error(packet, parsed, ip, F::Header::TIME_EXCEEDED, router)?
+        }
+        TOO_BIG if hook != Hook::UplinkXdp => {
             let mtu = if mtu.get() == 0 { settings.mtu_floor } else { mtu.get() };
             error(packet, parsed, ip, F::Header::too_big(mtu), router)?;
         }

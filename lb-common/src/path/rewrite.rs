@@ -1,9 +1,9 @@
 //! Rewrite: new addresses and ports, with every checksum that covers them.
 
 use super::{
-    Packet, SumKind,
     forward::Onward,
     parse::{Frame, Headers, Parsed},
+    tables::{Packet, SumKind},
 };
 use crate::{
     abi::{Counter, FlowKey},

@@ -1,16 +1,58 @@
 //! Select: from a frontend to a backend for a new flow.
 
-use super::Tables;
+use super::{
+    dsr,
+    hook::Hook,
+    step::{Next, Step},
+    tables::{Packet, Tables, noted},
+};
 use crate::{
     abi::{
         AffinityKey, AffinityRow, BackendRef, BackendRow, Counter, FlowKey, FrontendKey, FrontendKind,
-        FrontendRow, Scope, SetRow, ZONE_UPLINK, set_flags,
+        FrontendRow, Scope, SetRow, ZONE_UPLINK, flow_bits, set_flags,
     },
     family::{Address, Family, scramble},
 };
 
 /// How many slots are tried when a chosen backend can't take the flow.
 pub const TRIES: u32 = 3;
+
+/// Notes a backend for a new flow, whose rows [`Step::Open`] makes then. With [`Step::Select`] again there is another to
+/// try, at most [`TRIES`] in all.
+#[inline(always)]
+pub fn select<F: Family, P: Packet, T: Tables<F>>(
+    _: &mut P,
+    tables: &T,
+    _: Hook,
+    _: Next,
+) -> Result<Next, Counter> {
+    let note = noted(tables)?;
+    let parsed = &note.parsed;
+    let target = target(tables, &parsed.key)?;
+    let attempt = note.attempts.get() as u32;
+    // Who has sent it here has chosen as we do: one of this node's, if it knows what we know.
+    let here = note.unwrapped.get();
+    let among = if here && attempt != 0 { Among::Here } else { Among::All };
+    let offer = offer(tables, &parsed.key, target, Client::Known, among)?;
+    note.attempts.set(attempt as u8 + 1);
+    if let Some(choice) = backend(tables, &offer, attempt)
+        && (!here || dsr::is_here(choice.row))
+    {
+        note.backend.set(choice.backend);
+        note.keep.set(offer.keep);
+        // A tuple that is another flow's at this backend: first another backend, then another port.
+        note.port.set(if attempt < 2 { 0 } else { other_port(offer.hash, attempt) });
+        return Ok(Step::Open.into());
+    }
+    if attempt + 1 < TRIES { Ok(Step::Select.into()) } else { Err(Counter::Unsettled) }
+}
+
+/// One of the ports besides its own that a client can have on the backend's side.
+#[inline(always)]
+pub fn other_port(hash: u32, attempt: u32) -> u32 {
+    const OTHER_PORTS: u32 = flow_bits::PORT_MASK;
+    1 + hash.wrapping_add(attempt) % OTHER_PORTS
+}
 
 /// The hash that picks a slot: every node with the same seed picks the same for a 5-tuple.
 #[inline(always)]

@@ -5,11 +5,16 @@
 use core::cell::Cell;
 
 use super::{
-    Hook, Insert, InsertError, Note, Packet, Parsed, Table, Tables, Verdict,
     flow::{self, find},
-    forward, hard, open,
+    forward, hard,
+    hook::Hook,
+    lookup::expect,
+    open,
+    parse::Parsed,
     rewrite::{self, Form},
-    tables::{TURNS, interest_hash},
+    step::{Next, Step},
+    tables::{Insert, InsertError, Packet, TURNS, Table, Tables, interest_hash, noted},
+    turn,
 };
 use crate::{
     abi::{BackendRow, Counter, FlowKey, FlowRow, Mac, ReachKind, SnatRow, flow_bits},
@@ -43,16 +48,27 @@ pub fn is_needed<F: Family, T: Tables<F>>(tables: &T, hook: Hook, backend: &Back
 
 /// Lends a port to a new flow with the backend that was noted, and records it.
 #[inline(always)]
-pub fn lend<F: Family, P: Packet, T: Tables<F>>(
-    packet: &P,
+pub fn allocate<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
     tables: &T,
-    note: &Note<F>,
-) -> Result<(), Counter> {
+    _: Hook,
+    _: Next,
+) -> Result<Next, Counter> {
+    let note = noted(tables)?;
     let parsed = &note.parsed;
     let key = &parsed.key;
     let settings = tables.settings();
     let backend = note.backend.get();
     let (_, to) = tables.backend(backend.low).ok_or(Counter::Unsettled)?;
+    let mut lent = FlowKey {
+        // By a mask: whole, LLVM would copy an IPv6 address by memmove.
+        src: to.addr.masked(F::Addr::ONES),
+        dst: F::host(settings),
+        src_port: to.port,
+        dst_port: key.src_port,
+        zone: to.zone,
+        protocol: key.protocol,
+    };
     let old = || if note.misguided.get() { find(tables, key) } else { None };
     let row = SnatRow {
         row: FlowRow {
@@ -69,14 +85,6 @@ pub fn lend<F: Family, P: Packet, T: Tables<F>>(
         client: key.src,
         port: key.src_port,
         reserved: 0,
-    };
-    let mut lent = FlowKey {
-        src: to.addr,
-        dst: F::host(settings),
-        src_port: to.port,
-        dst_port: key.src_port,
-        zone: to.zone,
-        protocol: key.protocol,
     };
     if parsed.protocol() == Protocol::Sctp {
         // Its checksum covers ports: the client's own, or none.
@@ -128,10 +136,10 @@ pub fn lend<F: Family, P: Packet, T: Tables<F>>(
     let entered = open::enter(tables, key, request, old());
     if entered.is_err() {
         tables.remove_snat(&lent);
-        return entered;
+        return entered.map(|()| Next::PASS);
     }
     open::recorded(tables, note, to.service);
-    Ok(())
+    Ok(Step::Translate.into())
 }
 
 /// Takes one port for a flow, if nobody has it, or who had it is gone.
@@ -263,15 +271,20 @@ pub fn promote<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, request: &
     tables.count(Counter::Proven);
 }
 
-/// Notes a packet to a port of the node's that is lent: [`deliver`] takes it then.
+/// Notes a packet to a port of the node's that is lent: [`Step::SnatReverse`] takes it then.
 #[inline(always)]
-pub fn heard<F: Family, P: Packet, T: Tables<F>>(
+pub fn track<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
-    parsed: &Parsed<F>,
-) -> Result<Verdict, Counter> {
+    hook: Hook,
+    _: Next,
+) -> Result<Next, Counter> {
+    let parsed = &noted(tables)?.parsed;
     let key = &parsed.key;
     let held = tables.snat(key).ok_or(Counter::NotOurs)?;
+    if hook == Hook::UplinkXdp && !turn::can_return::<F, P>(packet, &held.get()) {
+        return Err(Counter::WrongHook);
+    }
     let SnatRow { row: known, client, port, .. } = held.get();
     let now = tables.now();
     if known.expired(parsed.protocol(), now, &tables.settings().lifetimes) {
@@ -286,18 +299,18 @@ pub fn heard<F: Family, P: Packet, T: Tables<F>>(
         protocol: key.protocol,
     };
     if !known.is_proven() && parsed.protocol() == Protocol::Tcp {
-        open::expect(packet, tables, parsed, &asked)?;
+        expect(packet, tables, parsed, &asked)?;
     }
     let bits = known.bits | flow_bits::ANSWERED | progress(parsed, flow_bits::FIN_BACKEND);
     if known.seen == now && known.bits == bits {
-        return Ok(Verdict::Deliver);
+        return Ok(Step::SnatReverse.into());
     }
     SnatRow::touch(held, now, bits);
     let shared = bits & flow_bits::SHARED;
     if let Some((row, request)) = find(tables, &asked) {
         FlowRow::touch(row, now);
         FlowRow::set_bits(row, request.bits | shared);
-        return Ok(Verdict::Deliver);
+        return Ok(Step::SnatReverse.into());
     }
     let request = FlowRow {
         bits: shared | flow_bits::SNAT | (key.zone as u32) << flow_bits::ZONE_SHIFT,
@@ -309,27 +322,31 @@ pub fn heard<F: Family, P: Packet, T: Tables<F>>(
     if tables.insert_flow(request.table(), asked, request, Insert::New).is_ok() {
         tables.count(Counter::Rebuilt);
     }
-    Ok(Verdict::Deliver)
+    Ok(Step::SnatReverse.into())
 }
 
 /// Sends it back to the client.
 #[inline(always)]
-pub fn deliver<F: Family, P: Packet, T: Tables<F>>(
+pub fn reverse<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     hook: Hook,
-    parsed: &Parsed<F>,
-) -> Result<Verdict, Counter> {
+    _: Next,
+) -> Result<Next, Counter> {
+    let parsed = &noted(tables)?.parsed;
     let later = parsed.part == Part::Later;
     let lost = if later { Counter::FragmentLost } else { Counter::TableFull };
     let held = tables.snat(&parsed.key).ok_or(lost)?.get();
-    let onward = forward::to_client(packet, tables, hook, parsed, &held.row)?;
+    let onward = match hook {
+        Hook::UplinkXdp => turn::to_client(packet, parsed, &held)?,
+        _ => forward::to_client(packet, tables, hook, parsed, &held.row)?,
+    };
     rewrite::rewrite(packet, parsed, &returned(&parsed.key, &held), &onward, Form::Any)?;
     if parsed.part == Part::First {
         hard::keep(tables, parsed, held.row.backend);
     }
     tables.count(Counter::Reply);
-    Ok(Verdict::Forward(onward.way))
+    Ok(onward.way.into())
 }
 
 /// How far a packet brings its flow; `fin`: the bit of the side that sent it. [`flow`] has its own where rows are

@@ -1,7 +1,12 @@
 //! Clients on the host, and pods where that is asked for: a socket's destination is translated once, when it connects, or with each
 //! datagram where it is not connected. No packet pays; what the application is shown stays the frontend.
 
-use super::{Tables, Verdict, interest_hash, select, verdict};
+use super::{
+    select,
+    step::Step,
+    stop::ending,
+    tables::{Tables, interest_hash},
+};
 use crate::{
     abi::{BackendRef, BackendRow, Counter, FlowKey, SocketEnd, SocketKey, SocketRow},
     family::Family,
@@ -99,9 +104,9 @@ fn access<F: Family, T: Tables<F>>(tables: &T, caller: Caller, outcome: Result<C
         Ok(outcome) | Err(outcome) => outcome,
     };
     tables.count(outcome);
-    match verdict(outcome) {
-        Verdict::Reject(_) => Access::Refused,
-        Verdict::Drop(_) => Access::Unreachable,
+    match ending(outcome) {
+        end if end == Step::Reject => Access::Refused,
+        end if end.why().is_some() => Access::Unreachable,
         _ => Access::Granted,
     }
 }

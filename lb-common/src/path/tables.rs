@@ -4,7 +4,7 @@ use core::cell::Cell;
 
 use bytemuck::Pod;
 
-use super::{Note, Parsed};
+use super::parse::{Note, Parsed};
 use crate::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FragmentKey,
@@ -180,6 +180,12 @@ pub enum InsertError {
     Exists,
     /// The table would not take it.
     Full,
+}
+
+/// What was noted of a packet.
+#[inline(always)]
+pub fn noted<F: Family, T: Tables<F>>(tables: &T) -> Result<&Note<F>, Counter> {
+    tables.noted().ok_or(Counter::Unsettled)
 }
 
 /// How many counts [`Tables::turn`] knows.

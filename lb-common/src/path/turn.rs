@@ -1,21 +1,24 @@
-//! Turn: the path of the XDP program at an uplink. It sees a packet before the host has made anything of it, and
+//! Turn: what is XDP's alone. The program at an uplink sees a packet before the host has made anything of it, and
 //! finishes what can leave again by the device that it came in by, or ends there: requests to backends on other
-//! nodes and replies to the ports lent for them, refusals, drops, answers in a service's name.
+//! nodes and replies to the node's ports, refusals, drops, answers in a service's name.
 //!
 //! All else it passes on to the program on tc, neither changed nor counted. So what can stand in the way of a packet
-//! is looked at before its flow is recorded, and before its first byte is written. It has the steps of
-//! [`super`]; what they find is concluded differently.
+//! is looked at before its flow is recorded, and before its first byte is written.
 
 use bytemuck::{Pod, Zeroable};
 
 use super::{
-    Common, Hook, InPlace, Note, Packet, Parsed, SumKind, Table, Tables, Verdict, Way,
     answer::NETWORK,
     dsr,
+    established::outsider,
     flow::{self, Found},
-    forward, look, neighbour, noted, outsider,
-    parse::{self, Frame, Place},
-    snat, verdict,
+    forward::{self, Onward},
+    hook::Hook,
+    parse::{self, Frame, Parsed, Place},
+    rewrite::{self, Form},
+    snat,
+    step::{Next, Step, Way},
+    tables::{Common, InPlace, Packet, SumKind, Table, Tables, noted},
 };
 use crate::{
     abi::{
@@ -27,153 +30,6 @@ use crate::{
 };
 
 const HOOK: Hook = Hook::UplinkXdp;
-
-/// Sends a packet of family `F` that is nothing new to its flow's row: most of them. Others come back with
-/// [`Verdict::Hard`].
-#[inline(always)]
-pub fn run<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
-    travel(packet, tables).unwrap_or(Verdict::Hard)
-}
-
-/// Notes what is known of a packet that came back with [`Verdict::Hard`]; [`resume`] takes it then.
-#[inline(always)]
-pub fn read<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
-    let way = parse(packet, tables);
-    if matches!(way, Err(Counter::Protocol)) {
-        return Verdict::Message;
-    }
-    conclude(way, tables)
-}
-
-/// As [`super::resume`].
-#[inline(always)]
-pub fn resume<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
-    conclude(noted(tables, |note| look(packet, tables, HOOK, note)), tables)
-}
-
-/// As [`super::open`].
-#[inline(always)]
-pub fn open<F: Family, T: Tables<F>>(tables: &T) -> Verdict {
-    let chosen = noted(tables, |note| super::open::choose(tables, note));
-    conclude(chosen.map(|chosen| if chosen { Verdict::Record } else { Verdict::Open }), tables)
-}
-
-/// As [`super::record`], if the packet can be sent to its backend from here.
-#[inline(always)]
-pub fn record<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T) -> Verdict {
-    let recorded = noted(tables, |note| {
-        if !can_send(packet, tables, &note.parsed, note.backend.get()) {
-            return Err(Counter::WrongHook);
-        }
-        super::open::record(packet, tables, HOOK, note)
-    });
-    conclude(recorded, tables)
-}
-
-/// As [`super::lend`].
-#[inline(always)]
-pub fn lend<F: Family, P: Packet, T: Tables<F>>(packet: &P, tables: &T) -> Verdict {
-    let lent = noted(tables, |note| snat::lend(packet, tables, note));
-    conclude(lent.map(|()| Verdict::Finish), tables)
-}
-
-/// As [`super::heard`], if the packet can be sent to its client from here.
-#[inline(always)]
-pub fn heard<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
-    let heard = noted(tables, |note: &Note<F>| {
-        let held = tables.snat(&note.parsed.key).ok_or(Counter::NotOurs)?;
-        if !can_hop::<F, P>(packet) || !leads_back(packet, &held.get()) {
-            return Err(Counter::WrongHook);
-        }
-        snat::heard(packet, tables, &note.parsed)
-    });
-    conclude(heard, tables)
-}
-
-/// As [`super::deliver`].
-#[inline(always)]
-pub fn deliver<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
-    let delivered = noted(tables, |note| {
-        let held = tables.snat(&note.parsed.key).ok_or(Counter::TableFull)?.get();
-        give_back(packet, tables, &note.parsed.key, &held)
-    });
-    conclude(delivered, tables)
-}
-
-/// As [`super::finish`].
-#[inline(always)]
-pub fn finish<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
-    let finished = noted(tables, |note| {
-        // What has just been recorded is gone again: the table is that full.
-        let found = flow::find(tables, &note.parsed.key).ok_or(Counter::TableFull)?;
-        go(packet, tables, &note.parsed, found)
-    });
-    conclude(finished, tables)
-}
-
-/// As [`super::message`]. Errors about packets of flows are left to tc.
-#[inline(always)]
-pub fn message<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
-    match conclude(super::message::sort(packet, tables, HOOK), tables) {
-        Verdict::Error => Verdict::Pass,
-        other => other,
-    }
-}
-
-/// As [`super::answer_arp`].
-#[inline(always)]
-pub fn answer_arp<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Verdict {
-    let outcome = neighbour::arp(packet, tables);
-    answered(packet, tables, outcome)
-}
-
-/// As [`super::answer_solicitation`].
-#[inline(always)]
-pub fn answer_solicitation<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Verdict {
-    let outcome = neighbour::solicitation(packet, tables);
-    answered(packet, tables, outcome)
-}
-
-/// All of these functions, one after the other; as [`super::decide`].
-pub fn decide<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
-    let mut verdict = run(packet, tables);
-    loop {
-        verdict = match verdict {
-            Verdict::Hard => read(packet, tables),
-            Verdict::Resume => resume(packet, tables),
-            Verdict::Open => open(tables),
-            Verdict::Record => record(packet, tables),
-            Verdict::Lend => lend(packet, tables),
-            Verdict::Heard => heard(packet, tables),
-            Verdict::Deliver => deliver(packet, tables),
-            Verdict::Finish => finish(packet, tables),
-            Verdict::Message => message(packet, tables),
-            last => return last,
-        }
-    }
-}
-
-/// Only what ends here is counted: tc counts what it is left.
-#[inline(always)]
-fn conclude<T: Common>(way: Result<Verdict, Counter>, tables: &T) -> Verdict {
-    way.unwrap_or_else(|stop| match verdict(stop) {
-        // Whoever says so is a router, which the host's side is.
-        Verdict::Reject(Counter::TtlExceeded | Counter::TooBig) => Verdict::Pass,
-        end @ (Verdict::Drop(_) | Verdict::Reject(_)) => {
-            tables.count(stop);
-            end
-        }
-        _ => Verdict::Pass,
-    })
-}
-
-#[inline(always)]
-fn answered<P: Packet, T: Common>(packet: &P, tables: &T, outcome: Result<(), Counter>) -> Verdict {
-    if outcome.is_ok() {
-        tables.count(Counter::Answered);
-    }
-    conclude(outcome.map(|()| Verdict::Forward(Way::Egress(packet.ifindex()))), tables)
-}
 
 /// A packet's headers with all of TCP's, or as many bytes of UDP's packet.
 #[repr(C)]
@@ -189,10 +45,16 @@ unsafe impl<F: Family> Zeroable for Whole<F> {}
 // SAFETY: as above.
 unsafe impl<F: Family> Pod for Whole<F> {}
 
-/// Sends a packet as its flow's row says, if that is all there is to do. What is not as most packets are comes back
-/// untouched, with `None`.
+/// Sends a packet of family `F` that is nothing new to its flow's row, which is most of them, in place. All others are
+/// read again by [`Step::SlowParse`].
 #[inline(always)]
-fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Option<Verdict> {
+pub fn established<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Next {
+    travel(packet, tables).unwrap_or(Step::SlowParse.into())
+}
+
+/// As a flow's row says, if that is all there is to do. What is not as most packets are comes back untouched.
+#[inline(always)]
+fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Option<Next> {
     let Whole { frame, rest } = packet.load::<Whole<F>>(0)?;
     let len = packet.size() - NETWORK as u32;
     frame.ip.check(len).ok()?;
@@ -212,7 +74,7 @@ fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Op
     let mut key = frame.key(tables.settings().zone as u16);
     key.join_halves();
     if let Some(stop) = outsider(tables, HOOK, &key) {
-        return if stop == Counter::NotOurs { Some(Verdict::Pass) } else { None };
+        return if stop == Counter::NotOurs { Some(Next::PASS) } else { None };
     }
     let now = tables.now();
     if is_lent(tables, &key) {
@@ -221,7 +83,12 @@ fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Op
         if !is_for_one(packet) || !is_noted(flags, &held.row, now, SETTLED, flow_bits::FIN_BACKEND) {
             return None;
         }
-        return give_back(packet, tables, &key, &held).ok();
+        if !leads_back(packet, &held) {
+            return None;
+        }
+        send(packet, &key, &snat::returned(&key, &held), held.row.mac).ok()?;
+        tables.count(Counter::Reply);
+        return Some(Way::Egress(packet.ifindex()).into());
     }
     let known = tables.flow(Table::Proven, &key)?.get();
     // A row that was used in this tick has not expired.
@@ -237,12 +104,25 @@ fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Op
     if !leads_on(packet, tables, own, backend, &reach) {
         return None;
     }
-    pass_on(packet, tables, &key, own, &known, backend, reach.mac).ok()
+    let bytes = packet.size();
+    if known.is_tunnel() {
+        enclose::<F, P, T>(packet, tables, own, backend.node, reach.mac).ok()?;
+        tables.count(Counter::Tunneled);
+    } else {
+        send(packet, &key, &translated(tables, &key, &known), reach.mac).ok()?;
+        tables.count(Counter::Request);
+    }
+    tables.account(backend.service, bytes);
+    Some(Way::Egress(packet.ifindex()).into())
 }
 
+/// Reads a plain packet again; what is none is left to tc.
 #[inline(always)]
-fn parse<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Result<Verdict, Counter> {
-    let frame = parse::frame::<F, P>(packet)?;
+pub fn parse<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Result<Next, Counter> {
+    let frame = match parse::frame::<F, P>(packet) {
+        Err(Counter::Protocol) => return Ok(Step::Icmp.into()),
+        frame => frame?,
+    };
     let key = frame.key(tables.settings().zone as u16);
     if let Some(stop) = outsider(tables, HOOK, &key) {
         return Err(stop);
@@ -253,7 +133,8 @@ fn parse<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Resu
     let payload = frame.ip.payload(packet.size() - NETWORK as u32);
     let parsed = Parsed::new(packet, &frame.ethernet, key, Place::plain::<F>(payload))?;
     tables.note(&parsed, tables.flow(Table::Proven, &key).is_some());
-    Ok(if is_lent(tables, &key) && tables.snat(&key).is_some() { Verdict::Heard } else { Verdict::Resume })
+    Ok(if is_lent(tables, &key) && tables.snat(&key).is_some() { Step::SnatTrack } else { Step::Lookup }
+        .into())
 }
 
 /// Whether a packet's link destination is one device's: what goes to all is not answered from it.
@@ -324,55 +205,62 @@ fn leads_back<F: Family, P: Packet>(packet: &P, held: &SnatRow<F>) -> bool {
     held.row.ifindex == packet.ifindex() && is_known(&held.row.mac)
 }
 
+/// Whether a reply can be sent to the client that has a port of the node's from here.
+#[inline(always)]
+pub fn can_return<F: Family, P: Packet>(packet: &P, held: &SnatRow<F>) -> bool {
+    can_hop::<F, P>(packet) && leads_back(packet, held)
+}
+
+/// How it is sent there.
+#[inline(always)]
+pub fn to_client<F: Family, P: Packet>(
+    packet: &P,
+    parsed: &Parsed<F>,
+    held: &SnatRow<F>,
+) -> Result<Onward, Counter> {
+    if !leads_back(packet, held) {
+        return Err(Counter::WrongHook);
+    }
+    Ok(onward(packet, parsed, held.row.mac))
+}
+
+/// Out by the device that a packet came in by, to the next hop.
+#[inline(always)]
+fn onward<F: Family, P: Packet>(packet: &P, parsed: &Parsed<F>, next: Mac) -> Onward {
+    Onward { way: Way::Egress(packet.ifindex()), destination: next, source: parsed.destination, hop: true }
+}
+
 /// Whether a packet has hops left.
 #[inline(always)]
 fn can_hop<F: Family, P: Packet>(packet: &P) -> bool {
     packet.load::<F::Header>(NETWORK).is_some_and(|mut ip| ip.take_hop().is_some())
 }
 
-/// Sends a client's packet to its backend.
+/// As [`super::translate`].
 #[inline(always)]
-fn go<F: Family, P: InPlace, T: Tables<F>>(
-    packet: &mut P,
-    tables: &T,
-    parsed: &Parsed<F>,
-    found: Found<'_, F>,
-) -> Result<Verdict, Counter> {
+pub fn finish<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Result<Next, Counter> {
+    let parsed = &noted(tables)?.parsed;
+    // What has just been recorded is gone again: the table is that full.
+    let found: Found<'_, F> = flow::find(tables, &parsed.key).ok_or(Counter::TableFull)?;
     let known = &found.1;
     let (word, backend) = tables.backend(known.backend.low).ok_or(Counter::Unsettled)?;
     let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
     if !can_hop::<F, P>(packet) || !leads_on(packet, tables, parsed.destination, backend, &reach) {
         return Err(Counter::WrongHook);
     }
-    if known.is_tunnel() {
-        dsr::keep(tables, parsed, found);
-    } else {
-        flow::request(packet, tables, HOOK, parsed, found);
-    }
-    pass_on(packet, tables, &parsed.key, parsed.destination, known, backend, reach.mac)
-}
-
-/// Sends a client's packet from here, whose MAC is `own`, to the next hop, as its flow wants it.
-#[inline(always)]
-fn pass_on<F: Family, P: InPlace, T: Tables<F>>(
-    packet: &mut P,
-    tables: &T,
-    key: &FlowKey<F>,
-    own: Mac,
-    known: &FlowRow<F>,
-    backend: &BackendRow<F>,
-    next: Mac,
-) -> Result<Verdict, Counter> {
     let bytes = packet.size();
     if known.is_tunnel() {
-        enclose::<F, P, T>(packet, tables, own, backend.node, next)?;
+        dsr::keep(tables, parsed, found);
+        enclose::<F, P, T>(packet, tables, parsed.destination, backend.node, reach.mac)?;
         tables.count(Counter::Tunneled);
     } else {
-        send(packet, key, &translated(tables, key, known), next)?;
+        flow::request(packet, tables, HOOK, parsed, found);
+        let to = translated(tables, &parsed.key, known);
+        rewrite::rewrite(packet, parsed, &to, &onward(packet, parsed, reach.mac), Form::Plain)?;
         tables.count(Counter::Request);
     }
     tables.account(backend.service, bytes);
-    Ok(Verdict::Forward(Way::Egress(packet.ifindex())))
+    Ok(Way::Egress(packet.ifindex()).into())
 }
 
 /// Puts a packet into one to a backend's node and addresses that to the next hop, from here; its own has one hop less.
@@ -393,22 +281,6 @@ fn enclose<F: Family, P: Packet, T: Common>(
     let ethernet = Ethernet { destination: next, source: own, ethertype: F::ETHERTYPE };
     let written = packet.store(NETWORK + size_of::<F::Header>(), &ip) && packet.store(0, &ethernet);
     written.then_some(()).ok_or(Counter::RewriteFailed)
-}
-
-/// Sends a backend's packet to the client that has the port it is to.
-#[inline(always)]
-fn give_back<F: Family, P: InPlace, T: Common>(
-    packet: &mut P,
-    tables: &T,
-    key: &FlowKey<F>,
-    held: &SnatRow<F>,
-) -> Result<Verdict, Counter> {
-    if !leads_back(packet, held) {
-        return Err(Counter::WrongHook);
-    }
-    send(packet, key, &snat::returned(key, held), held.row.mac)?;
-    tables.count(Counter::Reply);
-    Ok(Verdict::Forward(Way::Egress(packet.ifindex())))
 }
 
 /// The addresses and ports that a request gets.

@@ -236,16 +236,13 @@ fn packet<F: Sided>(tables: &Tried<'_, F>, asked: &Asked, hook: Hook, ifindex: u
             protocol: asked.to.protocol.number(),
         };
     }
-    let verdict = match verdict {
-        path::Verdict::Forward(_) => Verdict::Forward,
-        path::Verdict::Reject(_) => Verdict::Reject,
-        path::Verdict::Drop(_) => Verdict::Drop,
-        // Nothing is left open, and a packet of a service is no message of ICMP.
-        _ => Verdict::Pass,
+    let (verdict, answer) = match verdict {
+        path::Verdict::Forward(_) if path::is_rejected(counter) => (Verdict::Reject, packet.headers()),
+        path::Verdict::Drop(_) if path::is_rejected(counter) => (Verdict::Reject, None),
+        path::Verdict::Forward(_) => (Verdict::Forward, None),
+        path::Verdict::Drop(_) => (Verdict::Drop, None),
+        path::Verdict::Pass => (Verdict::Pass, None),
     };
-    let answered =
-        verdict == Verdict::Reject && path::reject::<F, _, _>(&mut packet, tables, counter).is_some();
-    let answer = if answered { packet.headers() } else { None };
     Some(Decision { verdict, counter, after, tunnel, answer })
 }
 

@@ -1,0 +1,58 @@
+//! Direct: a client that calls a backend by its own address.
+
+use super::{
+    flow::{find, twin},
+    hook::Hook,
+    open::is_over,
+    select,
+    step::{Next, Step},
+    tables::{Insert, Packet, Table, Tables, noted},
+};
+use crate::{
+    abi::{Counter, FlowRow, flow_bits},
+    family::Family,
+    wire::Protocol,
+};
+
+/// A client's packet to a backend by its own address. On the backend's side that
+/// is the tuple which a flow through a service would have: from the same port of the client both are one
+/// connection there. So the call is marked, and later flows through services keep off its tuple; where a
+/// flow was there first, the call becomes a flow itself, with another port.
+#[inline(always)]
+pub fn direct<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    _: Hook,
+    _: Next,
+) -> Result<Next, Counter> {
+    let note = noted(tables)?;
+    let parsed = &note.parsed;
+    let protocol = parsed.protocol();
+    let key = &parsed.key;
+    let reply_key = twin(key, key.zone);
+    if let Some((row, known)) = find(tables, &reply_key) {
+        if known.is_direct() {
+            FlowRow::touch(row, tables.now());
+            return Err(Counter::Direct);
+        }
+        if !is_over(tables, protocol, &known) && protocol != Protocol::Sctp {
+            note.backend.set(known.backend);
+            note.port.set(select::other_port(select::slot_hash(key, tables.settings().hash_seed), 0));
+            note.attempts.set(select::TRIES as u8);
+            return Ok(Step::Open.into());
+        }
+        tables.remove_flow(known.table(), &reply_key);
+    }
+    let mark = FlowRow {
+        backend: note.backend.get(),
+        seen: tables.now(),
+        bits: flow_bits::REPLY | flow_bits::DIRECT,
+        addr: key.dst,
+        port: key.dst_port,
+        mac: parsed.source,
+        ifindex: packet.ifindex(),
+    };
+    // Without a mark it is as it would be without us.
+    let _ = tables.insert_flow(Table::Unproven, reply_key, mark, Insert::Replace);
+    Err(Counter::Direct)
+}

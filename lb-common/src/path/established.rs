@@ -1,0 +1,83 @@
+//! Established: the short path, of active backends' flows whose clients are known to be real.
+
+use super::{
+    dsr, flow,
+    hook::Hook,
+    parse::{self, Parsed, Place},
+    rewrite::Form,
+    select,
+    step::{Next, Step},
+    tables::{Packet, Table, Tables, interest_hash},
+    translate,
+};
+use crate::{
+    abi::{Counter, FlowKey},
+    family::Family,
+    wire::{Ethernet, NetworkHeader as _},
+};
+
+/// Parses a plain, whole packet and sends it on its way, if its flow is assured and its backend active. Functions one
+/// after the other, because all in one exceed the stack of a kernel program; known flows are the faster for it.
+#[inline(always)]
+pub fn established<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    hook: Hook,
+    _: Next,
+) -> Result<Next, Counter> {
+    if packet.tagged() {
+        // At an uplink it is for the device of that VLAN, which may have a program of its own.
+        return Ok(if hook.is_uplink() { Next::PASS } else { Step::SlowParse.into() });
+    }
+    let frame = match parse::frame::<F, P>(packet) {
+        Ok(frame) => frame,
+        // Too short: perhaps a fragment of a byte or two.
+        Err(Counter::Truncated | Counter::Fragment | Counter::Options) => return Ok(Step::SlowParse.into()),
+        Err(Counter::Protocol) => return Ok(Step::Icmp.into()),
+        Err(stop) => return Err(stop),
+    };
+    let key = frame.key(tables.settings().zone as u16);
+    if let Some(stop) = outsider(tables, hook, &key) {
+        return Err(stop);
+    }
+    let payload = frame.ip.payload(packet.size() - size_of::<Ethernet>() as u32);
+    let parsed = Parsed::new(packet, &frame.ethernet, key, Place::plain::<F>(payload))?;
+    let row = tables.flow(Table::Proven, &key);
+    if let Some(row) = row {
+        let known = row.get();
+        let guides = if known.is_reply() {
+            !known.expired(parsed.protocol(), tables.now(), &tables.settings().lifetimes)
+        } else {
+            !hook.is_egress()
+                && flow::usable(tables, &parsed, &known).is_some_and(|word| word.state().is_active())
+                && !flow::is_elsewhere(packet, hook, &known)
+        };
+        if guides && dsr::is_of(hook, &known) {
+            tables.note(&parsed, true);
+            return dsr::aim(packet, tables, &parsed, (row, known));
+        }
+        if guides {
+            let way = translate::go(packet, tables, hook, &parsed, (row, known), Form::Plain);
+            if way.is_err() && !hook.is_egress() {
+                // [`super::reject`] may have to know it.
+                tables.note(&parsed, true);
+            }
+            return way;
+        }
+    }
+    tables.note(&parsed, row.is_some());
+    Ok(Step::Lookup.into())
+}
+
+/// Why a packet is nobody's of ours, if it is not.
+#[inline(always)]
+pub fn outsider<F: Family, T: Tables<F>>(tables: &T, hook: Hook, key: &FlowKey<F>) -> Option<Counter> {
+    if tables.interesting(interest_hash(key.dst, 0))
+        || tables.interesting(interest_hash(key.src, key.src_port))
+        || hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port))
+    {
+        return None;
+    }
+    let unowned = !hook.is_egress() && select::is_unowned::<F, T>(tables, key.dst);
+    Some(if unowned { Counter::Unowned } else { Counter::NotOurs })
+}

@@ -1,0 +1,253 @@
+//! Lookup: what the flow tables know of a packet that the short path could not send on. An unassured flow moves to the
+//! assured ones once its client has shown that it hears the backend.
+
+use super::{
+    dsr,
+    flow::{self, translated, twin},
+    hook::Hook,
+    open::take,
+    parse::{Note, Parsed, readable},
+    select, snat,
+    step::{Next, Step},
+    tables::{Common, Insert, Packet, Table, Tables, interest_hash, noted},
+    turn,
+};
+use crate::{
+    abi::{BackendState, BackendWord, Counter, FlowKey, FlowRow, FlowState, ReachKind, flow_bits},
+    family::Family,
+    wire::Protocol,
+};
+
+/// Looks for the rows of a packet's flow: [`Step::Translate`] if there are any, else it may be of a new one.
+#[inline(always)]
+pub fn lookup<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    hook: Hook,
+    asked: Next,
+) -> Result<Next, Counter> {
+    let note = noted(tables)?;
+    if hook == Hook::UplinkIngress {
+        note.unwrapped.set(asked.is_decapped());
+    }
+    let parsed = &note.parsed;
+    let key = &parsed.key;
+    match resume(packet, tables, hook, note)? {
+        Resumed::Guided => Ok(Step::Translate.into()),
+        // The node's address may be a frontend's, too.
+        Resumed::Unknown
+            if hook.from_outside() && key.dst == F::host(tables.settings()) && tables.snat(key).is_some() =>
+        {
+            Ok(Step::SnatTrack.into())
+        }
+        known if known == Resumed::Misguided || tables.interesting(interest_hash(key.dst, 0)) => {
+            if flow::is_forged(packet, tables, hook, key.src) {
+                return Err(Counter::Forged);
+            }
+            note.misguided.set(known == Resumed::Misguided);
+            Ok(Step::Select.into())
+        }
+        _ if hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port)) => {
+            let begins = parsed.protocol() != Protocol::Tcp || parsed.flags.opens();
+            if begins {
+                return Ok(Step::Direct.into());
+            }
+            let mark =
+                || flow::find(tables, &flow::twin(key, key.zone)).is_some_and(|(_, row)| row.is_direct());
+            let made = !parsed.flags.resets() || mark();
+            Err(if made { Counter::Direct } else { Counter::StrayReset })
+        }
+        _ => {
+            let unowned = !hook.is_egress() && select::is_unowned::<F, T>(tables, key.dst);
+            Err(if unowned { Counter::Unowned } else { Counter::NoFrontend })
+        }
+    }
+}
+
+/// Whether the rows of both tables guide the packet; if not it may be of a new one. Or why it ends here.
+#[inline(always)]
+fn resume<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    hook: Hook,
+    note: &Note<F>,
+) -> Result<Resumed, Counter> {
+    let parsed = &note.parsed;
+    let table = if note.proven.get() { Table::Proven } else { Table::Unproven };
+    let Some(row) = tables.flow(table, &parsed.key) else {
+        return if hook.is_egress() { Err(Counter::WrongHook) } else { Ok(Resumed::Unknown) };
+    };
+    let known = row.get();
+    if known.is_direct() {
+        FlowRow::touch(row, tables.now());
+        return Err(Counter::Direct);
+    }
+    if known.is_reply() {
+        if hook == Hook::UplinkXdp {
+            return Err(Counter::WrongHook);
+        }
+        answered(packet, tables, parsed, &known)?;
+        return Ok(Resumed::Guided);
+    }
+    if hook.is_egress() {
+        return Err(Counter::WrongHook);
+    }
+    let lost_port =
+        snat::is_of(hook, &known) && !known.is_proven() && !snat::holds(tables, &parsed.key, &known);
+    if lost_port {
+        return Ok(Resumed::Misguided);
+    }
+    let Some(word) = flow::usable(tables, parsed, &known) else { return Ok(Resumed::Misguided) };
+    if parsed.protocol() == Protocol::Tcp && ends(tables, word) {
+        flow::end(tables, parsed, (row, known));
+        return Err(Counter::BackendGone);
+    }
+    if hook == Hook::UplinkXdp && !turn::can_send(packet, tables, parsed, known.backend) {
+        return Err(Counter::WrongHook);
+    }
+    if flow::is_elsewhere(packet, hook, &known) {
+        if flow::is_forged(packet, tables, hook, parsed.key.src) {
+            return Err(Counter::Forged);
+        }
+        move_over(packet, tables, hook, parsed, known)?;
+    } else if dsr::is_of(hook, &known) {
+        if !known.is_proven() && dsr::proves(parsed) {
+            dsr::promote(tables, &parsed.key, &known);
+        }
+    } else if !known.is_proven() && proves(packet, tables, parsed, &known) {
+        promote(packet, tables, hook, parsed, &known);
+    }
+    Ok(Resumed::Guided)
+}
+
+/// Whether a backend's TCP flows end: it takes no new ones, and has gone or is not to keep those it has. An
+/// active one may come back: its clients wait.
+#[inline(always)]
+fn ends<T: Common>(tables: &T, word: BackendWord) -> bool {
+    let gone = || {
+        tables
+            .reach(word.reach())
+            .is_none_or(|reach| matches!(reach.kind(), ReachKind::None | ReachKind::Gone))
+    };
+    match word.state() {
+        BackendState::Active(_) => false,
+        BackendState::Reset => true,
+        BackendState::Draining | BackendState::Silent | BackendState::Removed | BackendState::Free => gone(),
+    }
+}
+
+/// What the tables of flows know of a packet.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Resumed {
+    /// Its flow.
+    Guided,
+    /// A flow that is over, or whose backend serves no more.
+    Misguided,
+    /// Nothing.
+    Unknown,
+}
+
+/// A backend's packet. Of an unproven flow it is noted what a client that hears it will acknowledge.
+#[inline(always)]
+fn answered<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    parsed: &Parsed<F>,
+    known: &FlowRow<F>,
+) -> Result<(), Counter> {
+    let protocol = parsed.protocol();
+    if known.expired(protocol, tables.now(), &tables.settings().lifetimes) {
+        return Err(Counter::NotOurs);
+    }
+    if protocol == Protocol::Tcp {
+        expect(packet, tables, parsed, &twin(&translated(&parsed.key, known), known.twin_zone()))?;
+    }
+    Ok(())
+}
+
+/// Notes what the client of an unproven TCP flow, whose request's key this is, will acknowledge.
+#[inline(always)]
+pub fn expect<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    parsed: &Parsed<F>,
+    request: &FlowKey<F>,
+) -> Result<(), Counter> {
+    const SEQUENCE: usize = 4;
+    let sequence = readable::<[u16; 2], P>(packet, parsed.transport() + SEQUENCE)?;
+    if let Some(proof) = tables.proof(request) {
+        proof.set(u32::from_be(bytemuck::cast(sequence)));
+    }
+    Ok(())
+}
+
+/// Whether a client's packet of an unproven flow shows that it hears the backend: TCP acknowledges what it
+/// was sent, others say a second thing after they were answered.
+#[inline(always)]
+fn proves<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    parsed: &Parsed<F>,
+    known: &FlowRow<F>,
+) -> bool {
+    if known.state() != FlowState::Established || parsed.flags.resets() {
+        return false;
+    }
+    if parsed.protocol() != Protocol::Tcp {
+        return true;
+    }
+    /// How far the acknowledged byte may be from the last segment that was seen: what is on its way at once.
+    const NEAR: u32 = 1 << 20;
+    const ACKNOWLEDGEMENT: usize = 8;
+    let Ok(number) = readable::<[u16; 2], P>(packet, parsed.transport() + ACKNOWLEDGEMENT) else {
+        return false;
+    };
+    let number = u32::from_be(bytemuck::cast(number));
+    let Some(proof) = tables.proof(&parsed.key) else { return false };
+    parsed.flags.acknowledges() && number.wrapping_sub(proof.get()).wrapping_add(NEAR) < 2 * NEAR
+}
+
+/// Moves a flow to the proven ones, the reply's row first. Where there is no room it stays where it is.
+#[inline(always)]
+fn promote<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &T,
+    hook: Hook,
+    parsed: &Parsed<F>,
+    known: &FlowRow<F>,
+) {
+    let request = FlowRow { bits: known.bits | flow_bits::PROVEN, seen: tables.now(), ..*known };
+    if snat::is_of(hook, known) {
+        return snat::promote(tables, &parsed.key, &request);
+    }
+    let reply = flow::reply_row(tables, hook, packet.ifindex(), parsed, &request);
+    let reply_key = twin(&translated(&parsed.key, &request), request.twin_zone());
+    if take(tables, Table::Proven, parsed.protocol(), reply_key, &reply).is_err() {
+        return;
+    }
+    if tables.insert_flow(Table::Proven, parsed.key, request, Insert::Replace).is_err() {
+        return tables.remove_flow(Table::Proven, &reply_key);
+    }
+    tables.remove_flow(Table::Unproven, &parsed.key);
+    tables.remove_flow(Table::Unproven, &reply_key);
+    tables.count(Counter::Proven);
+}
+
+/// A known flow's client is at another port of its bridge, and nobody knows better: replies go there.
+#[inline(always)]
+fn move_over<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &T,
+    hook: Hook,
+    parsed: &Parsed<F>,
+    known: FlowRow<F>,
+) -> Result<(), Counter> {
+    let request = FlowRow { mac: parsed.source, ifindex: packet.ifindex(), seen: tables.now(), ..known };
+    let reply = flow::reply_row(tables, hook, packet.ifindex(), parsed, &request);
+    let reply_key = twin(&translated(&parsed.key, &request), request.twin_zone());
+    let full = |_| Counter::TableFull;
+    tables.insert_flow(known.table(), reply_key, reply, Insert::Replace).map_err(full)?;
+    tables.insert_flow(known.table(), parsed.key, request, Insert::Replace).map_err(full)?;
+    tables.count(Counter::Moved);
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Translate: what the row of a packet's flow makes of it.
+
+use super::{
+    dsr, flow, forward, hard,
+    hook::Hook,
+    parse::Parsed,
+    rewrite::{self, Form},
+    snat,
+    step::{Next, Step},
+    tables::{Packet, Tables, noted},
+    turn,
+};
+use crate::{
+    abi::{Counter, FlowRow, ReachKind},
+    family::Family,
+    wire::Part,
+};
+
+/// Carries out what the rows of a packet's flow say.
+#[inline(always)]
+pub fn translate<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    hook: Hook,
+    _: Next,
+) -> Result<Next, Counter> {
+    if hook == Hook::UplinkXdp {
+        return turn::finish(packet, tables);
+    }
+    let note = noted(tables)?;
+    let parsed = &note.parsed;
+    let later = parsed.part == Part::Later;
+    // What has just been recorded is gone again: the table is that full.
+    let gone = if later { Counter::FragmentLost } else { Counter::TableFull };
+    let found = flow::find(tables, &parsed.key);
+    if later && hook == Hook::UplinkIngress && found.is_none() && tables.snat(&parsed.key).is_some() {
+        return Ok(Step::SnatReverse.into());
+    }
+    let found = found.ok_or(gone)?;
+    let backend = found.1.backend;
+    // The flow has moved since its packet began.
+    if later && backend != note.backend.get() {
+        return Err(gone);
+    }
+    if dsr::is_of(hook, &found.1) {
+        if parsed.part == Part::First {
+            hard::keep(tables, parsed, backend);
+        }
+        return dsr::aim(packet, tables, parsed, found);
+    }
+    let next = go(packet, tables, hook, parsed, found, Form::Any)?;
+    if parsed.part == Part::First {
+        hard::keep(tables, parsed, backend);
+    }
+    Ok(next)
+}
+
+/// The way of a packet whose flow's row is at hand.
+#[inline(always)]
+pub fn go<F: Family, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &T,
+    hook: Hook,
+    parsed: &Parsed<F>,
+    found: flow::Found<'_, F>,
+    form: Form,
+) -> Result<Next, Counter> {
+    let (_, known) = found;
+    let (onward, port);
+    if known.is_reply() {
+        if hook == Hook::PortIngress && answers_for_another(packet, tables, &known) {
+            return Err(Counter::Forged);
+        }
+        (onward, port) = (forward::to_client(packet, tables, hook, parsed, &known)?, known.ifindex);
+        flow::reply(tables, parsed, found);
+    } else if hook.is_egress() {
+        return Err(Counter::WrongHook);
+    } else {
+        flow::request(packet, tables, hook, parsed, found);
+        let (word, backend) = tables.backend(known.backend.low).ok_or(Counter::Unsettled)?;
+        let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
+        onward = forward::to_backend(packet, tables, hook, parsed, &reach, known.is_hairpin())?;
+        port = reach.ifindex;
+        tables.account(backend.service, packet.size());
+    }
+    if !hook.is_egress() && forward::is_too_big(packet, tables, onward.way, port) {
+        return Err(Counter::TooBig);
+    }
+    let to = if snat::is_of(hook, &known) {
+        snat::translated(tables, &parsed.key, &known)
+    } else {
+        flow::translated(&parsed.key, &known)
+    };
+    rewrite::rewrite(packet, parsed, &to, &onward, form)?;
+    tables.count(if known.is_reply() { Counter::Reply } else { Counter::Request });
+    Ok(onward.way.into())
+}
+
+/// Whether a reply comes in by another port than that of the flow's backend.
+#[inline(always)]
+pub fn answers_for_another<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &T,
+    known: &FlowRow<F>,
+) -> bool {
+    let Some((word, _)) = tables.backend(known.backend.low) else { return false };
+    let Some(reach) = tables.reach(word.reach()) else { return false };
+    word.0.generation == known.backend.generation
+        && matches!(reach.kind(), ReachKind::Peer | ReachKind::Bridge)
+        && reach.ifindex != packet.ifindex()
+}
