@@ -11,7 +11,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::node::{Agent, Disk, Node};
-use rustix::process::Signal;
+use rustix::process::{
+    Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_getfd, pidfd_open, prlimit,
+};
+use socket2::{Domain, SockFilter, Socket};
 
 /// Services that get their addresses from a range, so that there is something to keep.
 fn config(names: &[&str]) -> String {
@@ -65,6 +68,82 @@ fn a_hung_and_a_dead_agent() -> Result<()> {
     let mut next = node.agent(INSTANCE, "c.yaml")?;
     next.wait_for("ready: ", 0)?;
     status(&node, INSTANCE, 0, &format!("running, process {}\n", next.pid())).map(drop)
+}
+
+/// Its questions to the kernel are not answered, and it gets no other socket to ask by.
+#[test]
+fn a_blind_agent() -> Result<()> {
+    const INSTANCE: &str = "status-blind";
+    let node = Node::new("lbt-blind")?;
+    let agent = agent(&node, INSTANCE)?;
+    status(&node, INSTANCE, 0, "running")?;
+    let pid = Pid::from_raw(agent.pid() as i32).context("no process")?;
+    let limit = no_more_files(pid)?;
+    ensure!(deafen(pid)? > 0, "it has no socket to ask by");
+    node.ip("link add pod1 type veth peer name wire1")?;
+    status(&node, INSTANCE, 1, "the agent has been blind for ")?;
+    prlimit(Some(pid), Resource::Nofile, limit)?;
+    status(&node, INSTANCE, 0, "running")?;
+    node.ip("link set pod1 master br0 up")?;
+    agent_has(&node, INSTANCE, "pod1")
+}
+
+/// Attaching fails, is said, and is tried again.
+#[test]
+fn a_port_without_its_program() -> Result<()> {
+    const INSTANCE: &str = "status-port";
+    let node = Node::new("lbt-port")?;
+    let agent = agent(&node, INSTANCE)?;
+    status(&node, INSTANCE, 0, "running")?;
+    let pid = Pid::from_raw(agent.pid() as i32).context("no process")?;
+    let limit = no_more_files(pid)?;
+    node.ip("link add pod1 type veth peer name wire1")?;
+    node.ip("link set pod1 master br0 up")?;
+    status(&node, INSTANCE, 1, "Too many open files")?;
+    prlimit(Some(pid), Resource::Nofile, limit)?;
+    status(&node, INSTANCE, 0, "running")?;
+    agent_has(&node, INSTANCE, "pod1")
+}
+
+/// Lets a process open nothing more; what it might before.
+fn no_more_files(pid: Pid) -> Result<Rlimit> {
+    let none = Rlimit { current: Some(0), maximum: getrlimit(Resource::Nofile).maximum };
+    Ok(prlimit(Some(pid), Resource::Nofile, none)?)
+}
+
+fn agent_has(node: &Node, instance: &str, port: &str) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let output = node.lb(&format!("get ports --instance {instance}"))?;
+        if String::from_utf8_lossy(&output.stdout).contains(port) {
+            return Ok(());
+        }
+        ensure!(start.elapsed() < Duration::from_secs(10), "{port} has no program");
+        sleep(Duration::from_millis(100));
+    }
+}
+
+/// Drops all that the kernel answers a process by netlink, but not what it tells by itself; how many sockets that are.
+fn deafen(pid: Pid) -> Result<usize> {
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    let mut sockets = 0;
+    for entry in fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero()))? {
+        let number = entry?.file_name().to_string_lossy().parse()?;
+        let Ok(copy) = pidfd_getfd(&process, number, PidfdGetfdFlags::empty()) else { continue };
+        let socket = Socket::from(copy);
+        if socket.domain().ok() != Some(Domain::from(libc::AF_NETLINK)) {
+            continue;
+        }
+        let address = socket.local_addr()?;
+        // SAFETY: an address of that family.
+        let groups = unsafe { (*address.as_ptr().cast::<libc::sockaddr_nl>()).nl_groups };
+        if groups == 0 {
+            // BPF_RET of nothing.
+            socket.attach_filter(&[SockFilter::new(0x06, 0, 0, 0)])?;
+            sockets += 1;
+        }
+    }
+    Ok(sockets)
 }
 
 #[test]

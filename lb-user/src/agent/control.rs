@@ -51,6 +51,8 @@ pub struct Control {
     pub view: View,
     /// What is wrong with the config.
     pub problems: Vec<String>,
+    /// Why not every device has its programs, if so.
+    pub device_problem: Option<String>,
     maps: Maps,
     mirror: Mirror,
     answers: Answers,
@@ -92,6 +94,7 @@ impl Control {
             model: Model::default(),
             view,
             problems: Vec::new(),
+            device_problem: None,
             answers: Answers::adopt(&maps),
             announce,
             homes: Homes::adopt(&maps),
@@ -284,6 +287,19 @@ impl Control {
         backends.into_iter().find(|(_, address)| is_remote(*address)).map(|(name, at)| (name.clone(), at))
     }
 
+    /// Notes why not every device has its programs, or that each has; said once.
+    pub fn devices_are(&mut self, problem: Option<String>) {
+        if problem == self.device_problem {
+            return;
+        }
+        match &problem {
+            Some(problem) => error!("{problem}; trying again"),
+            None => info!("every device has its programs"),
+        }
+        self.device_problem = problem;
+        self.view_changed();
+    }
+
     /// Notes that the view must be written.
     pub fn view_changed(&mut self) {
         self.view_file.changed();
@@ -296,8 +312,8 @@ impl Control {
         }
         let start = Instant::now();
         let failed = self.failed.iter().map(|(name, why)| format!("service {name}: {why}"));
-        self.view.problems =
-            self.problems.iter().cloned().chain(failed).chain(self.answers.problems()).collect();
+        let problems = self.problems.iter().chain(&self.device_problem).cloned();
+        self.view.problems = problems.chain(failed).chain(self.answers.problems()).collect();
         self.view.lifetimes = self.model.lifetimes;
         self.view.snat_ports = self.model.snat_ports;
         self.view.services =

@@ -192,6 +192,9 @@ pub async fn run(options: Options) -> Result<()> {
             },
             _ = second.tick() => {
                 control.retry(&ports.view(watcher.world()));
+                if control.device_problem.is_some() {
+                    update_ports(&mut ports, &mut sockets, options.socket_lb, &watcher, &mut control, &sought);
+                }
                 sockets.follow(&ports.view(watcher.world()));
                 control.write_view();
                 if next_hops.error() != 0 {
@@ -278,9 +281,8 @@ fn update_ports(
             Err(error) => error!("{error:#}"),
         }
     }
-    if let Err(error) = ports.update(watcher.world(), &mut control.view) {
-        error!("{error:#}");
-    }
+    let updated = ports.update(watcher.world(), &mut control.view);
+    control.devices_are(updated.err().map(|error| format!("{error:#}")));
     if before != (control.view.ports.clone(), control.view.socket_lb.clone()) {
         control.view_changed();
     }

@@ -114,7 +114,9 @@ impl Cli {
     /// Carries the command out. Errors are printed; the code is 1 for them, 2 for wrong usage.
     pub fn run() -> ExitCode {
         std::panic::set_hook(Box::new(|fault| {
-            log::say(format!("error: this is a fault of lb, please report it: {fault}\n").as_bytes());
+            let what = fault.payload_as_str().unwrap_or("no word why");
+            let place = fault.location().map_or_else(String::new, |place| format!(" ({place})"));
+            output::error(&format!("this is a fault of lb, please report it: {what}{place}"));
         }));
         let code = Cli::parse().dispatch().unwrap_or_else(|error| {
             output::error(&format!("{error:#}{}", advice(&error)));
