@@ -106,6 +106,7 @@ fn a_pipe_that_is_read_late_says_what_is_lost() -> Result<()> {
     let mut reader = agent.process().stderr.take().context("no pipe")?;
     agent.wait_until("get services", "10.96.0.10")?;
     talk(&node, &mut agent)?;
+    agent.wait_until("status", " lines lost\n")?;
     let reading = std::thread::spawn(move || {
         let mut said = String::new();
         reader.read_to_string(&mut said).map(|_| said)
