@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{control::Control, next_hops::NextHops};
+use super::{next_hops::NextHops, publish::Publisher};
 use crate::{
     log,
     maps::{
@@ -37,14 +37,14 @@ impl Pulse {
     }
 
     /// The loop has come round.
-    pub fn beat(&mut self, config: &Follower, control: &Control, next_hops: &NextHops) {
+    pub fn beat(&mut self, config: &Follower, publisher: &Publisher, next_hops: &NextHops) {
         let now = now();
         self.beat = Beat {
             at: now,
             behind: config.behind().map_or(0, |behind| now.saturating_sub(behind.as_nanos() as u64)),
             log_lost: log::lost(),
-            view_error: control.view_file.error(),
-            kept_error: control.kept_file.error(),
+            view_error: publisher.view_file.error(),
+            kept_error: publisher.kept_file.error(),
             next_hops_error: next_hops.error(),
             ..self.beat
         };

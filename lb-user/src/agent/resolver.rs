@@ -3,9 +3,19 @@
 
 use std::{
     collections::HashMap,
+    io,
     net::IpAddr,
     time::{Duration, Instant},
 };
+
+use anyhow::Context as _;
+use tracing::warn;
+
+use super::{
+    next_hops::{NextHops, Sought},
+    ways::View,
+};
+use crate::netlink::{World, neighbour};
 
 /// Between the first two requests for one neighbour; doubled with each one more.
 const FIRST: Duration = Duration::from_secs(1);
@@ -29,9 +39,32 @@ struct Wait {
 }
 
 impl Resolver {
+    /// Asks the kernel for the neighbours that backends wait for, and for next hops that are to be kept fresh.
+    pub fn ask(&mut self, sought: &Sought, view: &View, next_hops: &NextHops) {
+        let mut wanted = sought.unresolved.clone();
+        wanted.extend(sought.stale(view));
+        let mut failed = None;
+        for at in self.due(&wanted, Instant::now()) {
+            let asked = match sought.next_hops.contains_key(&at) {
+                true => next_hops.refresh(at).context("asking the kernel to keep a neighbour fresh"),
+                false => find(view.world, at).context("asking the kernel for a neighbour"),
+            };
+            if let Err(error) = asked {
+                failed = Some((at.1, error));
+                // Most likely the neighbour table is full: more requests would only push others out.
+                break;
+            }
+        }
+        if let (true, Some((address, error))) = (self.is_news(failed.is_some()), failed) {
+            let advice =
+                "where the table is full, raise net.ipv4.neigh.default.gc_thresh3 (net.ipv6 likewise)";
+            warn!("asking for the neighbour {address}: {error:#}; {advice}");
+        }
+    }
+
     /// Which of the `unresolved` neighbours (device and address) to ask for now: the new ones first,
     /// then those that have waited longest. Those that are not unresolved any more are forgotten.
-    pub fn due(&mut self, unresolved: &[(u32, IpAddr)], now: Instant) -> Vec<(u32, IpAddr)> {
+    fn due(&mut self, unresolved: &[(u32, IpAddr)], now: Instant) -> Vec<(u32, IpAddr)> {
         let before = std::mem::take(&mut self.waiting);
         let mut due = Vec::new();
         for neighbour in unresolved {
@@ -58,7 +91,7 @@ impl Resolver {
     }
 
     /// Whether requests have begun to fail: a reason to say so, once.
-    pub fn is_news(&mut self, failing: bool) -> bool {
+    fn is_news(&mut self, failing: bool) -> bool {
         !std::mem::replace(&mut self.failing, failing) && failing
     }
 
@@ -72,6 +105,16 @@ impl Resolver {
         self.second = Some((start, used + taken));
         taken
     }
+}
+
+/// Asks the kernel for a neighbour whose port is not known; the answer comes as a change. A MAC that is behind no
+/// port is of somebody who left: it is forgotten first, as the kernel would go on using it for seconds.
+fn find(world: &World, at: (u32, IpAddr)) -> io::Result<()> {
+    if world.neighbours.get(&at).is_some_and(|neighbour| !neighbour.permanent) {
+        // The kernel may have forgotten it by itself.
+        let _ = neighbour::forget(at.0, at.1);
+    }
+    neighbour::seek(at.0, at.1)
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use crate::system::io_kind;
 pub use cookies::Cookies;
 pub use mapped::Mapped;
 pub use owned::Untrusted;
-pub use pins::Pins;
+pub use pins::{Lock, Pins};
 pub use sockets::Sockets;
 pub use walk::{count, walk};
 

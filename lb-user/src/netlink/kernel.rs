@@ -199,3 +199,50 @@ fn is_busy(error: &io::Error) -> bool {
         Some(libc::EBUSY | libc::EINTR | libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+    use crate::netlink::questions;
+
+    #[test]
+    fn each_question_has_its_answer() {
+        let mut kernel = Kernel::new().expect("a socket");
+        let links = kernel.list(questions::links()).expect("links");
+        let names: Vec<String> = links
+            .into_iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewLink(message) => Some(questions::link(&message).name),
+                _ => None,
+            })
+            .collect();
+        assert!(names.iter().any(|name| name == "lo"), "{names:?}");
+        // More than are sent together. The kernel has no neighbours at device 1, the loopback device.
+        let keys: Vec<(u32, IpAddr)> =
+            (1..=100).map(|last| (1, Ipv4Addr::new(198, 51, 100, last).into())).collect();
+        let mut asked = Vec::new();
+        let done = kernel.ask(
+            keys.clone(),
+            |at| questions::neighbour(*at),
+            |at, answer| {
+                assert_eq!(answer, None);
+                asked.push(at);
+            },
+        );
+        done.expect("answers");
+        assert_eq!(asked, keys);
+    }
+
+    #[test]
+    fn messages_that_come_together() {
+        let one = |len: u32| [&len.to_ne_bytes()[..], &[0; 12]].concat();
+        let both = [one(16), one(16)].concat();
+        let (first_one, rest) = first(&both).expect("a message");
+        assert_eq!((first_one.len(), rest.len()), (16, 16));
+        assert_eq!(first(&one(15)), None, "shorter than its header");
+        assert_eq!(first(&one(20)), None, "cut off");
+        assert_eq!(first(&[]), None);
+    }
+}

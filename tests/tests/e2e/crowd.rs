@@ -19,12 +19,13 @@ use xtask::lab::Pod;
 
 use crate::{
     Test,
-    bed::{Bed, only, service, vip},
+    bed::{Bed, CONFIG, only, service, vip},
 };
 
 pub const ALL: &[Test] = &[
     ("a pod is plugged in while another floods the bridge with MACs", macs),
     ("a pod is plugged in beside a hundred thousand routes", || routes(100_000)),
+    ("a route of another table", other_table),
 ];
 
 /// Half a minute.
@@ -52,7 +53,7 @@ fn macs() -> Result<()> {
     let during = plugged_in(&bed, PINK)?;
     over.store(true, Relaxed);
     flood.join().map_err(|_| anyhow!("the flood has ended badly"))??;
-    let learned = lines(&bed, &["fdb", "show", "br", "v-net-0"])?;
+    let learned = lines(&bed, "bridge", &["fdb", "show", "br", "v-net-0"])?;
     ensure!(
         sent.load(Relaxed) >= FRAMES && learned > FRAMES as usize / 2,
         "only {learned} MACs were learned"
@@ -128,6 +129,18 @@ fn routes(count: u32) -> Result<()> {
     modest(&bed)
 }
 
+/// The kernel's own lookup is asked: a rule that comes later leads to a next hop, which is kept fresh then.
+fn other_table() -> Result<()> {
+    const BACKEND: &str = "198.51.100.7";
+    let bed = Bed::new(&[])?;
+    bed.configure(&CONFIG.replace("192.168.1.11", BACKEND), "config taken over")?;
+    let sought = || lines(&bed, "ip", &["neigh", "show", "to", BACKEND, "dev", "eth0"]);
+    bed.lab().on("node", "route add 198.51.100.0/24 dev eth0 table 77")?;
+    ensure!(sought()? == 0, "looked for without a rule");
+    bed.lab().on("node", "rule add to 198.51.100.0/24 lookup 77")?;
+    bed.wait_for("the next hop", || Ok(sought()? == 1))
+}
+
 /// Plugs a pod in; how long it took until its port had its program. It is served then.
 fn plugged_in(bed: &Bed, pod: Pod) -> Result<Duration> {
     let start = Instant::now();
@@ -153,8 +166,8 @@ fn modest(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-/// How many lines `bridge` prints.
-fn lines(bed: &Bed, arguments: &[&str]) -> Result<usize> {
-    let output = bed.lab().command("node", "bridge")?.args(arguments).output().context("running bridge")?;
+/// How many lines a tool prints on the node.
+fn lines(bed: &Bed, tool: &str, arguments: &[&str]) -> Result<usize> {
+    let output = bed.lab().command("node", tool)?.args(arguments).output().context("running it")?;
     Ok(output.stdout.iter().filter(|byte| **byte == b'\n').count())
 }

@@ -1,8 +1,10 @@
-//! The control plane's state: the model that is served, the mirror of the maps, and what is to be
-//! tried again.
+//! What is served: the model, the mirror of the maps, and what is to be tried again.
+
+mod report;
+mod services;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -10,29 +12,20 @@ use std::{
 
 use anyhow::Result;
 use lb_common::abi::{FrontendKind, ReachKind};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use super::{
     answers::Answers, homes::Homes, kept::Kept, listening::Listening, next_hops::Sought, node,
     programs::seed_hash, sockets::Sockets, ways,
 };
 use crate::{
-    apply,
-    compile::{Frontend, NodeFacts, Wanted, WantedFrontend, compile},
+    compile::NodeFacts,
     files::Retried,
     maps::{Maps, Pins},
     model::{Family, Model, Service, ServiceName, diff},
-    observe::{
-        SILENT,
-        backends::way,
-        clock, kind_name, state_name,
-        view::{BackendView, ServiceView, View},
-    },
-    plan::{self, Mirror, Step, Tuning, Ways as _},
+    observe::{backends::way, clock, view::View},
+    plan::{self, Mirror, Tuning, Ways as _},
 };
-
-/// How many rows of removed backends are freed at once when no other is left.
-const RECYCLED: usize = 1024;
 
 /// Of so many changes at once each has a line in the log; of more, there is one for all.
 const LINES: usize = 100;
@@ -44,7 +37,7 @@ const TELLINGS: u32 = 2;
 const NOT_WRITTEN: &str = "not written to the maps yet; trying again";
 
 /// See the module.
-pub struct Control {
+pub struct Publisher {
     /// What is served.
     pub model: Model,
     /// What the command line reads.
@@ -86,11 +79,11 @@ pub struct Served {
     pub published: Duration,
 }
 
-impl Control {
+impl Publisher {
     /// On maps that have been adopted.
-    pub fn new(maps: Maps, mirror: Mirror, kept: Kept, pins: &Pins, seed: u64, announce: bool) -> Control {
+    pub fn new(maps: Maps, mirror: Mirror, kept: Kept, pins: &Pins, seed: u64, announce: bool) -> Publisher {
         let view = View { seed_hash: seed_hash(seed), ..View::default() };
-        Control {
+        Publisher {
             model: Model::default(),
             view,
             problems: Vec::new(),
@@ -287,147 +280,6 @@ impl Control {
         backends.into_iter().find(|(_, address)| is_remote(*address)).map(|(name, at)| (name.clone(), at))
     }
 
-    /// Notes why not every device has its programs, or that each has; said once.
-    pub fn devices_are(&mut self, problem: Option<String>) {
-        if problem == self.device_problem {
-            return;
-        }
-        match &problem {
-            Some(problem) => error!("{problem}; trying again"),
-            None => info!("every device has its programs"),
-        }
-        self.device_problem = problem;
-        self.view_changed();
-    }
-
-    /// Notes that the view must be written.
-    pub fn view_changed(&mut self) {
-        self.view_file.changed();
-    }
-
-    /// Writes the view if something has changed.
-    pub fn write_view(&mut self) {
-        if !self.view_file.is_due() {
-            return;
-        }
-        let start = Instant::now();
-        let failed = self.failed.iter().map(|(name, why)| format!("service {name}: {why}"));
-        let problems = self.problems.iter().chain(&self.device_problem).cloned();
-        self.view.problems = problems.chain(failed).chain(self.answers.problems()).collect();
-        self.view.lifetimes = self.model.lifetimes;
-        self.view.snat_ports = self.model.snat_ports;
-        self.view.services =
-            self.model.services.values().flat_map(|service| self.service_views(service)).collect();
-        let view = &self.view;
-        self.view_file.write(|path| view.write(path));
-        // The model has it all, in less memory.
-        self.view.services = Vec::new();
-        debug!("view written in {:?}", start.elapsed());
-    }
-
-    fn service_views(&self, service: &Arc<Service>) -> Vec<ServiceView> {
-        let view = |wanted: &Wanted, frontend: &WantedFrontend| {
-            Some(ServiceView {
-                id: self.mirror.service_of(&frontend.at)?,
-                namespace: service.name.namespace.clone(),
-                name: service.name.name.clone(),
-                port_name: wanted.port_name.clone(),
-                kind: kind_name(frontend.kind).to_owned(),
-                address: frontend.at.address,
-                port: frontend.at.port,
-                protocol: frontend.at.protocol.to_string(),
-                backends: wanted
-                    .backends
-                    .iter()
-                    .map(|backend| BackendView {
-                        address: backend.address,
-                        port: backend.port,
-                        weight: backend.weight,
-                        state: match self.node.silent.contains(&backend.address) {
-                            true => SILENT,
-                            false => state_name(backend.state),
-                        }
-                        .to_owned(),
-                        node: backend.node,
-                    })
-                    .collect(),
-            })
-        };
-        compile(service, &self.node)
-            .iter()
-            .flat_map(|wanted| wanted.frontends.iter().filter_map(|frontend| view(wanted, frontend)))
-            // What is called at other nodes is theirs to show.
-            .filter(|shown| self.node.other_node_ports.binary_search(&shown.address).is_err())
-            .collect()
-    }
-
-    /// What nobody asks for: served by an agent before us, or left by a removal that failed.
-    fn remove_unwanted(&mut self) {
-        let wanted: HashSet<Frontend> = self
-            .model
-            .services
-            .values()
-            .flat_map(|service| compile(service, &self.node))
-            .flat_map(|wanted| wanted.frontends)
-            .map(|frontend| frontend.at)
-            .collect();
-        let unwanted: Vec<u32> = self
-            .mirror
-            .services()
-            .filter(|(_, found)| !found.frontends.iter().any(|frontend| wanted.contains(&frontend.at)))
-            .map(|(id, _)| id)
-            .collect();
-        let (count, quiet) = (unwanted.len(), unwanted.len() > LINES);
-        if quiet {
-            info!("{count} services removed that nobody asks for");
-        }
-        for id in unwanted {
-            let frontends = self.mirror.found(id).map(|found| found.frontends.clone()).unwrap_or_default();
-            let steps = plan::removal(&self.mirror, id);
-            if !self.apply("unwanted", &steps) {
-                let name = ServiceName { namespace: String::new(), name: format!("row {id}") };
-                self.failed.insert(name, NOT_WRITTEN.to_owned());
-            } else if !quiet {
-                for frontend in frontends {
-                    info!("{} removed: no service asks for it", show(&frontend.at));
-                }
-            }
-        }
-    }
-
-    /// Takes away the ports and addresses that a service had and has no more.
-    fn remove_lost(&mut self, name: &ServiceName, old: &Service) {
-        let now: HashSet<Frontend> = self
-            .model
-            .services
-            .get(name)
-            .into_iter()
-            .flat_map(|service| compile(service, &self.node))
-            .flat_map(|wanted| wanted.frontends)
-            .map(|frontend| frontend.at)
-            .collect();
-        for wanted in compile(old, &self.node) {
-            if wanted.frontends.iter().any(|frontend| now.contains(&frontend.at)) {
-                continue;
-            }
-            let Some(id) = self.mirror.service_of(&wanted.frontends[0].at) else { continue };
-            let steps = plan::removal(&self.mirror, id);
-            if !self.apply(&name.to_string(), &steps) {
-                self.failed.insert(name.clone(), NOT_WRITTEN.to_owned());
-            } else if !self.quiet {
-                info!("service {name} {}: removed", show(&wanted.frontends[0].at));
-            }
-        }
-    }
-
-    /// Publishes whatever of the model is not yet as this node should have it.
-    fn publish_all(&mut self, ways: &ways::View) {
-        let names: Vec<ServiceName> = self.model.services.keys().cloned().collect();
-        for name in names {
-            self.publish(name, ways, None);
-        }
-    }
-
     /// Has another look at the rows of addresses that are this node's or another's, or were.
     fn touch(&mut self, now: &NodeFacts) {
         let mut changed = Vec::new();
@@ -472,127 +324,4 @@ impl Control {
             self.view_file.changed();
         }
     }
-
-    /// Publishes a service of the model; `failed` is why that could not be done the last time.
-    fn publish(&mut self, name: ServiceName, ways: &ways::View, failed: Option<&String>) {
-        let Some(service) = self.model.services.get(&name).cloned() else { return };
-        for mut wanted in compile(&service, &self.node) {
-            for why in self.refuse_taken(&mut wanted) {
-                if !self.quiet && failed != Some(&why) {
-                    error!("service {name}: {why}");
-                }
-                self.failed.insert(name.clone(), why);
-            }
-            if wanted.frontends.is_empty() {
-                continue;
-            }
-            match self.plan(&wanted, ways) {
-                Ok(steps) if steps.is_empty() => {}
-                Ok(steps) => {
-                    if !self.apply(&name.to_string(), &steps) {
-                        self.failed.insert(name.clone(), NOT_WRITTEN.to_owned());
-                    } else if !self.quiet {
-                        let log = describe(&wanted, &steps);
-                        info!("service {name} {}: {log}", show(&wanted.frontends[0].at));
-                    }
-                }
-                Err(full) => {
-                    let why = full.to_string();
-                    // Said once, not with every try.
-                    if !self.quiet && failed != Some(&why) {
-                        error!("service {name} {} not taken over: {why}", show(&wanted.frontends[0].at));
-                    }
-                    self.failed.insert(name.clone(), why);
-                }
-            }
-        }
-    }
-
-    /// Takes out the frontends at which a process of the host listens; why, in words.
-    fn refuse_taken(&mut self, wanted: &mut Wanted) -> Vec<String> {
-        let mut said = Vec::new();
-        wanted.frontends.retain(|frontend| {
-            if !self.node.own.contains(&frontend.at.address) {
-                return true;
-            }
-            let listening = self.listening.get_or_insert_with(Listening::now);
-            let Some(holder) = listening.holder(&frontend.at) else { return true };
-            said.push(format!(
-                "{} {} not served: {holder} listens there; stop it, or take another port",
-                kind_name(frontend.kind),
-                show(&frontend.at)
-            ));
-            false
-        });
-        said
-    }
-
-    /// Plans one service port; where a map is full, what waits for readers or has long been removed
-    /// is freed first.
-    fn plan(&mut self, wanted: &Wanted, ways: &ways::View) -> Result<Vec<Step>, plan::Full> {
-        match plan::service(&mut self.mirror, wanted, ways, self.tuning) {
-            Ok(steps) => return Ok(steps),
-            Err(_) => self.reclaim(),
-        }
-        match plan::service(&mut self.mirror, wanted, ways, self.tuning) {
-            Ok(steps) => return Ok(steps),
-            Err(full) if full.map != "backends" => return Err(full),
-            Err(_) => {
-                let ipv6 = wanted.frontends[0].at.address.is_ipv6();
-                let steps = plan::recycle(&mut self.mirror, ipv6, RECYCLED.max(wanted.backends.len()));
-                self.apply("recycling", &steps);
-                self.reclaim();
-            }
-        }
-        plan::service(&mut self.mirror, wanted, ways, self.tuning)
-    }
-
-    /// Carries steps out; whether all of them were.
-    fn apply(&mut self, what: &str, steps: &[Step]) -> bool {
-        if steps.iter().any(Step::loses_backend) {
-            self.tellings = TELLINGS;
-        }
-        match apply::apply(&mut self.maps, &mut self.mirror, steps) {
-            Ok(()) => true,
-            Err(error) => {
-                error!("{what}: {error}; trying again");
-                false
-            }
-        }
-    }
-
-    fn reclaim(&mut self) {
-        if let Err(error) = apply::reclaim(&mut self.maps, &mut self.mirror) {
-            error!("waiting for readers of the maps (membarrier): {error}");
-        }
-    }
-}
-
-fn show(frontend: &Frontend) -> String {
-    format!("{} {}", frontend.protocol, std::net::SocketAddr::new(frontend.address, frontend.port))
-}
-
-/// What a change does, in the words of a log.
-fn describe(wanted: &Wanted, steps: &[Step]) -> String {
-    let active = wanted.backends.iter().filter(|backend| backend.state.is_active()).count();
-    let mut changes = Vec::new();
-    for step in steps {
-        match step {
-            Step::Backend { backend, .. } => {
-                changes.push(format!("+{}", std::net::SocketAddr::new(backend.address, backend.port)));
-            }
-            Step::BackendWord { address, word, .. } => {
-                changes.push(format!("{address} {}", state_name(word.state())));
-            }
-            _ => {}
-        }
-    }
-    const SHOWN: usize = 8;
-    if changes.len() > SHOWN {
-        let more = changes.len() - SHOWN;
-        changes.truncate(SHOWN);
-        changes.push(format!("and {more} more"));
-    }
-    let changes = if changes.is_empty() { String::new() } else { format!(" ({})", changes.join(", ")) };
-    format!("{active} of {} backends take flows{changes}", wanted.backends.len())
 }
