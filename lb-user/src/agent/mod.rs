@@ -36,7 +36,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    attach::{self, Attacher, xdp::Taken},
+    attach::{Attacher, xdp::Taken},
     maps::{self, Maps, Pins, Sizes, lent},
     model::Model,
     netlink::{LinkKind, Watcher, World, bypassed, neighbour},
@@ -59,7 +59,7 @@ use programs::Programs;
 use pulse::Pulse;
 use resolver::Resolver;
 use signals::{Asked, Signals};
-use sockets::{Sockets, netns_cookie};
+use sockets::Sockets;
 pub use uninstall::{Uninstalled, uninstall};
 
 /// Runs the agent until it is told to end. What it has set up stays and goes on without it.
@@ -119,7 +119,7 @@ pub async fn run(options: Options) -> Result<()> {
     let maps = Maps::open(&pins.maps())?;
     let mirror = plan::adopt(&maps);
     // Whoever wrote before us may have been stopped between unpublishing and waiting.
-    attach::wait_for_readers().context("waiting for readers of the maps (membarrier)")?;
+    lb_sys::wait_for_readers().context("waiting for readers of the maps (membarrier)")?;
     info!(services = mirror.services().count(), "instance {} opened", options.instance);
 
     let attacher = Attacher::new(pins.links(), !options.clsact && has_tcx());
@@ -143,7 +143,7 @@ pub async fn run(options: Options) -> Result<()> {
     let mut sought = control.sought(&ports.view(watcher.world()));
     say_warnings(&mut control, &facts, &sought, &ports, watcher.world());
     ports.set(facts);
-    let cookie = netns_cookie().context("asking for the network namespace's cookie")?;
+    let cookie = lb_sys::netns_cookie().context("asking for the network namespace's cookie")?;
     ports.programs().serve_sockets(cookie, options.socket_lb == SocketLb::All);
     let mut sockets = Sockets::open(&pins)?;
     control.view.socket_lb = sockets.attach(options.socket_lb, ports.programs())?;
