@@ -7,7 +7,7 @@ fn main() {
         println!("cargo::rerun-if-changed={watched}");
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("lb-ebpf.o");
-    if let Err(error) = lb_toolchain::object(&out) {
+    if let Err(error) = lb_toolchain::object("lb-ebpf", &out) {
         eprintln!("{error:#}");
         exit(1);
     }

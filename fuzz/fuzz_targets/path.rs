@@ -59,7 +59,7 @@ fn packets<F: Net>(input: &mut Unstructured<'_>, sources: &Sources<F>) -> Result
         if let Err(error) = check::is_sane(&state, at, &bytes) {
             panic!("{origin}, {:?} of device {}: {error:#}", at.hook, at.ifindex);
         }
-        state.take(host::run(&state, at, &bytes).1);
+        state.learned = host::run(&state, at, &bytes).1.learned;
     }
     Ok(())
 }
@@ -103,12 +103,12 @@ fn damage<F: Net>(input: &mut Unstructured<'_>, state: &mut State<F>) -> Result<
         Ok(())
     }
     match input.int_in_range(0..=5u8)? {
-        0 => row(input, state.services.values_mut()),
-        1 => row(input, state.sets.values_mut()),
-        2 => row(input, state.slots.values_mut()),
-        3 => row(input, state.reach.values_mut()),
-        4 => row(input, state.backends.values_mut()),
+        0 => row(input, state.shared.services.values_mut()),
+        1 => row(input, state.shared.sets.values_mut()),
+        2 => row(input, state.shared.slots.values_mut()),
+        3 => row(input, state.shared.reach.values_mut()),
+        4 => row(input, state.side.backends.values_mut()),
         // Not in an order that is the same each time: a single row is as good.
-        _ => row(input, state.flows.values_mut().take(1)),
+        _ => row(input, state.learned.flows.values_mut().take(1)),
     }
 }

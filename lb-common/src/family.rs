@@ -1,6 +1,6 @@
 //! The address family as a type parameter: everything that differs between IPv4 and IPv6.
 
-use core::{fmt::Debug, hash::Hash};
+use core::{fmt::Debug, hash::Hash, net::IpAddr};
 
 use bytemuck::Pod;
 
@@ -17,12 +17,30 @@ pub trait Family: Copy + Clone + Debug + Default + PartialEq + Eq + Hash + 'stat
     type Header: NetworkHeader<Addr = Self::Addr>;
     /// EtherType, in network byte order.
     const ETHERTYPE: u16;
+    /// Whether it is IPv6.
+    const IPV6: bool;
+    /// The address as the standard library has it.
+    fn to_ip(addr: Self::Addr) -> IpAddr;
+    /// And back; `None`: it is of the other family.
+    fn from_ip(address: IpAddr) -> Option<Self::Addr>;
+    /// The one of a pair that is of this family.
+    fn of<P: Pair>(pair: P) -> P::Of<Self>;
     /// The ranges of service addresses of this family.
     fn cidrs(settings: &Settings) -> &Cidrs<Self>;
     /// The node's address of this family.
     fn host(settings: &Settings) -> Self::Addr;
     /// The key of an address in a zone, in maps that hold both families.
     fn answer_key(addr: Self::Addr, zone: u32) -> AnswerKey;
+}
+
+/// Two of a kind, one of each family: tables that exist twice.
+pub trait Pair {
+    /// The one of a family.
+    type Of<F: Family>;
+    /// IPv4's.
+    fn v4(self) -> Self::Of<V4>;
+    /// IPv6's.
+    fn v6(self) -> Self::Of<V6>;
 }
 
 /// An address of one family, in network byte order, compared and hashed in whole words.
@@ -53,6 +71,22 @@ impl Family for V4 {
     type Addr = Addr4;
     type Header = Ipv4;
     const ETHERTYPE: u16 = ethernet::IPV4;
+    const IPV6: bool = false;
+
+    fn to_ip(addr: Addr4) -> IpAddr {
+        IpAddr::V4(addr.into())
+    }
+
+    fn from_ip(address: IpAddr) -> Option<Addr4> {
+        match address {
+            IpAddr::V4(address) => Some(address.into()),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    fn of<P: Pair>(pair: P) -> P::Of<Self> {
+        pair.v4()
+    }
 
     #[inline(always)]
     fn cidrs(settings: &Settings) -> &Cidrs<Self> {
@@ -74,6 +108,22 @@ impl Family for V6 {
     type Addr = Addr6;
     type Header = Ipv6;
     const ETHERTYPE: u16 = ethernet::IPV6;
+    const IPV6: bool = true;
+
+    fn to_ip(addr: Addr6) -> IpAddr {
+        IpAddr::V6(addr.into())
+    }
+
+    fn from_ip(address: IpAddr) -> Option<Addr6> {
+        match address {
+            IpAddr::V6(address) => Some(address.into()),
+            IpAddr::V4(_) => None,
+        }
+    }
+
+    fn of<P: Pair>(pair: P) -> P::Of<Self> {
+        pair.v6()
+    }
 
     #[inline(always)]
     fn cidrs(settings: &Settings) -> &Cidrs<Self> {

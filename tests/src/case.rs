@@ -8,7 +8,8 @@ use lb_common::{
 use crate::{
     family::Net,
     packet::{Complaint, Wire},
-    state::{At, BRIDGE, Port, State, on},
+    state::{At, BLUE, BRIDGE, OTHER_UPLINK, Port, RED, ROUTER, State, UPLINK, on, on_uplink},
+    world::{BACKEND, CLIENT, VIP},
 };
 
 /// Packets over the same tables, and what each gets.
@@ -17,6 +18,9 @@ pub struct Case<F: Net> {
     /// The test's name: what holds.
     pub name: String,
     pub(crate) state: State<F>,
+    /// Of the programs of bridges, of those of uplinks, and of those that were met last.
+    bridge: Settings,
+    uplink: Settings,
     settings: Settings,
     pub(crate) steps: Vec<Step<F>>,
 }
@@ -48,9 +52,26 @@ pub(crate) struct Sent {
     pub accounted: u64,
 }
 
-/// A case on these rows. Its packets meet the programs of [`BRIDGE`] in peer mode until [`Case::on`].
+impl Sent {
+    /// A packet as it goes on: what comes from outside or is sent there makes a hop, and the kernel writes the link header
+    /// of what it finds the next hop for.
+    fn carried(&self, way: Way, packet: Wire, to: &str) -> Wire {
+        let stack = self.at.settings.way_back == ReachKind::Stack as u32;
+        match way {
+            Way::Continue if stack && self.at.hook == Hook::PortIngress => packet,
+            Way::Neighbour(UPLINK | OTHER_UPLINK) => packet.routed(),
+            Way::Neighbour(_) => packet,
+            Way::Peer(_) if self.at.hook.from_outside() => packet.routed().link_to(to),
+            _ => packet.link_to(to),
+        }
+    }
+}
+
+/// A case on these rows. Its packets meet the programs of [`BRIDGE`] in peer mode and those of uplinks until
+/// [`Case::on`].
 pub fn case<F: Net>(name: impl Into<String>, state: State<F>) -> Case<F> {
-    Case { name: name.into(), state, settings: on(BRIDGE, ReachKind::Peer), steps: Vec::new() }
+    let (bridge, uplink) = (on(BRIDGE, ReachKind::Peer), on_uplink());
+    Case { name: name.into(), state, bridge, uplink, settings: bridge, steps: Vec::new() }
 }
 
 impl<F: Net> Case<F> {
@@ -59,13 +80,17 @@ impl<F: Net> Case<F> {
         Case { name: name.into(), ..self }
     }
 
-    /// Later packets meet programs with these settings.
+    /// Later packets meet programs with these settings: at uplinks where these have no bridge, else at bridges.
     pub fn on(self, settings: Settings) -> Self {
-        Case { settings, ..self }
+        match settings.bridge {
+            0 => Case { uplink: settings, settings, ..self },
+            _ => Case { bridge: settings, settings, ..self },
+        }
     }
 
     /// A packet at a hook of a device; left alone unless one of the next methods says otherwise.
     pub fn send(mut self, hook: Hook, ifindex: u32, packet: Wire) -> Self {
+        self.settings = if hook.is_uplink() { self.uplink } else { self.bridge };
         self.steps.push(Step::Packet(Box::new(Sent {
             at: At { settings: self.settings, hook, ifindex, tagged: false, segment: 0 },
             becomes: packet.clone(),
@@ -80,6 +105,26 @@ impl<F: Net> Case<F> {
     /// A packet that a pod sends.
     pub fn pod(self, port: Port, packet: Wire) -> Self {
         self.send(Hook::PortIngress, port.ifindex, packet)
+    }
+
+    /// The client in the pod red sends the first packet of a flow; it goes on to the backend in the pod blue.
+    pub fn begins(self, packet: Wire) -> Self {
+        self.pod(RED, packet).opens(Way::Peer(BLUE.ifindex), BACKEND)
+    }
+
+    /// It sends a packet of a flow that there is.
+    pub fn asks(self, packet: Wire) -> Self {
+        self.pod(RED, packet).request(Way::Peer(BLUE.ifindex), BACKEND)
+    }
+
+    /// The backend sends to the client, who hears the frontend.
+    pub fn answers(self, packet: Wire) -> Self {
+        self.pod(BLUE, packet).reply(Way::Peer(RED.ifindex), VIP, CLIENT)
+    }
+
+    /// A packet that comes from outside.
+    pub fn outside(self, packet: Wire) -> Self {
+        self.send(Hook::UplinkIngress, UPLINK, packet)
     }
 
     /// The last packet has a VLAN tag.
@@ -98,7 +143,7 @@ impl<F: Net> Case<F> {
     pub fn request(mut self, way: Way, backend: &str) -> Self {
         let sent = self.last();
         sent.verdict = Verdict::Forward(way);
-        sent.becomes = sent.packet.clone().destination(backend).link_to(backend);
+        sent.becomes = sent.carried(way, sent.packet.clone().destination(backend), backend);
         sent.counters = vec![Counter::Request];
         sent.accounted = 1;
         self
@@ -112,6 +157,20 @@ impl<F: Net> Case<F> {
     /// The last packet shows that its client hears the backend: its flow moves to the proven ones.
     pub fn proves(self) -> Self {
         self.also(Counter::Proven)
+    }
+
+    /// The last packet meets XDP, before tc. What tc leaves to the kernel's next hop is sent by XDP itself: replies to
+    /// the client, as it is in the LAN, all else to the router behind the uplink.
+    pub fn xdp(mut self) -> Self {
+        let sent = self.last();
+        sent.at.hook = Hook::UplinkXdp;
+        if let Verdict::Forward(Way::Neighbour(ifindex)) = sent.verdict {
+            sent.verdict = Verdict::Forward(Way::Egress(ifindex));
+            let becomes = sent.becomes.clone().link_from(BRIDGE.at);
+            let is_reply = sent.counters.contains(&Counter::Reply);
+            sent.becomes = if is_reply { becomes.link_to_destination() } else { becomes.link_to(ROUTER) };
+        }
+        self
     }
 
     /// It goes on inside another packet, as this one.
@@ -129,9 +188,14 @@ impl<F: Net> Case<F> {
     pub fn reply(mut self, way: Way, frontend: &str, client: &str) -> Self {
         let sent = self.last();
         sent.verdict = Verdict::Forward(way);
-        sent.becomes = sent.packet.clone().source(frontend).destination(client).link_to(client);
+        sent.becomes = sent.carried(way, sent.packet.clone().source(frontend).destination(client), client);
         sent.counters = vec![Counter::Reply];
         self
+    }
+
+    /// The last packet comes out as from here (`address:port`).
+    pub fn shown(self, source: &str) -> Self {
+        self.but(|packet| packet.source(source))
     }
 
     /// The last packet comes out differently from what the method before says.
@@ -183,7 +247,7 @@ impl<F: Net> Case<F> {
     pub fn error(mut self, way: Way, heard: Wire, to: &str) -> Self {
         let sent = self.last();
         sent.verdict = Verdict::Forward(way);
-        sent.becomes = heard.link_as(&sent.packet).link_to(to);
+        sent.becomes = sent.carried(way, heard.link_as(&sent.packet), to);
         sent.counters = vec![Counter::Error];
         self
     }

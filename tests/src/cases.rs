@@ -25,23 +25,16 @@ mod xdp;
 
 use lb_common::{
     abi::{ReachKind, ReachRow},
-    path::Way::Peer,
     wire::Protocol::{self, Tcp, Udp},
 };
 
 use crate::{
     case::{Case, case},
     family::Net,
-    packet::{of, tcp},
-    state::{BLUE, RED, State},
+    packet::{first, of, tcp},
+    state::{BLUE, State},
+    world::{BACKEND, CLIENT, VIP},
 };
-
-/// A client in the pod [`crate::state::RED`].
-const CLIENT: &str = "10.244.1.2:40000";
-/// The frontend of service 1, TCP and UDP.
-const VIP: &str = "10.96.0.10:80";
-/// Its backend, id 1, in the pod [`BLUE`].
-const BACKEND: &str = "10.244.1.3:8080";
 
 /// Every case, read as family `F`.
 pub fn all<F: Net>() -> Vec<Case<F>> {
@@ -74,23 +67,16 @@ pub fn all<F: Net>() -> Vec<Case<F>> {
 
 /// A flow of [`CLIENT`] to [`VIP`] over these rows that [`BACKEND`] has answered; red and blue are at their ports.
 fn answered<F: Net>(name: impl Into<String>, state: State<F>, protocol: Protocol) -> Case<F> {
-    let (first, answer) = match protocol {
-        Tcp => (tcp(CLIENT, VIP).syn(), tcp(BACKEND, CLIENT).syn_ack()),
-        protocol => (of(protocol, CLIENT, VIP), of(protocol, BACKEND, CLIENT)),
+    let answer = match protocol {
+        Tcp => tcp(BACKEND, CLIENT).syn_ack(),
+        protocol => of(protocol, BACKEND, CLIENT),
     };
-    case(name, state).pod(RED, first).opens(Peer(BLUE.ifindex), BACKEND).pod(BLUE, answer).reply(
-        Peer(RED.ifindex),
-        VIP,
-        CLIENT,
-    )
+    case(name, state).begins(first(protocol, CLIENT, VIP)).answers(answer)
 }
 
 /// The same, and the client has shown that it heard it.
 fn proven<F: Net>(name: impl Into<String>, state: State<F>, protocol: Protocol) -> Case<F> {
-    answered(name, state, protocol)
-        .pod(RED, of(protocol, CLIENT, VIP))
-        .request(Peer(BLUE.ifindex), BACKEND)
-        .proves()
+    answered(name, state, protocol).asks(of(protocol, CLIENT, VIP)).proves()
 }
 
 /// Service 1 with one backend, reached so.

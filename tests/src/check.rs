@@ -61,7 +61,7 @@ pub fn on_host<F: Net>(case: &Case<F>) -> Result<()> {
             len
         );
         ensure!(
-            outcome.traffic.keys().all(|service| state.services.contains_key(service)),
+            outcome.traffic.keys().all(|service| state.shared.services.contains_key(service)),
             "accounted to a service that the case does not have"
         );
         Ok(())
@@ -237,21 +237,9 @@ pub(crate) fn disagreement<F: Net>(host: (Action, &Outcome<F>), kernel: (Action,
     if host.traffic != kernel.traffic {
         say(format!("accounted {:?}, on the host {:?}", kernel.traffic, host.traffic));
     }
-    if host.affinity != kernel.affinity {
-        say(format!("left {:#?}\non the host {:#?}", kernel.affinity, host.affinity));
-    }
-    if host.fragments != kernel.fragments {
-        say(format!("left in fragments {:#?}\non the host {:#?}", kernel.fragments, host.fragments));
-    }
-    if host.unproven != kernel.unproven {
-        say(format!("left unproven {:#?}\non the host {:#?}", kernel.unproven, host.unproven));
-    }
-    if (&host.snat, &host.turns) != (&kernel.snat, &kernel.turns) {
-        let show = |of: &Outcome<F>| format!("{:#?}, turns {:?}", of.snat, of.turns);
-        say(format!("lent {}\non the host {}", show(kernel), show(host)));
-    }
-    if host.flows != kernel.flows {
-        say(format!("left {:#?}\non the host {:#?}", kernel.flows, host.flows));
+    if host.learned != kernel.learned {
+        let (host, kernel) = (format!("{:#?}", host.learned), format!("{:#?}", kernel.learned));
+        say(format!("left {kernel}\non the host {host}"));
     }
     anyhow!(text)
 }
@@ -281,7 +269,7 @@ fn play<F: Net>(
                     place()
                 );
                 seen(&state, sent, &bytes, verdict, &outcome).with_context(place)?;
-                state.take(outcome);
+                state.learned = outcome.learned;
             }
             Step::Wait(ticks) => state.age(*ticks),
             Step::Lose(key) => {
@@ -290,10 +278,15 @@ fn play<F: Net>(
             }
             Step::Change(change) => change(&mut state),
             Step::Row(key, expected) => {
-                let unproven = state.unproven.get(key).map(|row| &row.row);
-                let lent = state.snat.get(key).map(|row| &row.row);
-                let found =
-                    state.flows.get(key).or(unproven).or(lent).map(|row| (row.bits & 0xff, row.backend.low));
+                let unproven = state.learned.unproven.get(key).map(|row| &row.row);
+                let lent = state.learned.snat.get(key).map(|row| &row.row);
+                let found = state
+                    .learned
+                    .flows
+                    .get(key)
+                    .or(unproven)
+                    .or(lent)
+                    .map(|row| (row.bits & 0xff, row.backend.low));
                 ensure!(found == *expected, "(bits, backend) {found:?}, not {expected:?}: {}", place());
             }
         }

@@ -27,7 +27,7 @@ use lb_common::{
     path::Hook,
     wire::Protocol,
 };
-use program::{Spent, Type, empty};
+use program::{Spent, empty, run};
 pub use report::{RECORD, Report};
 use serde::Serialize;
 pub use traffic::Kind;
@@ -153,7 +153,7 @@ impl Loaded {
         let settings = Settings { has_csum_ipv6: new, peer_scrubs: new, ..on(BRIDGE, ReachKind::Peer) };
         let mut maps = Maps::new(kernel::load(&object()?, &settings, ROWS)?);
         let program = maps.program(Hook::PortIngress)?.as_fd().try_clone_to_owned()?;
-        Ok(Loaded { maps, program, empty: empty(Type::Tc)? })
+        Ok(Loaded { maps, program, empty: empty()? })
     }
 
     fn measure<F: Net>(
@@ -271,7 +271,7 @@ impl<F: Net> Bench<'_, F> {
         for client in 0..self.flows {
             for kind in [Kind::NewFlow, Kind::Reply, Kind::Established] {
                 let packet = kind.packet(self.protocol, client).bytes::<F>();
-                Type::Tc.run(self.program, kind.ifindex(), &packet)?;
+                run(self.program, kind.ifindex(), &packet)?;
             }
         }
         let counters = self.maps.counters()?;
@@ -307,7 +307,7 @@ impl<F: Net> Bench<'_, F> {
         let nothing = loop {
             let before = Spent::of(self.empty)?;
             for packet in &packets {
-                Type::Tc.run(self.empty, kind.ifindex(), packet)?;
+                run(self.empty, kind.ifindex(), packet)?;
             }
             let nothing = mean(before, Spent::of(self.empty)?, calls)?;
             if self.quiet.now(nothing) {
@@ -320,7 +320,7 @@ impl<F: Net> Bench<'_, F> {
             if kind == Kind::PortAgain && *client == 0 {
                 self.finish()?;
             }
-            Type::Tc.run(self.program, kind.ifindex(), packet)?;
+            run(self.program, kind.ifindex(), packet)?;
         }
         let mean = mean(before, Spent::of(self.program)?, calls)?;
 

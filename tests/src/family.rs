@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use lb_common::{
     abi::{FrontendKey, Settings},
     family::{Family, V4, V6},
-    wire::Protocol,
+    wire::{Ethernet, Protocol},
 };
 
 /// What a case needs of a family beyond what the path needs.
@@ -15,12 +15,14 @@ pub trait Net: Family {
     /// Suffix of the family's maps.
     const MAPS: &str;
     /// Offset of the transport header of a packet without options.
-    const TRANSPORT: usize;
+    const TRANSPORT: usize = size_of::<Ethernet>() + size_of::<Self::Header>();
 
     /// The address that `written` stands for.
     fn ip(written: Ipv4Addr) -> IpAddr;
     /// The same as a row holds it.
-    fn addr(written: Ipv4Addr) -> Self::Addr;
+    fn addr(written: Ipv4Addr) -> Self::Addr {
+        Self::from_ip(Self::ip(written)).expect("an address of the family")
+    }
 
     /// The prefix that stands for one of IPv4.
     fn prefix(written: u32) -> u32;
@@ -43,13 +45,8 @@ pub trait Net: Family {
 impl Net for V4 {
     const NAME: &str = "ipv4";
     const MAPS: &str = "4";
-    const TRANSPORT: usize = 34;
 
     fn ip(written: Ipv4Addr) -> IpAddr {
-        written.into()
-    }
-
-    fn addr(written: Ipv4Addr) -> Self::Addr {
         written.into()
     }
 
@@ -65,13 +62,8 @@ impl Net for V4 {
 impl Net for V6 {
     const NAME: &str = "ipv6";
     const MAPS: &str = "6";
-    const TRANSPORT: usize = 54;
 
     fn ip(written: Ipv4Addr) -> IpAddr {
-        v6(written).into()
-    }
-
-    fn addr(written: Ipv4Addr) -> Self::Addr {
         v6(written).into()
     }
 

@@ -5,26 +5,29 @@
 use std::{
     collections::{BTreeMap, HashSet},
     fmt::Write as _,
-    io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
 
-use anyhow::{Context, Result, ensure};
-use ipnet::IpNet;
-use lb_common::abi::{
-    BackendState, BackendWord, FrontendKind, ReachKind, ReachRow, Scope, Scopes, SetRow, SlotRow, Word,
-    ZONE_OF_CLIENT, ZONE_UPLINK, set_flags,
+use anyhow::{Context, Error, Result, ensure};
+use lb_common::{
+    abi::{
+        BackendState, BackendWord, FrontendKind, FrontendRow, ReachKind, ReachRow, Scope, Scopes, SetRow,
+        ZONE_OF_CLIENT, ZONE_UPLINK, set_flags,
+    },
+    family::{Family, V4, V6},
 };
+use lb_sim::Maps;
 use lb_user::{
     apply::{Rows, apply},
-    compile::{Frontend, NodeFacts, WantedFrontend, compile},
+    compile::{Frontend, NodeFacts, compile},
     maps::Sizes,
-    model::{Model, addresses::Allocations, diff},
+    model::{Model, Protocol, addresses::Allocations, diff},
     observe::{backends::way, kind_name},
-    plan::{self, FoundBackend, Ids, Mirror, Published, Step, Tuning, Ways},
+    plan::{self, Ids, Mirror, Published, Step, Tuning, Ways},
     sources::file,
 };
+use similar::TextDiff;
 
 /// A line that begins so ends one version and begins the next; the rest of the line names it.
 const THEN: &str = "# --- then";
@@ -61,7 +64,7 @@ fn versions(script: &str) -> Vec<(&str, &str)> {
 
 /// What the agent keeps between configs.
 struct Agent {
-    rows: Recorded,
+    maps: Maps,
     mirror: Mirror,
     model: Model,
     given: Allocations,
@@ -70,7 +73,7 @@ struct Agent {
 impl Agent {
     fn new() -> Agent {
         let mirror = Mirror::new(Ids::of(Sizes { services: 64, flows: 1024 }));
-        Agent { rows: Recorded::default(), mirror, model: Model::default(), given: Allocations::default() }
+        Agent { maps: Maps::default(), mirror, model: Model::default(), given: Allocations::default() }
     }
 
     fn load(&mut self, name: &str, config: &str, text: &mut String) -> Result<()> {
@@ -123,7 +126,7 @@ impl Agent {
         let steps = plan::addresses(&mut self.mirror, &here.own, &here.other_node_ports);
         self.carry_out(&steps, text)?;
         for (set, ranges) in self.mirror.retired_ranges() {
-            self.rows.delete_ranges(set, ranges)?;
+            Rows::delete_ranges(&mut self.maps, set, ranges)?;
         }
         self.mirror.reclaim();
         self.show(text)?;
@@ -133,10 +136,9 @@ impl Agent {
     fn carry_out(&mut self, steps: &[Step], text: &mut String) -> Result<()> {
         for step in steps {
             writeln!(text, "{}", describe(step))?;
-            apply(&mut self.rows, &mut self.mirror, std::slice::from_ref(step))?;
-            for frontend in self.rows.frontends.keys() {
-                self.rows
-                    .lookup(frontend, Scope::Cluster)
+            apply(&mut self.maps, &mut self.mirror, std::slice::from_ref(step))?;
+            for (frontend, row) in frontends::<V4>(&self.maps).chain(frontends::<V6>(&self.maps)) {
+                lookup(&self.maps, &frontend, row.service, Scope::Cluster)
                     .with_context(|| format!("after {}", describe(step)))?;
             }
         }
@@ -160,12 +162,12 @@ impl Agent {
     }
 
     /// Who gets which part of the flows of a frontend.
-    fn shares(&self, frontend: &Frontend, scope: Scope) -> Result<String> {
-        let slots = self.rows.lookup(frontend, scope)?;
-        let total: u32 = slots.values().sum();
-        let shares = slots.iter().map(|(id, count)| {
+    fn shares(&self, frontend: &Frontend, service: u32, scope: Scope) -> Result<String> {
+        let slots = lookup(&self.maps, frontend, service, scope)?;
+        let total: u32 = slots.iter().map(|(_, count)| count).sum();
+        let shares = slots.iter().map(|(socket, count)| {
             let share = f64::from(*count) / f64::from(total) * 100.0;
-            format!("{} {share:.1}%", self.rows.backends[id].socket())
+            format!("{socket} {share:.1}%")
         });
         let shares: Vec<String> = shares.collect();
         Ok(if shares.is_empty() { "nobody".to_owned() } else { shares.join(", ") })
@@ -174,35 +176,47 @@ impl Agent {
     /// What packets would find now.
     fn show(&self, text: &mut String) -> Result<()> {
         writeln!(text, "--")?;
-        for (frontend, (service, kind)) in &self.rows.frontends {
-            let shares = self.shares(frontend, Scope::Cluster)?;
-            let set = self.rows.set_of(frontend)?;
-            let local = match self.shares(frontend, Scope::Local)? {
+        let (v4, v6) = (frontends::<V4>(&self.maps), frontends::<V6>(&self.maps));
+        for (frontend, row) in v4.chain(v6).collect::<BTreeMap<_, _>>() {
+            let service = row.service;
+            let shares = self.shares(&frontend, service, Scope::Cluster)?;
+            let set = self.maps.shared.set_of(service).context("a service has no set")?;
+            let local = match self.shares(&frontend, service, Scope::Local)? {
                 local if local == shares || !is_local(set) => String::new(),
                 local => format!("; if local: {local}"),
             };
-            let kind = match kind {
+            let kind = match FrontendKind::from_bits(row.kind) {
                 FrontendKind::ClusterIp => String::new(),
-                other => format!("{}, ", kind_name(*other)),
+                other => format!("{}, ", kind_name(other)),
             };
             let options = options(set);
-            writeln!(text, "{} ({kind}service {service}{options}): {shares}{local}", show(frontend))?;
-            if let Some(ranges) = self.rows.ranges.get(&set.source_ranges) {
-                let ranges: Vec<String> = ranges.iter().map(IpNet::to_string).collect();
+            writeln!(text, "{} ({kind}service {service}{options}): {shares}{local}", show(&frontend))?;
+            let (v4, v6) =
+                (ranges::<V4>(&self.maps, set.source_ranges), ranges::<V6>(&self.maps, set.source_ranges));
+            let ranges: Vec<String> = v4.chain(v6).collect();
+            if !ranges.is_empty() {
                 writeln!(text, "  from {}", ranges.join(", "))?;
             }
         }
-        for (address, kind) in &self.rows.addresses {
+        let (v4, v6) = (addresses::<V4>(&self.maps), addresses::<V6>(&self.maps));
+        for (address, kind) in v4.chain(v6).collect::<BTreeMap<_, _>>() {
             let said = match kind {
                 FrontendKind::Node => "another node's",
                 _ => "other ports are refused",
             };
             writeln!(text, "{address}: {said}")?;
         }
-        for (id, backend) in &self.rows.backends {
-            let kind = self.rows.reach.get(&backend.word.reach()).map_or(ReachKind::None, |row| row.kind());
-            let (socket, service, state) = (backend.socket(), backend.service, state(backend.word));
-            let id = id % IPV6;
+        self.show_backends::<V4>(text)?;
+        self.show_backends::<V6>(text)
+    }
+
+    fn show_backends<F: Family>(&self, text: &mut String) -> Result<()> {
+        let side = F::of(&self.maps);
+        for (id, row) in &side.backends {
+            let word = BackendWord(row.word);
+            let reach = self.maps.shared.reach.get(&word.reach());
+            let kind = reach.map_or(ReachKind::None, |row| row.kind());
+            let (socket, service, state) = (side.socket(*id).context("its row")?, row.service, state(word));
             writeln!(text, "backend {id} {socket} of service {service}: {state}, reached by {}", way(kind))?;
         }
         Ok(())
@@ -276,122 +290,36 @@ impl Ways for World {
     }
 }
 
-/// A backend's row.
-struct Backend {
-    service: u32,
-    address: IpAddr,
-    port: u16,
-    word: BackendWord,
+/// The frontends of a family in the maps.
+fn frontends<F: Family>(maps: &Maps) -> impl Iterator<Item = (Frontend, &FrontendRow)> {
+    F::of(maps).frontends.iter().filter_map(|(key, row)| {
+        let protocol = Protocol::from_number(key.protocol)?;
+        Some((Frontend { address: F::to_ip(key.addr), port: u16::from_be(key.port), protocol }, row))
+    })
 }
 
-impl Backend {
-    fn socket(&self) -> SocketAddr {
-        SocketAddr::new(self.address, self.port)
-    }
+/// The rows of addresses of a family.
+fn addresses<F: Family>(maps: &Maps) -> impl Iterator<Item = (IpAddr, FrontendKind)> {
+    let rows = F::of(maps).frontends.iter().filter(|(key, _)| key.port == 0);
+    rows.map(|(key, row)| (F::to_ip(key.addr), FrontendKind::from_bits(row.kind)))
 }
 
-/// Maps in memory.
-#[derive(Default)]
-struct Recorded {
-    reach: BTreeMap<u32, ReachRow>,
-    /// Ids of both families are one here: [`IPV6`] is added to those of IPv6.
-    backends: BTreeMap<u32, Backend>,
-    slots: BTreeMap<u32, SlotRow>,
-    sets: BTreeMap<u32, SetRow>,
-    services: BTreeMap<u32, Word>,
-    frontends: BTreeMap<Frontend, (u32, FrontendKind)>,
-    addresses: BTreeMap<IpAddr, FrontendKind>,
-    ranges: BTreeMap<u32, Vec<IpNet>>,
+/// The source ranges of a set, of a family.
+fn ranges<F: Family>(maps: &Maps, set: u32) -> impl Iterator<Item = String> {
+    let rows = F::of(maps).ranges.iter().filter(move |(_, key)| key.set == set);
+    rows.map(|(prefix, key)| format!("{}/{prefix}", F::to_ip(key.addr)))
 }
 
-const IPV6: u32 = 1_000_000;
-
-fn key(ipv6: bool, id: u32) -> u32 {
-    if ipv6 { id + IPV6 } else { id }
-}
-
-impl Recorded {
-    /// The set that a frontend leads to.
-    fn set_of(&self, frontend: &Frontend) -> Result<&SetRow> {
-        let (service, _) = self.frontends.get(frontend).context("no such frontend")?;
-        let word = self.services.get(service).context("a frontend leads to no service")?;
-        let set = self.sets.get(&word.low).context("a service leads to no set")?;
-        ensure!(set.service == *service, "a service leads to the set of another");
-        let ranges = set.source_ranges == 0 || self.ranges.contains_key(&set.source_ranges);
-        ensure!(ranges, "a set has source ranges that are not written");
-        Ok(set)
+/// The backends that packets to a frontend of a service are sent to, with their numbers of slots.
+fn lookup(maps: &Maps, frontend: &Frontend, service: u32, scope: Scope) -> Result<Vec<(SocketAddr, u32)>> {
+    fn of_family<F: Family>(maps: &Maps, service: u32, scope: Scope) -> Result<Vec<(SocketAddr, u32)>> {
+        let found = maps.backends::<F>(service, scope).map_err(Error::msg)?;
+        let found = found.into_iter().filter_map(|(id, slots)| Some((F::of(maps).socket(id)?, slots)));
+        Ok(found.collect())
     }
-
-    /// The backends that packets to a frontend are sent to, with their numbers of slots.
-    fn lookup(&self, frontend: &Frontend, scope: Scope) -> Result<BTreeMap<u32, u32>> {
-        let set = self.set_of(frontend)?;
-        let service = &set.service;
-        let (first, len) = match scope {
-            Scope::Cluster => (set.first, set.len),
-            Scope::Local => (set.local_first, set.local_len),
-        };
-        let mut found = BTreeMap::new();
-        for index in first..first + len {
-            let slot = self.slots.get(&index).context("a set has slots that are not written")?;
-            ensure!(slot.service == *service, "a set has slots of another service");
-            let id = key(frontend.address.is_ipv6(), slot.backend);
-            let backend = self.backends.get(&id).context("a slot leads to no backend")?;
-            ensure!(backend.service == *service, "a slot leads to a backend of another service");
-            ensure!(backend.word.takes(scope), "a slot leads to a backend that does not take its flows");
-            ensure!(self.reach.contains_key(&backend.word.reach()), "a backend has no way");
-            *found.entry(id).or_default() += 1;
-        }
-        Ok(found)
-    }
-}
-
-impl Rows for Recorded {
-    fn reach(&mut self, index: u32, row: ReachRow) {
-        self.reach.insert(index, row);
-    }
-    fn backend(&mut self, service: u32, backend: &FoundBackend, _zone: u16) {
-        let FoundBackend { id, address, port, word, .. } = *backend;
-        self.backends.insert(key(address.is_ipv6(), id), Backend { service, address, port, word });
-    }
-    fn slots(&mut self, first: u32, rows: &[SlotRow]) {
-        self.slots.extend((first..).zip(rows.iter().copied()));
-    }
-    fn set(&mut self, index: u32, row: SetRow) {
-        self.sets.insert(index, row);
-    }
-    fn service(&mut self, id: u32, word: Word) {
-        self.services.insert(id, word);
-    }
-    fn backend_word(&mut self, ipv6: bool, id: u32, word: Word) {
-        if let Some(backend) = self.backends.get_mut(&key(ipv6, id)) {
-            backend.word = BackendWord(word);
-        }
-    }
-    fn insert_address(&mut self, address: IpAddr, kind: FrontendKind) -> io::Result<()> {
-        self.addresses.insert(address, kind);
-        Ok(())
-    }
-    fn delete_address(&mut self, address: IpAddr) -> io::Result<()> {
-        self.addresses.remove(&address);
-        Ok(())
-    }
-    fn insert_ranges(&mut self, set: u32, ranges: &[IpNet]) -> io::Result<()> {
-        self.ranges.insert(set, ranges.to_vec());
-        Ok(())
-    }
-    fn delete_ranges(&mut self, set: u32, _: &[IpNet]) -> io::Result<()> {
-        self.ranges.remove(&set);
-        Ok(())
-    }
-    fn insert_frontend(&mut self, frontend: &WantedFrontend, service: u32) -> io::Result<()> {
-        match self.frontends.insert(frontend.at, (service, frontend.kind)) {
-            None => Ok(()),
-            Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
-        }
-    }
-    fn delete_frontend(&mut self, frontend: &Frontend) -> io::Result<()> {
-        self.frontends.remove(frontend);
-        Ok(())
+    match frontend.address {
+        IpAddr::V4(_) => of_family::<V4>(maps, service, scope),
+        IpAddr::V6(_) => of_family::<V6>(maps, service, scope),
     }
 }
 
@@ -482,38 +410,11 @@ fn describe(step: &Step) -> String {
 
 /// The lines in which two texts differ, with what is around them.
 pub fn difference(expected: &str, found: &str) -> String {
-    let (expected, found): (Vec<&str>, Vec<&str>) = (expected.lines().collect(), found.lines().collect());
-    // Lengths of the longest common subsequences of what follows; scripts are short.
-    let mut common = vec![vec![0u32; found.len() + 1]; expected.len() + 1];
-    for i in (0..expected.len()).rev() {
-        for j in (0..found.len()).rev() {
-            common[i][j] = if expected[i] == found[j] {
-                common[i + 1][j + 1] + 1
-            } else {
-                common[i + 1][j].max(common[i][j + 1])
-            };
-        }
-    }
-    let (mut i, mut j, mut lines) = (0, 0, Vec::new());
-    while i < expected.len() || j < found.len() {
-        if i < expected.len() && j < found.len() && expected[i] == found[j] {
-            lines.push((' ', expected[i]));
-            (i, j) = (i + 1, j + 1);
-        } else if i < expected.len() && (j == found.len() || common[i + 1][j] >= common[i][j + 1]) {
-            lines.push(('-', expected[i]));
-            i += 1;
-        } else {
-            lines.push(('+', found[j]));
-            j += 1;
-        }
-    }
     const AROUND: usize = 2;
-    let near = |index: usize| {
-        let around = index.saturating_sub(AROUND)..(index + AROUND + 1).min(lines.len());
-        lines[around].iter().any(|(mark, _)| *mark != ' ')
-    };
-    let shown = lines.iter().enumerate().filter(|(index, _)| near(*index));
-    shown.map(|(_, (mark, line))| format!("{mark} {line}\n")).collect()
+    let diff = TextDiff::from_lines(expected, found);
+    let groups = diff.grouped_ops(AROUND);
+    let changes = groups.iter().flatten().flat_map(|op| diff.iter_changes(op));
+    changes.map(|change| format!("{} {change}", change.tag())).collect()
 }
 
 #[cfg(test)]

@@ -111,7 +111,8 @@ pub fn enter_namespace() -> Result<()> {
     );
     for index in DEVICES {
         let (name, peer) = (format!("case{index}"), format!("peer{index}"));
-        let (index, mtu) = (index.to_string(), mtu(index).to_string());
+        let mtu = mtu(index).context("a device of the cases")?.to_string();
+        let index = index.to_string();
         let status = Command::new("ip")
             .args(["link", "add", &name, "index", &index, "mtu", &mtu, "type", "veth", "peer", "name", &peer])
             .status()

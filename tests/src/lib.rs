@@ -19,3 +19,4 @@ pub mod packet;
 pub mod random;
 pub mod state;
 pub mod verifier;
+pub mod world;

@@ -11,21 +11,20 @@
 
 mod programs;
 mod report;
-mod sys;
 mod traffic;
 mod wire;
 
 use std::{
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use lb_common::path::Hook;
-use programs::{FRAME, Generator, generates, passes, sends_back};
+use lb_sys::bpf::{self, Kind as Program};
+use programs::{DROP, PASS, TX, Traffic};
 pub use report::Report;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use sys::{attach_tc, attach_xdp, run_live};
 pub use traffic::Kind;
 use wire::Wire;
 
@@ -102,11 +101,22 @@ fn stay_on_one_cpu() -> Result<()> {
     Ok(sched_setaffinity(None, &one)?)
 }
 
+/// Puts an XDP program on a device, in its driver. It goes when the value is dropped.
+fn in_driver(program: BorrowedFd<'_>, ifindex: u32) -> Result<OwnedFd> {
+    const DRIVER: u32 = 1 << 2;
+    bpf::link_xdp(program, ifindex, DRIVER).context("attaching an XDP program")
+}
+
+/// One that drops every frame.
+fn drops(ifindex: u32) -> Result<OwnedFd> {
+    in_driver(bpf::constant(Program::Xdp, DROP)?.as_fd(), ifindex)
+}
+
 /// The programs over the rows of one kind of frames.
 struct Bed {
     kind: Kind,
     maps: Maps,
-    generator: Generator,
+    traffic: Traffic,
     alone: OwnedFd,
     passes: OwnedFd,
 }
@@ -116,26 +126,22 @@ impl Bed {
         Ok(Bed {
             kind,
             maps: kind.prepare()?,
-            generator: generates(&kind.frames()?, wire.ifindex())?,
-            alone: sends_back()?,
-            passes: passes()?,
+            traffic: Traffic::new(&kind.frames()?, wire.ifindex())?,
+            alone: bpf::constant(Program::Xdp, TX)?,
+            passes: bpf::constant(Program::Xdp, PASS)?,
         })
     }
 
     /// Puts a contestant's programs on the uplink.
     fn attach(&mut self, contestant: Contestant) -> Result<Vec<OwnedFd>> {
         Ok(match contestant {
-            Contestant::SentBack => vec![attach_xdp(self.alone.as_fd(), UPLINK)?],
-            Contestant::Xdp => vec![attach_xdp(self.maps.program(Hook::UplinkXdp)?.as_fd(), UPLINK)?],
+            Contestant::SentBack => vec![in_driver(self.alone.as_fd(), UPLINK)?],
+            Contestant::Xdp => vec![in_driver(self.maps.program(Hook::UplinkXdp)?.as_fd(), UPLINK)?],
             Contestant::Tc => vec![
-                attach_xdp(self.passes.as_fd(), UPLINK)?,
-                attach_tc(self.maps.program(Hook::UplinkIngress)?.as_fd(), UPLINK)?,
+                in_driver(self.passes.as_fd(), UPLINK)?,
+                bpf::link_tcx(self.maps.program(Hook::UplinkIngress)?.as_fd(), UPLINK)?,
             ],
         })
-    }
-
-    fn send(&self, frames: u32) -> Result<()> {
-        run_live(self.generator.program.as_fd(), FRAME, frames)
     }
 
     /// Looks at a frame of each contestant's whole.
@@ -143,8 +149,8 @@ impl Bed {
         const FRAMES: u32 = 100;
         for contestant in Contestant::ALL {
             let _attached = self.attach(contestant)?;
-            let frame = wire.last(|| {
-                self.send(FRAMES)?;
+            let frame = wire.last(&self.traffic, || {
+                self.traffic.send(FRAMES)?;
                 std::thread::sleep(Duration::from_millis(20));
                 Ok(())
             })?;
@@ -165,7 +171,7 @@ impl Bed {
             let _attached = self.attach(contestant)?;
             let before = wire.ended()?;
             let start = Instant::now();
-            self.send(frames)?;
+            self.traffic.send(frames)?;
             *ns = start.elapsed().as_nanos() as f64 / f64::from(frames);
             let ended = wire.ended()? - before;
             ensure!(ended == u64::from(frames), "{contestant:?}: {ended} of {frames} frames have come out");

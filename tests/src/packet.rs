@@ -87,6 +87,14 @@ pub fn of(protocol: Protocol, source: &str, destination: &str) -> Wire {
     }
 }
 
+/// The first packet of a flow.
+pub fn first(protocol: Protocol, source: &str, destination: &str) -> Wire {
+    match protocol {
+        Protocol::Tcp => tcp(source, destination).syn(),
+        other => of(other, source, destination),
+    }
+}
+
 /// An SCTP packet: its common header with a checksum that nobody looks at, and some bytes of chunks.
 pub fn sctp(source: &str, destination: &str) -> Wire {
     Wire::new(source, destination, Transport::Sctp)
@@ -186,6 +194,10 @@ impl Wire {
     /// Sent by the device of this address (`address:port`; the port does not matter).
     pub fn link_from(self, at: &str) -> Self {
         Wire { link_source: mac(socket(at).ip().octets()), ..self }
+    }
+    /// Sent to the device of its destination.
+    pub fn link_to_destination(self) -> Self {
+        Wire { link_destination: mac(self.destination.ip().octets()), ..self }
     }
     /// Sent to the device of this address (`address:port`; the port does not matter).
     pub fn link_to(self, at: &str) -> Self {

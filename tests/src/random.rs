@@ -21,8 +21,8 @@ use crate::{
     family::{Net, socket},
     packet::{Complaint, Wire, echo, of},
     state::{
-        At, BLUE, BRIDGE, DEVICES, GREEN, ORANGE, OTHER_BRIDGE, RED, State, UPLINK, interest_bit, mac_of, on,
-        on_uplink, outside,
+        At, BLUE, BRIDGE, DEVICES, GREEN, ORANGE, OTHER_BRIDGE, RED, State, UPLINK, mac_of, on, on_uplink,
+        outside,
     },
 };
 
@@ -333,7 +333,7 @@ impl Scenario {
         if let Some((backend, age)) = had {
             let key = AffinityKey { client: F::addr(self.tuple.1), service: 1 };
             let row = AffinityRow { backend, seen: 0u32.wrapping_sub(age), reserved: 0 };
-            state.affinity.insert(key, row);
+            state.learned.affinity.insert(key, row);
         }
         for (id, backend) in (1..).zip(&self.backends) {
             let row = BackendRow {
@@ -344,9 +344,9 @@ impl Scenario {
                 service: backend.service,
                 node: if backend.elsewhere { F::addr(*socket(OTHER_NODE).ip()) } else { F::Addr::ZERO },
             };
-            state.interest.insert(interest_bit(interest_hash(row.addr, row.port)));
-            state.backends.insert(id, row);
-            state.reach.insert(id, backend.reach);
+            state.shared.interest(interest_hash(row.addr, row.port));
+            state.side.backends.insert(id, row);
+            state.shared.reach.insert(id, backend.reach);
         }
         if let Some((backend, age, bytes)) = self.begun {
             let flow = key::<F>(self.tuple, self.place.0.zone as u16);
@@ -360,7 +360,7 @@ impl Scenario {
                 total: 0,
                 protocol: flow.protocol as u32,
             };
-            state.fragments.insert(FragmentKey::new(&flow, id), row);
+            state.learned.fragments.insert(FragmentKey::new(&flow, id), row);
         }
         for (index, flow) in self.flows.iter().enumerate() {
             let key = if index == 0 { self.first_key(flow) } else { key(flow.tuple, flow.zone) };
@@ -373,7 +373,7 @@ impl Scenario {
                 mac: flow.mac,
                 ifindex: flow.ifindex,
             };
-            state.flows.insert(key, row);
+            state.learned.flows.insert(key, row);
         }
         state
     }

@@ -1,104 +1,31 @@
 //! What the maps hold while a packet is seen, as data.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    net::IpAddr,
-};
-
 use lb_common::{
     abi::{
-        AffinityKey, AffinityRow, AnswerKey, AnswerRow, BackendRow, BackendState, BackendWord, FlowKey,
-        FlowRow, FragmentKey, FragmentRow, FrontendKey, FrontendKind, FrontendRow, HomeRow, INTEREST_BITS,
-        Mac, RangeKey, ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings, SlotRow, SnatRow,
-        UnprovenRow,
+        AnswerKey, AnswerRow, BackendRow, BackendState, BackendWord, FlowKey, FrontendKey, FrontendKind,
+        FrontendRow, HomeRow, Mac, RangeKey, ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings,
+        SlotRow,
     },
     family::Address as _,
     path::{Hook, interest_hash},
     wire::Protocol,
 };
+use lb_sim::{Learned, Shared, Side};
 
 use crate::{
     family::{Net, socket},
-    host::Outcome,
     packet::mac,
 };
 
-/// The rows of the flow table.
-pub type Flows<F> = HashMap<FlowKey<F>, FlowRow<F>>;
-
-/// The rows of the table of unproven flows.
-pub type Unproven<F> = HashMap<FlowKey<F>, UnprovenRow<F>>;
-
-/// The rows of the ports that the node has lent.
-pub type Lent<F> = HashMap<FlowKey<F>, SnatRow<F>>;
-
-/// How far the counts of turns are, but for those at 0.
-pub type Turns = BTreeMap<u32, u32>;
-
-/// The rows of the table of affinity.
-pub type Affinity<F> = HashMap<AffinityKey<F>, AffinityRow>;
-
-/// The rows of the table of packets in fragments.
-pub type Fragments<F> = HashMap<FragmentKey<F>, FragmentRow>;
-
 /// All rows. Each service's set has its own index, and its slots begin at [`slots_of`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct State<F: Net> {
-    /// Bits of the map of interest.
-    pub interest: HashSet<u32>,
-    /// Services by index.
-    pub services: BTreeMap<u32, ServiceRow>,
-    /// Sets by index.
-    pub sets: BTreeMap<u32, SetRow>,
-    /// Slots by index.
-    pub slots: BTreeMap<u32, SlotRow>,
-    /// Ways to backends by index.
-    pub reach: BTreeMap<u32, ReachRow>,
-    /// Frontends.
-    pub frontends: HashMap<FrontendKey<F>, FrontendRow>,
-    /// Backends by id.
-    pub backends: BTreeMap<u32, BackendRow<F>>,
-    /// Flows.
-    pub flows: Flows<F>,
-    /// Flows whose clients have not proved themselves.
-    pub unproven: Unproven<F>,
-    /// Ports of the node's that flows have.
-    pub snat: Lent<F>,
-    /// Whose turn it is among them.
-    pub turns: Turns,
-    /// Whose backends clients get again.
-    pub affinity: Affinity<F>,
-    /// Packets of which only a part has been seen.
-    pub fragments: Fragments<F>,
-    /// Addresses that bridges answer for.
-    pub answers: HashMap<AnswerKey, AnswerRow>,
-    /// Where neighbours' addresses are at home.
-    pub homes: HashMap<AnswerKey, HomeRow>,
-    /// Source ranges, with their prefix lengths without the set's bits.
-    pub ranges: HashSet<(u32, RangeKey<F>)>,
-}
-
-impl<F: Net> Default for State<F> {
-    fn default() -> Self {
-        State {
-            interest: HashSet::new(),
-            services: BTreeMap::new(),
-            sets: BTreeMap::new(),
-            slots: BTreeMap::new(),
-            reach: BTreeMap::new(),
-            frontends: HashMap::new(),
-            backends: BTreeMap::new(),
-            flows: HashMap::new(),
-            unproven: HashMap::new(),
-            snat: HashMap::new(),
-            turns: Turns::new(),
-            affinity: HashMap::new(),
-            fragments: HashMap::new(),
-            answers: HashMap::new(),
-            homes: HashMap::new(),
-            ranges: HashSet::new(),
-        }
-    }
+    /// Maps that exist once.
+    pub shared: Shared,
+    /// The family's.
+    pub side: Side<F>,
+    /// What packets have left.
+    pub learned: Learned<F>,
 }
 
 /// Where a packet is seen.
@@ -165,9 +92,10 @@ pub const DEVICES: [u32; 8] = [100, 200, 102, 103, 104, 202, UPLINK, OTHER_UPLIN
 /// The MTU of the uplink.
 pub const NARROW: u32 = 1400;
 
-/// The MTU of a device.
-pub fn mtu(ifindex: u32) -> u32 {
-    if ifindex == UPLINK { NARROW } else { 1500 }
+/// The MTU of a device; `None`: it is none of the cases'.
+pub fn mtu(ifindex: u32) -> Option<u32> {
+    let mtu = if ifindex == UPLINK { NARROW } else { 1500 };
+    DEVICES.contains(&ifindex).then_some(mtu)
 }
 
 /// A MAC as rows hold it.
@@ -231,14 +159,16 @@ impl<F: Net> State<F> {
     pub fn service(mut self, id: u32, frontends: &[(Protocol, &str)], slots: &[u32]) -> Self {
         for (protocol, at) in frontends {
             let key = F::frontend(*protocol, at);
-            self.interest.insert(interest_bit(interest_hash(key.addr, 0)));
-            self.frontends.insert(key, FrontendRow { service: id, kind: FrontendKind::ClusterIp as u32 });
+            self.shared.interest(interest_hash(key.addr, 0));
+            self.side
+                .frontends
+                .insert(key, FrontendRow { service: id, kind: FrontendKind::ClusterIp as u32 });
         }
-        self.services.insert(id, ServiceRow { low: id, generation: 1 });
+        self.shared.services.insert(id, ServiceRow { low: id, generation: 1 });
         let set = SetRow { first: slots_of(id), len: slots.len() as u32, service: id, ..Default::default() };
-        self.sets.insert(id, set);
+        self.shared.sets.insert(id, set);
         for (index, backend) in slots.iter().enumerate() {
-            self.slots.insert(slots_of(id) + index as u32, SlotRow { backend: *backend, service: id });
+            self.shared.slots.insert(slots_of(id) + index as u32, SlotRow { backend: *backend, service: id });
         }
         self
     }
@@ -246,38 +176,38 @@ impl<F: Net> State<F> {
     /// With another frontend of a service.
     pub fn frontend(mut self, id: u32, kind: FrontendKind, protocol: Protocol, at: &str) -> Self {
         let key = F::frontend(protocol, at);
-        self.interest.insert(interest_bit(interest_hash(key.addr, 0)));
-        self.frontends.insert(key, FrontendRow { service: id, kind: kind as u32 });
+        self.shared.interest(interest_hash(key.addr, 0));
+        self.side.frontends.insert(key, FrontendRow { service: id, kind: kind as u32 });
         self
     }
 
     /// With an address (`address:port`, the port does not matter) whose other ports are refused.
     pub fn owned(mut self, at: &str) -> Self {
         let key = FrontendKey { port: 0, protocol: 0, ..F::frontend(Protocol::Tcp, at) };
-        self.frontends.insert(key, FrontendRow { service: 0, kind: FrontendKind::Address as u32 });
+        self.side.frontends.insert(key, FrontendRow { service: 0, kind: FrontendKind::Address as u32 });
         self
     }
 
     /// With an address (`address:port`, the port does not matter) of another node that node ports are called at.
     pub fn of_other_node(mut self, at: &str) -> Self {
         let key = FrontendKey { port: 0, protocol: 0, ..F::frontend(Protocol::Tcp, at) };
-        self.frontends.insert(key, FrontendRow { service: 0, kind: FrontendKind::Node as u32 });
+        self.side.frontends.insert(key, FrontendRow { service: 0, kind: FrontendKind::Node as u32 });
         self
     }
 
     /// The service's set is so.
     pub fn set(mut self, id: u32, change: impl FnOnce(&mut SetRow)) -> Self {
-        change(self.sets.get_mut(&id).expect("a service of this case"));
+        change(self.shared.sets.get_mut(&id).expect("a service of this case"));
         self
     }
 
     /// The service's slots for who is held to a Local policy: those behind its other ones.
     pub fn local(mut self, id: u32, slots: &[u32]) -> Self {
-        let set = self.sets.get_mut(&id).expect("a service of this case");
+        let set = self.shared.sets.get_mut(&id).expect("a service of this case");
         (set.local_first, set.local_len) = (set.first + set.len, slots.len() as u32);
         let first = set.local_first;
         for (index, backend) in slots.iter().enumerate() {
-            self.slots.insert(first + index as u32, SlotRow { backend: *backend, service: id });
+            self.shared.slots.insert(first + index as u32, SlotRow { backend: *backend, service: id });
         }
         self
     }
@@ -288,7 +218,7 @@ impl<F: Net> State<F> {
         self = self.set(id, |set| set.source_ranges = id);
         for (at, prefix) in ranges {
             let key = RangeKey { set: id, addr: F::addr(*socket(at).ip()) };
-            self.ranges.insert((F::prefix(*prefix), key));
+            self.side.ranges.push((F::prefix(*prefix), key));
         }
         self
     }
@@ -304,87 +234,72 @@ impl<F: Net> State<F> {
             service,
             node: F::Addr::ZERO,
         };
-        self.interest.insert(interest_bit(interest_hash(row.addr, row.port)));
-        self.backends.insert(id, row);
-        self.reach.insert(id, reach);
+        self.shared.interest(interest_hash(row.addr, row.port));
+        self.side.backends.insert(id, row);
+        self.shared.reach.insert(id, reach);
         self
     }
 
     /// A backend is on the node with this address (`address:port`, the port does not matter), and packets go there
     /// inside others.
     pub fn on_node(mut self, id: u32, at: &str) -> Self {
-        self.backends.get_mut(&id).expect("a backend of this case").node = F::addr(*socket(at).ip());
+        self.side.backends.get_mut(&id).expect("a backend of this case").node = F::addr(*socket(at).ip());
         self
     }
 
     /// Gives a backend another state.
     pub fn set_state(&mut self, id: u32, state: BackendState) {
-        let row = self.backends.get_mut(&id).expect("a backend of this case");
+        let row = self.side.backends.get_mut(&id).expect("a backend of this case");
         let word = BackendWord(row.word);
         row.word = BackendWord::new(state, word.reach(), row.word.generation).0;
     }
 
     /// With an address that a bridge answers for.
     pub fn answer(mut self, at: &str, bridge: Bridge) -> Self {
-        self.answers.insert(address_key::<F>(at, bridge), AnswerRow::new(mac_of(bridge.at)));
+        self.shared.answers.insert(address_key::<F>(at, bridge), AnswerRow::new(mac_of(bridge.at)));
         self
     }
 
     /// With an uplink that has the MAC of this address (`address:port`, the port does not matter).
     pub fn uplink(mut self, ifindex: u32, at: &str) -> Self {
-        self.answers.insert(AnswerKey::uplink(ifindex), AnswerRow::new(mac_of(at)));
+        self.shared.answers.insert(AnswerKey::uplink(ifindex), AnswerRow::new(mac_of(at)));
         self
     }
 
     /// With a pod that is known to be at home at its port.
     pub fn home(mut self, pod: Port) -> Self {
         let row = HomeRow { ifindex: pod.ifindex, mac: mac_of(pod.at), reserved: 0 };
-        self.homes.insert(address_key::<F>(pod.at, pod.bridge), row);
+        self.shared.homes.insert(address_key::<F>(pod.at, pod.bridge), row);
         self
-    }
-
-    /// With the rows that packets have left.
-    pub fn take(&mut self, left: Outcome<F>) {
-        (self.flows, self.unproven, self.snat) = (left.flows, left.unproven, left.snat);
-        (self.affinity, self.fragments, self.turns) = (left.affinity, left.fragments, left.turns);
     }
 
     /// A row of a flow is gone, in whichever table it was; whether there was one.
     pub fn lose(&mut self, key: &FlowKey<F>) -> bool {
-        self.flows.remove(key).is_some()
-            | self.unproven.remove(key).is_some()
-            | self.snat.remove(key).is_some()
+        self.learned.flows.remove(key).is_some()
+            | self.learned.unproven.remove(key).is_some()
+            | self.learned.snat.remove(key).is_some()
     }
 
     /// Lets time pass: every row gets older.
     pub fn age(&mut self, ticks: u32) {
-        for row in self.flows.values_mut() {
+        for row in self.learned.flows.values_mut() {
             row.seen = row.seen.wrapping_sub(ticks);
         }
-        for row in self.unproven.values_mut() {
+        for row in self.learned.unproven.values_mut() {
             row.row.seen = row.row.seen.wrapping_sub(ticks);
         }
-        for row in self.snat.values_mut() {
+        for row in self.learned.snat.values_mut() {
             row.row.seen = row.row.seen.wrapping_sub(ticks);
         }
-        for row in self.fragments.values_mut() {
+        for row in self.learned.fragments.values_mut() {
             row.seen = row.seen.wrapping_sub(ticks);
         }
-        for row in self.affinity.values_mut() {
+        for row in self.learned.affinity.values_mut() {
             row.seen = row.seen.wrapping_sub(ticks);
         }
     }
 }
 
 fn address_key<F: Net>(at: &str, bridge: Bridge) -> AnswerKey {
-    let zone = bridge.zone as u32;
-    match F::ip(*socket(at).ip()) {
-        IpAddr::V4(address) => AnswerKey::v4(address.into(), zone),
-        IpAddr::V6(address) => AnswerKey::v6(address.into(), zone),
-    }
-}
-
-/// The bit of a hash in the map of interest.
-pub fn interest_bit(hash: u32) -> u32 {
-    hash & (INTEREST_BITS - 1)
+    F::answer_key(F::addr(*socket(at).ip()), bridge.zone.into())
 }

@@ -53,7 +53,7 @@ fn until_refused<F: Net>(ports: u32, clients: u32) -> u32 {
     });
     let let_in = refused.expect("more flows than there are ports");
     // The ports are the keys of these rows: no two flows have one.
-    assert_eq!(node.outcome().snat.len() as u32, let_in + others);
+    assert_eq!(node.outcome().learned.snat.len() as u32, let_in + others);
     let_in
 }
 

@@ -11,14 +11,14 @@ use std::{
 
 use anyhow::{Result, ensure};
 use ipnet::IpNet;
-use lb_common::abi::{FrontendKind, ReachKind, ReachRow, SetRow, SlotRow, Word};
+use lb_common::abi::{ReachKind, ReachRow};
 use lb_tests::node::{Node, cpu_time};
 use lb_user::{
     apply::{Rows, apply},
-    compile::{Frontend, NodeFacts, WantedFrontend, compile},
+    compile::{NodeFacts, compile},
     maps::Sizes,
     model::{Model, diff},
-    plan::{self, FoundBackend, Ids, Mirror, Tuning, Ways},
+    plan::{self, Ids, Mirror, Step, Tuning, Ways},
     sources::file,
 };
 
@@ -78,44 +78,16 @@ struct Counted {
 }
 
 impl Rows for Counted {
-    fn reach(&mut self, _: u32, _: ReachRow) {
-        self.writes += 1;
-    }
-    fn backend(&mut self, _: u32, _: &FoundBackend, _: u16) {
-        self.writes += 1;
-    }
-    fn slots(&mut self, _: u32, rows: &[SlotRow]) {
-        self.slots += rows.len();
-    }
-    fn set(&mut self, _: u32, _: SetRow) {
-        self.writes += 1;
-    }
-    fn service(&mut self, _: u32, _: Word) {
-        self.writes += 1;
-    }
-    fn backend_word(&mut self, _: bool, _: u32, _: Word) {
-        self.writes += 1;
-    }
-    fn insert_frontend(&mut self, _: &WantedFrontend, _: u32) -> io::Result<()> {
-        self.writes += 1;
+    fn write(&mut self, step: &Step) -> io::Result<()> {
+        match step {
+            Step::Slots { rows, .. } => self.slots += rows.len(),
+            Step::Ranges { ranges, .. } => self.writes += ranges.len() as u64,
+            Step::RetireSet { .. } | Step::RetireService { .. } | Step::RetireReach { .. } => {}
+            _ => self.writes += 1,
+        }
         Ok(())
     }
-    fn delete_frontend(&mut self, _: &Frontend) -> io::Result<()> {
-        self.writes += 1;
-        Ok(())
-    }
-    fn insert_address(&mut self, _: IpAddr, _: FrontendKind) -> io::Result<()> {
-        self.writes += 1;
-        Ok(())
-    }
-    fn delete_address(&mut self, _: IpAddr) -> io::Result<()> {
-        self.writes += 1;
-        Ok(())
-    }
-    fn insert_ranges(&mut self, _: u32, ranges: &[IpNet]) -> io::Result<()> {
-        self.writes += ranges.len() as u64;
-        Ok(())
-    }
+
     fn delete_ranges(&mut self, _: u32, ranges: &[IpNet]) -> io::Result<()> {
         self.writes += ranges.len() as u64;
         Ok(())

@@ -2,7 +2,6 @@
 //! same lab.
 
 pub mod bench;
-pub mod bpf;
 pub mod build;
 pub mod fuzz;
 pub mod lab;

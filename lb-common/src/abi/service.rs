@@ -1,6 +1,6 @@
 //! Frontends, services, their sets of slots.
 
-use super::{BackendRef, Word, pod};
+use super::{BackendRef, Scope, Word, pod};
 use crate::family::Family;
 
 /// What a client addresses.
@@ -88,6 +88,16 @@ pub struct SetRow {
     pub affinity: u32,
     /// Id of the allowed source ranges; 0: every source.
     pub source_ranges: u32,
+}
+
+impl SetRow {
+    /// First slot of a scope's table, and its length.
+    pub fn slots(&self, scope: Scope) -> (u32, u32) {
+        match scope {
+            Scope::Cluster => (self.first, self.len),
+            Scope::Local => (self.local_first, self.local_len),
+        }
+    }
 }
 
 /// Bits of [`SetRow::flags`].

@@ -8,7 +8,7 @@ use aya::programs::loaded_programs;
 use super::ways::role_name;
 use crate::{
     attach::xdp::{Mode, Taken, is_attached},
-    netlink::{Link, LinkKind, Role, World, xdp_refusal},
+    netlink::{Link, LinkKind, Role, World},
 };
 
 /// Takes the uplinks for XDP, or says why not. `links` is where an agent before us has left its pins: what it
@@ -79,7 +79,7 @@ pub fn refusal(link: &Link, mode: Mode, error: &io::Error) -> anyhow::Error {
         ),
         Some(libc::EPERM | libc::EACCES) => anyhow!("--xdp: not permitted: run as root"),
         _ => {
-            let why = xdp_refusal(link.ifindex, mode.flags()).unwrap_or_else(|| error.to_string());
+            let why = lb_sys::xdp::refusal(link.ifindex, mode.flags()).unwrap_or_else(|| error.to_string());
             anyhow!(
                 "--xdp: the driver of {name}, {driver}, refuses it: {why} (the MTU is {}); correct that, use \
                  --xdp=generic, or leave --xdp out",

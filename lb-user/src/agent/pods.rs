@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use tracing::warn;
 
-use super::{sockets::netns_cookie, ways::View};
+use super::ways::View;
 use crate::{
     maps::{Cookies, Pins},
     netlink::{Link, LinkKind, netns},
@@ -63,7 +63,7 @@ impl Pods {
 
     fn write(&mut self, view: &View) -> Result<()> {
         let found = self.namespaces().context("looking for the pods' network namespaces")?;
-        let cookies = netns::within(found.values(), netns_cookie)
+        let cookies = netns::within(found.values(), lb_sys::netns_cookie)
             .context("entering the pods' network namespaces (needs CAP_SYS_ADMIN)")?;
         self.cookies.set(&cookies.into_iter().collect()).context("writing COOKIES")?;
         let missing = self.ports.iter().filter(|(_, id)| !found.contains_key(id));

@@ -24,11 +24,11 @@ use lb_common::{
     path::Hook,
 };
 
+use lb_sys::bpf;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::facts::Facts;
 use crate::{
-    attach::bpf,
     maps::{PINNED, Pins, Sizes},
     observe::clock,
     system::{io_kind, kernel_version},

@@ -1,16 +1,16 @@
 //! Clients on the host, and pods with `--socket-lb all`: the programs of sockets, and sockets whose backend no longer serves.
 
-use std::{io, os::fd::AsRawFd as _, path::PathBuf};
+use std::{io, path::PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
-use rustix::net::{AddressFamily, SocketType};
+use lb_sys::Diag;
 use tracing::{info, warn};
 
 use super::{options::SocketLb, pods::Pods, programs::Programs, ways::View};
 use crate::{
     attach::cgroup,
     maps::{Maps, Pins, Sockets as Table},
-    netlink::{Diag, netns},
+    netlink::netns,
 };
 
 /// See the module.
@@ -136,21 +136,4 @@ fn explain(error: io::Error) -> anyhow::Error {
         Some(libc::EOPNOTSUPP) => anyhow!("the kernel can't end sockets (CONFIG_INET_DIAG_DESTROY is off)"),
         _ => anyhow!(error).context("ending a socket (sock_diag)"),
     }
-}
-
-/// The cookie of the network namespace of this thread.
-pub fn netns_cookie() -> io::Result<u64> {
-    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
-    let (mut cookie, mut len) = (0_u64, size_of::<u64>() as libc::socklen_t);
-    // SAFETY: the kernel writes no more than the length says, which is the variable's.
-    let got = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut len,
-        )
-    };
-    if got == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }

@@ -12,11 +12,11 @@ use super::{
     publish::Publisher,
     pulse::Pulse,
     resolver::Resolver,
-    sockets::{Sockets, netns_cookie},
+    sockets::Sockets,
     state::{State, give_back_memory},
 };
 use crate::{
-    attach::{self, Attacher, xdp::Taken},
+    attach::{Attacher, xdp::Taken},
     maps::{self, Lock, Maps, Pins, Sizes},
     netlink::{Watcher, bypassed},
     plan,
@@ -61,9 +61,9 @@ impl State {
         let maps = Maps::open(&pins.maps())?;
         let mirror = plan::adopt(&maps);
         // Whoever wrote before us may have been stopped between unpublishing and waiting.
-        attach::wait_for_readers().context("waiting for readers of the maps (membarrier)")?;
+        lb_sys::wait_for_readers().context("waiting for readers of the maps (membarrier)")?;
         info!(services = mirror.services().count(), "instance {} opened", options.instance);
-        let cookie = netns_cookie().context("asking for the network namespace's cookie")?;
+        let cookie = lb_sys::netns_cookie().context("asking for the network namespace's cookie")?;
         programs.serve_sockets(cookie, options.socket_lb == SocketLb::All);
 
         let attacher = Attacher::new(pins.links(), !options.clsact && has_tcx());

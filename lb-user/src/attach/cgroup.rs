@@ -9,8 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::programs::{CgroupAttachMode, CgroupSockAddr, CgroupSockAddrAttachType, links::FdLink};
-
-use super::bpf;
+use lb_sys::bpf;
 
 /// The programs, as they are called in the kernel object.
 pub const PROGRAMS: [&str; 8] = [

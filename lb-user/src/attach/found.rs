@@ -2,7 +2,9 @@
 
 use std::{fs, io, os::fd::AsFd as _, os::unix::fs::MetadataExt as _, path::Path};
 
-use super::{FILTER, HANDLE, PRIORITY, bpf, cgroup, direction, qdisc};
+use lb_sys::bpf;
+
+use super::{FILTER, HANDLE, PRIORITY, cgroup, direction, qdisc};
 use lb_common::path::Hook;
 
 /// What has become of a program that was attached.

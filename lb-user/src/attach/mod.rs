@@ -5,12 +5,10 @@
 //! `<ifindex>-<hook>-filter` the program of a filter. The names tell what is attached where. A directory
 //! `<ifindex>-clsact` notes that we added the clsact queueing discipline: it goes with our last filter.
 
-pub(crate) mod bpf;
 pub mod cgroup;
 mod found;
 mod left;
 mod qdisc;
-mod rcu;
 pub mod xdp;
 
 use std::{
@@ -27,8 +25,8 @@ use aya::programs::{
 };
 pub use found::{Finder, Found};
 use lb_common::path::Hook;
+use lb_sys::bpf;
 pub use left::{Left, programs_with};
-pub use rcu::wait_for_readers;
 
 use crate::system::io_kind;
 

@@ -8,8 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-
-use super::bpf;
+use lb_sys::bpf;
 
 /// Where the program of XDP runs (`--xdp`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

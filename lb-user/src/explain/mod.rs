@@ -5,7 +5,6 @@
 //! the core's counter and the packet's bytes. No root, no kernel, no host is needed.
 
 mod call;
-mod memory;
 mod packet;
 mod served;
 #[cfg(test)]
@@ -14,19 +13,16 @@ mod words;
 
 use std::net::{IpAddr, SocketAddr};
 
+use bumpalo::Bump;
 use lb_common::{
     abi::Counter,
-    family::{V4, V6},
-    path::{self, Access, Hook},
+    family::{Family, V4, V6},
+    path::{self, Access, Hook, Tables as _},
 };
+use lb_sim::{Learned, Tables};
 use serde::{Serialize, Serializer};
 
-use self::{
-    call::Call,
-    memory::{Sided, Tried},
-    packet::{Bytes, Headers},
-    served::Served,
-};
+use self::{call::Call, packet::Headers, served::Served};
 use crate::{
     apply::StepError,
     compile::Frontend,
@@ -207,28 +203,35 @@ pub fn explain(model: Model, question: &Question) -> Result<Explanation, Explain
 }
 
 /// The decision core on what is asked about; `None`: there is no such packet.
-fn decide<F: Sided>(served: &Served, asked: &Asked) -> Option<Decision> {
-    F::addr(asked.from.ip())?;
-    let tables = Tried::<F>::new(&served.memory, served.settings(asked.at, asked.from.ip()));
+fn decide<F: Family>(served: &Served, asked: &Asked) -> Option<Decision> {
+    F::from_ip(asked.from.ip())?;
+    let (arena, settings) = (Bump::new(), served.settings(asked.at, asked.from.ip()));
+    let maps = (&served.maps.shared, F::of(&served.maps), u32::MAX);
+    let tables = Tables::new(&arena, maps, &Learned::default(), settings);
     match asked.at {
-        At::Host => connect::<F>(&tables, asked),
-        At::Port => packet::<F>(&tables, asked, Hook::PortIngress, served::CLIENT),
-        At::Uplink => packet::<F>(&tables, asked, Hook::UplinkIngress, served::UPLINK),
+        At::Host => connect(&tables, asked),
+        At::Port => packet(served, &tables, asked, Hook::PortIngress, served::CLIENT),
+        At::Uplink => packet(served, &tables, asked, Hook::UplinkIngress, served::UPLINK),
     }
 }
 
 /// A packet at a hook of a device.
-fn packet<F: Sided>(tables: &Tried<'_, F>, asked: &Asked, hook: Hook, ifindex: u32) -> Option<Decision> {
+fn packet<F: Family>(
+    served: &Served,
+    tables: &Tables<'_, F>,
+    asked: &Asked,
+    hook: Hook,
+    ifindex: u32,
+) -> Option<Decision> {
     let to = SocketAddr::new(asked.to.address, asked.to.port);
-    let mut packet = Bytes::first(asked.from, to, asked.to.protocol, ifindex)?;
+    let mut packet = packet::first(asked.from, to, asked.to.protocol, ifindex)?;
     let verdict = path::decide(&mut packet, tables, hook);
-    let counter = tables.outcome()?;
-    let mut after = packet.headers()?;
+    let counter = *tables.counted().last()?;
+    let mut after = packet::headers(&packet)?;
     let mut tunnel = None;
     if counter == Counter::Tunneled {
         tunnel = Some((after.source.ip(), after.destination.ip()));
-        let (backend, port) = tables.backend_noted()?;
-        let destination = SocketAddr::new(backend, port);
+        let destination = F::of(&served.maps).socket(tables.noted()?.backend.get().low)?;
         after = Headers {
             source: asked.from,
             destination,
@@ -237,7 +240,9 @@ fn packet<F: Sided>(tables: &Tried<'_, F>, asked: &Asked, hook: Hook, ifindex: u
         };
     }
     let (verdict, answer) = match verdict {
-        path::Verdict::Forward(_) if path::is_rejected(counter) => (Verdict::Reject, packet.headers()),
+        path::Verdict::Forward(_) if path::is_rejected(counter) => {
+            (Verdict::Reject, packet::headers(&packet))
+        }
         path::Verdict::Drop(_) if path::is_rejected(counter) => (Verdict::Reject, None),
         path::Verdict::Forward(_) => (Verdict::Forward, None),
         path::Verdict::Drop(_) => (Verdict::Drop, None),
@@ -247,11 +252,11 @@ fn packet<F: Sided>(tables: &Tried<'_, F>, asked: &Asked, hook: Hook, ifindex: u
 }
 
 /// A socket of the host that connects; the packet it then sends is what comes after.
-fn connect<F: Sided>(tables: &Tried<'_, F>, asked: &Asked) -> Option<Decision> {
+fn connect<F: Family>(tables: &Tables<'_, F>, asked: &Asked) -> Option<Decision> {
     let mut call = Call::<F>::new(asked.to)?;
     let access = path::connect(&mut call, tables);
     // What is no service's is not counted.
-    let counter = tables.outcome().unwrap_or(Counter::NotOurs);
+    let counter = tables.counted().last().copied().unwrap_or(Counter::NotOurs);
     let verdict = match access {
         Access::Refused => Verdict::Reject,
         Access::Unreachable => Verdict::Drop,

@@ -2,27 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use bytemuck::Pod;
 use etherparse::{IpNumber, PacketBuilder, SlicedPacket};
-use lb_common::{
-    family::Family,
-    path::{Packet, SumKind},
-    wire::{Protocol as Transport, checksum::fold16},
-};
+use lb_sim::Packet;
 
 use crate::model::Protocol;
 
-/// Offset of the network header.
-const NETWORK: usize = 14;
-
 /// Hops the packet may still make.
 pub const HOPS: u8 = 64;
-
-/// A packet in a vector, on a device.
-pub struct Bytes {
-    bytes: Vec<u8>,
-    ifindex: u32,
-}
 
 /// What a packet's headers say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,54 +23,52 @@ pub struct Headers {
     pub protocol: u8,
 }
 
-impl Bytes {
-    /// The first packet of a client: TCP's SYN, a UDP datagram, SCTP's INIT. `None`: the addresses are not
-    /// of one family.
-    pub fn first(from: SocketAddr, to: SocketAddr, protocol: Protocol, ifindex: u32) -> Option<Self> {
-        const CLIENT: [u8; 6] = [2, 0, 0, 0, 0, 1];
-        const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0, 2];
-        let link = PacketBuilder::ethernet2(CLIENT, GATEWAY);
-        let ip = match (from.ip(), to.ip()) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => link.ipv4(from.octets(), to.octets(), HOPS),
-            (IpAddr::V6(from), IpAddr::V6(to)) => link.ipv6(from.octets(), to.octets(), HOPS),
-            _ => return None,
-        };
-        let (source, destination) = (from.port(), to.port());
-        let mut bytes = Vec::new();
-        let written = match protocol {
-            Protocol::Tcp => ip.tcp(source, destination, 1, 0xfaf0).syn().write(&mut bytes, &[]),
-            Protocol::Udp => ip.udp(source, destination).write(&mut bytes, b"?"),
-            Protocol::Sctp => {
-                ip.write(&mut bytes, IpNumber(Protocol::Sctp.number()), &sctp_init(source, destination))
-            }
-        };
-        written.ok().map(|()| Bytes { bytes, ifindex })
-    }
+/// The first packet of a client: TCP's SYN, a UDP datagram, SCTP's INIT. `None`: the addresses are not
+/// of one family.
+pub fn first(from: SocketAddr, to: SocketAddr, protocol: Protocol, ifindex: u32) -> Option<Packet> {
+    const CLIENT: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0, 2];
+    let link = PacketBuilder::ethernet2(CLIENT, GATEWAY);
+    let ip = match (from.ip(), to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => link.ipv4(from.octets(), to.octets(), HOPS),
+        (IpAddr::V6(from), IpAddr::V6(to)) => link.ipv6(from.octets(), to.octets(), HOPS),
+        _ => return None,
+    };
+    let (source, destination) = (from.port(), to.port());
+    let mut bytes = Vec::new();
+    let written = match protocol {
+        Protocol::Tcp => ip.tcp(source, destination, 1, 0xfaf0).syn().write(&mut bytes, &[]),
+        Protocol::Udp => ip.udp(source, destination).write(&mut bytes, b"?"),
+        Protocol::Sctp => {
+            ip.write(&mut bytes, IpNumber(Protocol::Sctp.number()), &sctp_init(source, destination))
+        }
+    };
+    written.ok().map(|()| Packet::new(bytes, ifindex))
+}
 
-    /// What its headers say now.
-    pub fn headers(&self) -> Option<Headers> {
-        let packet = SlicedPacket::from_ethernet(&self.bytes).ok()?;
-        let net = packet.net?;
-        let (source, destination, hops): (IpAddr, IpAddr, u8) = match &net {
-            etherparse::NetSlice::Ipv4(ip) => {
-                let header = ip.header();
-                (header.source_addr().into(), header.destination_addr().into(), header.ttl())
-            }
-            etherparse::NetSlice::Ipv6(ip) => {
-                let header = ip.header();
-                (header.source_addr().into(), header.destination_addr().into(), header.hop_limit())
-            }
-            etherparse::NetSlice::Arp(_) => return None,
-        };
-        let payload = net.ip_payload_ref()?;
-        let port = |at: usize| Some(u16::from_be_bytes(payload.payload.get(at..at + 2)?.try_into().ok()?));
-        Some(Headers {
-            source: SocketAddr::new(source, port(0)?),
-            destination: SocketAddr::new(destination, port(2)?),
-            hops,
-            protocol: payload.ip_number.0,
-        })
-    }
+/// What a packet's headers say.
+pub fn headers(packet: &Packet) -> Option<Headers> {
+    let packet = SlicedPacket::from_ethernet(&packet.bytes).ok()?;
+    let net = packet.net?;
+    let (source, destination, hops): (IpAddr, IpAddr, u8) = match &net {
+        etherparse::NetSlice::Ipv4(ip) => {
+            let header = ip.header();
+            (header.source_addr().into(), header.destination_addr().into(), header.ttl())
+        }
+        etherparse::NetSlice::Ipv6(ip) => {
+            let header = ip.header();
+            (header.source_addr().into(), header.destination_addr().into(), header.hop_limit())
+        }
+        etherparse::NetSlice::Arp(_) => return None,
+    };
+    let payload = net.ip_payload_ref()?;
+    let port = |at: usize| Some(u16::from_be_bytes(payload.payload.get(at..at + 2)?.try_into().ok()?));
+    Some(Headers {
+        source: SocketAddr::new(source, port(0)?),
+        destination: SocketAddr::new(destination, port(2)?),
+        hops,
+        protocol: payload.ip_number.0,
+    })
 }
 
 /// SCTP's common header with an INIT chunk (RFC 9260, sections 3.1 and 3.3.2).
@@ -110,84 +94,6 @@ fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| bit(crc)))
 }
 
-impl Packet for Bytes {
-    fn size(&self) -> u32 {
-        self.bytes.len() as u32
-    }
-
-    fn ifindex(&self) -> u32 {
-        self.ifindex
-    }
-
-    fn tagged(&self) -> bool {
-        false
-    }
-
-    /// All of it can be read.
-    fn pull(&mut self, _len: u32) {}
-
-    fn load<T: Pod>(&self, offset: usize) -> Option<T> {
-        Some(bytemuck::pod_read_unaligned(self.bytes.get(offset..offset + size_of::<T>())?))
-    }
-
-    fn store<T: Pod>(&mut self, offset: usize, value: &T) -> bool {
-        let Some(place) = self.bytes.get_mut(offset..offset + size_of::<T>()) else { return false };
-        place.copy_from_slice(bytemuck::bytes_of(value));
-        true
-    }
-
-    /// The checksum is complete and, for UDP, there.
-    fn update_checksum(&mut self, offset: usize, difference: u32, kind: SumKind) -> bool {
-        let Some(check) = self.load::<u16>(offset) else { return false };
-        let (sum, carry) = difference.overflowing_add(!u32::from(check));
-        let check = !fold16(sum + u32::from(carry));
-        let none = kind.protocol == Transport::Udp && check == 0;
-        self.store(offset, &if none { 0xffff } else { check })
-    }
-
-    fn resize(&mut self, len: u32) -> bool {
-        self.bytes.resize(len as usize, 0);
-        true
-    }
-
-    fn make_room(&mut self, len: u32) -> bool {
-        self.bytes.splice(NETWORK..NETWORK, std::iter::repeat_n(0, len as usize));
-        true
-    }
-
-    fn fits(&self, _ifindex: u32) -> bool {
-        true
-    }
-
-    fn mtu(&self, _ifindex: u32) -> u32 {
-        0
-    }
-
-    fn segment(&self) -> u32 {
-        0
-    }
-
-    fn wrap<F: Family>(&mut self, outer: &F::Header) -> bool {
-        self.make_room(size_of::<F::Header>() as u32) && self.store(NETWORK, outer)
-    }
-
-    fn unwrap<F: Family>(&mut self) -> bool {
-        let end = NETWORK + size_of::<F::Header>();
-        end <= self.bytes.len() && self.bytes.drain(NETWORK..end).count() > 0
-    }
-
-    fn replace<T: Pod>(&mut self, offset: usize, value: &T) -> bool {
-        self.store(offset, value)
-    }
-
-    fn unfinished(&mut self, _offset: usize) -> bool {
-        false
-    }
-
-    /// Nobody knows the sum of a packet in a vector.
-    fn update_sum(&mut self, _difference: u32) {}
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,9 +108,9 @@ mod tests {
         for (from, to) in [("10.244.1.2:40000", "10.96.0.10:80"), ("[fd00::2]:40000", "[fd00:96::10]:80")] {
             let (source, destination) = (from.parse().expect("a socket"), to.parse().expect("a socket"));
             for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
-                let packet = Bytes::first(source, destination, protocol, 1).expect("one family");
+                let packet = first(source, destination, protocol, 1).expect("one family");
                 let expected = Headers { source, destination, hops: HOPS, protocol: protocol.number() };
-                assert_eq!(packet.headers(), Some(expected));
+                assert_eq!(headers(&packet), Some(expected));
             }
         }
     }

@@ -9,13 +9,12 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lb_common::{
     abi::{ReachKind, ReachRow, Scope, Settings, ZONE_OF_CLIENT, ZONE_UPLINK},
-    family::{V4, V6},
+    family::{Family as _, V4, V6},
 };
 
-use super::{
-    At, ExplainError,
-    memory::{Memory, Sided as _},
-};
+use lb_sim::Maps;
+
+use super::{At, ExplainError};
 use crate::{
     agent::{
         node,
@@ -57,7 +56,7 @@ pub struct Served {
     /// The node's addresses as the config has them, the primary one of each family first.
     primary: Vec<IpAddr>,
     /// What packets would find.
-    pub memory: Memory,
+    pub maps: Maps,
     /// By service row: the service, and what its port was compiled to.
     pub owners: HashMap<u32, (ServiceName, Wanted)>,
     mirror: Mirror,
@@ -79,23 +78,23 @@ impl Served {
             })
             .collect();
         let ways = Host::new(&node, &wanted);
-        let mut memory = Memory::default();
+        let mut maps = Maps::default();
         let mut mirror = Mirror::new(Ids::of(Sizes { services: 1 << 20, flows: 1024 }));
         let mut owners = HashMap::new();
         // Seconds are ticks here, and no time passes.
         let tuning = Tuning { seed: seed(&model), hz: 1, tick_shift: 0 };
         for (name, wanted) in wanted {
             let steps = plan::service(&mut mirror, &wanted, &ways, tuning)?;
-            apply(&mut memory, &mut mirror, &steps)?;
+            apply(&mut maps, &mut mirror, &steps)?;
             if let Some(id) = mirror.service_of(&wanted.frontends[0].at) {
                 owners.insert(id, (name, wanted));
             }
         }
         let steps = plan::addresses(&mut mirror, &node.own, &node.other_node_ports);
-        apply(&mut memory, &mut mirror, &steps)?;
+        apply(&mut maps, &mut mirror, &steps)?;
         let this = model.this_node(&node.name);
         let (pods_known, primary) = (!this.pod_cidrs.is_empty(), this.addresses);
-        Ok(Served { model, node, pods_known, primary, memory, owners, mirror })
+        Ok(Served { model, node, pods_known, primary, maps, owners, mirror })
     }
 
     /// Where a packet with that source is seen first.
@@ -158,8 +157,8 @@ impl Served {
             outside,
             cidrs4,
             cidrs6,
-            host4: V4::addr(self.host_address(from)).unwrap_or_default(),
-            host6: V6::addr(self.host_address(from)).unwrap_or_default(),
+            host4: V4::from_ip(self.host_address(from)).unwrap_or_default(),
+            host6: V6::from_ip(self.host_address(from)).unwrap_or_default(),
             ..Settings::DEFAULT
         }
     }

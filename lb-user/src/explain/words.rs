@@ -109,7 +109,7 @@ fn called<'a>(served: &'a Served, asked: &Asked) -> Option<Called<'a>> {
         port.protocol == asked.to.protocol && number == Some(asked.to.port)
     };
     let port = service.ports.iter().find(leads_here)?;
-    let set = served.memory.set_of(id)?;
+    let set = *served.maps.shared.set_of(id)?;
     let scope = path::scope(kind, &set, served.settings(asked.at, asked.from.ip()).outside != 0);
     Some(Called { kind, name, service, port, wanted, set, scope })
 }

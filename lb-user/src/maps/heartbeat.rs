@@ -1,14 +1,14 @@
 //! Signs of life of the agent, in one row of memory that is pinned beside the maps: writing it needs no disk and
 //! can't fail, reading it needs no agent.
 
-use std::{io, path::Path};
+use std::{io, os::fd::AsFd as _, path::Path};
 
 use aya::maps::MapData;
 use bytemuck::{Pod, Zeroable};
+use lb_sys::bpf;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::Mapped;
-use crate::attach::bpf;
 
 /// What the agent writes every second. Times are nanoseconds of `CLOCK_MONOTONIC`; 0 is never.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -48,7 +48,7 @@ impl Heartbeat {
             _ => {}
         }
         let map = bpf::one_row(size_of::<Beat>() as u32)?;
-        bpf::pin(std::os::fd::AsFd::as_fd(&map), path)?;
+        bpf::pin(map.as_fd(), path)?;
         Heartbeat::open(path)?.ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
@@ -63,7 +63,7 @@ impl Heartbeat {
         if bytes as usize != size_of::<Beat>() {
             return Ok(None);
         }
-        Ok(Some(Heartbeat(Mapped::new(map, 1)?)))
+        Ok(Some(Heartbeat(Mapped::new(map.fd().as_fd(), 1)?)))
     }
 
     /// What it says.

@@ -3,14 +3,16 @@
 mod cookies;
 pub mod heartbeat;
 pub mod lent;
-mod mapped;
 mod owned;
 mod pins;
 mod ranges;
 mod sockets;
 mod walk;
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+};
 
 use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, MapInfo, PerCpuArray};
 use lb_common::{
@@ -18,12 +20,12 @@ use lb_common::{
         AnswerKey, AnswerRow, BackendRow, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, HomeRow,
         INTEREST_BITS, RangeKey, ReachRow, SetRow, SlotRow, Traffic, UnprovenRow, Word,
     },
-    family::{Family, V4, V6},
+    family::{Family, Pair, V4, V6},
 };
 
 use crate::system::io_kind;
 pub use cookies::Cookies;
-pub use mapped::Mapped;
+pub use lb_sys::Mapped;
 pub use owned::Untrusted;
 pub use pins::{Lock, Pins};
 pub use sockets::Sockets;
@@ -179,6 +181,18 @@ pub struct Side<F: Family> {
     pub max_ranges: u32,
 }
 
+impl<'a> Pair for &'a mut Maps {
+    type Of<F: Family> = &'a mut Side<F>;
+
+    fn v4(self) -> &'a mut Side<V4> {
+        &mut self.v4
+    }
+
+    fn v6(self) -> &'a mut Side<V6> {
+        &mut self.v6
+    }
+}
+
 /// All maps of one instance.
 pub struct Maps {
     /// Bitmap of interesting addresses.
@@ -259,7 +273,7 @@ fn data(dir: &Path, name: &str, row: usize) -> Result<(MapData, u32), OpenError>
 
 fn mapped<T: bytemuck::Pod>(dir: &Path, name: &str) -> Result<Mapped<T>, OpenError> {
     let (data, len) = data(dir, name, size_of::<T>())?;
-    Mapped::new(data, len).map_err(|source| OpenError::Mmap { path: dir.join(name), source })
+    Mapped::new(data.fd().as_fd(), len).map_err(|source| OpenError::Mmap { path: dir.join(name), source })
 }
 
 fn per_cpu<T: aya::Pod>(dir: &Path, name: &str) -> Result<PerCpuArray<MapData, T>, OpenError> {

@@ -7,7 +7,6 @@ use ipnet::IpNet;
 use lb_common::{abi::RangeKey, family::Family};
 
 use super::{Maps, Side};
-use crate::observe::Addresses;
 
 /// Bits of a key that tell which set a range is of.
 const SET_BITS: u32 = u32::BITS;
@@ -51,11 +50,11 @@ impl Maps {
     }
 }
 
-fn of_family<F: Addresses>(side: &Side<F>, sets: &mut HashMap<u32, Vec<IpNet>>) {
+fn of_family<F: Family>(side: &Side<F>, sets: &mut HashMap<u32, Vec<IpNet>>) {
     for key in side.ranges.keys().flatten() {
         let RangeKey { set, addr }: RangeKey<F> = key.data();
         let prefix = key.prefix_len().saturating_sub(SET_BITS) as u8;
-        if let Ok(range) = IpNet::new(F::ip(addr), prefix) {
+        if let Ok(range) = IpNet::new(F::to_ip(addr), prefix) {
             sets.entry(set).or_default().push(range);
         }
     }

@@ -1,37 +1,14 @@
 //! A map of hashes or ranges from end to end: how many rows it holds, and which.
 
-use std::{
-    io,
-    os::fd::{AsFd as _, AsRawFd as _},
-    path::Path,
-};
+use std::{io, os::fd::AsFd as _, path::Path};
 
 use bytemuck::{Pod, try_pod_read_unaligned};
+use lb_sys::bpf::lookup_batch;
 
 use super::{OpenError, open};
 
-/// `BPF_MAP_LOOKUP_BATCH` of linux/bpf.h.
-const LOOKUP_BATCH: libc::c_long = 24;
 /// Rows that are read at once: more than are ever in one bucket, which is not read in parts.
 const BATCH: u32 = 1 << 13;
-
-/// `union bpf_attr` for that command.
-#[repr(C)]
-struct Attributes {
-    /// Where to go on, a pointer; null: at the start.
-    from: u64,
-    /// Where the next call goes on, a pointer.
-    next: u64,
-    /// Room for keys, a pointer.
-    keys: u64,
-    /// Room for rows, a pointer.
-    rows: u64,
-    /// Room, in rows; then those that were read.
-    count: u32,
-    map: u32,
-    elem_flags: u64,
-    flags: u64,
-}
 
 /// Rows in use and rows that there can be, of the map pinned below `dir`.
 pub fn count(dir: &Path, name: &str) -> Result<(u32, u32), OpenError> {
@@ -67,33 +44,13 @@ fn each(dir: &Path, name: &str, mut see: impl FnMut(&[u8], &[u8])) -> Result<(u3
     let mut first = true;
     while used < max {
         let [from, next] = &mut at;
-        let mut attributes = Attributes {
-            from: if first { 0 } else { from.as_ptr() as u64 },
-            next: next.as_mut_ptr() as u64,
-            keys: keys.as_mut_ptr() as u64,
-            rows: rows.as_mut_ptr() as u64,
-            count: batch,
-            map: data.fd().as_fd().as_raw_fd() as u32,
-            elem_flags: 0,
-            flags: 0,
-        };
-        // SAFETY: the attributes are those of the command, and each of the buffers they point to has the
-        // room that the kernel takes from the map's sizes and `count`.
-        let done = unsafe {
-            libc::syscall(libc::SYS_bpf, LOOKUP_BATCH, &raw mut attributes, size_of::<Attributes>())
-        };
-        let end = match done {
-            0 => false,
-            _ => match io::Error::last_os_error() {
-                error if error.raw_os_error() == Some(libc::ENOENT) => true,
-                error => return Err(failed(error)),
-            },
-        };
-        let read = attributes.count as usize;
-        for (key, row) in keys.chunks_exact(key).zip(rows.chunks_exact(row)).take(read) {
+        let from = (!first).then_some(&from[..]);
+        let (read, end) =
+            lookup_batch(data.fd().as_fd(), from, next, (&mut keys, &mut rows), batch).map_err(failed)?;
+        for (key, row) in keys.chunks_exact(key).zip(rows.chunks_exact(row)).take(read as usize) {
             see(key, row);
         }
-        used += attributes.count;
+        used += read;
         if end {
             break;
         }

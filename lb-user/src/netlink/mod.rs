@@ -2,24 +2,19 @@
 //! routes.
 
 mod bypass;
-mod diag;
 mod events;
 mod kernel;
 mod known;
 pub mod neighbour;
 pub mod netns;
 mod questions;
-mod raw;
 mod reader;
 mod watch;
 mod world;
-mod xdp;
 
 pub use bypass::bypassed;
-pub use diag::{Diag, UdpSocket};
 pub use known::Wants;
 pub use watch::Watcher;
 pub use world::{
     Address, Fdb, Forgotten, Hop, Link, LinkKind, Location, Neighbour, Neighbours, Role, Via, World,
 };
-pub use xdp::xdp_refusal;

@@ -3,7 +3,7 @@
 
 use std::{io, net::IpAddr};
 
-use super::raw::Raw;
+use lb_sys::netlink::Raw;
 
 /// `NDA_DST` of linux/neighbour.h.
 const DESTINATION: u16 = 1;

@@ -15,7 +15,7 @@ use std::{
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::raw::Raw;
+use lb_sys::netlink::Raw;
 
 /// `RTM_GETNSID` of linux/rtnetlink.h.
 const GETNSID: u16 = 90;

@@ -5,12 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Context as _, Result};
 use lb_common::{
     abi::{FlowKey, FlowRow, FlowState},
+    family::Family,
     wire::Protocol,
 };
 use serde::Serialize;
 
 use super::{
-    Addresses,
     clock::{hz, now_ticks, tick_shift},
     protocol_name,
     view::View,
@@ -46,7 +46,7 @@ pub fn flows(maps: &Maps, view: &View) -> Result<Vec<Flow>> {
     Ok(all)
 }
 
-fn add<F: Addresses>(all: &mut Vec<Flow>, side: &Side<F>, view: &View) -> Result<()> {
+fn add<F: Family>(all: &mut Vec<Flow>, side: &Side<F>, view: &View) -> Result<()> {
     let hz = hz();
     let (now, lifetimes) = (now_ticks(hz), view.lifetimes.in_ticks(hz, tick_shift(hz)));
     let unproven = side.unproven.iter().map(|entry| entry.map(|(key, row)| (key, row.row)));
@@ -61,7 +61,7 @@ fn add<F: Addresses>(all: &mut Vec<Flow>, side: &Side<F>, view: &View) -> Result
         if row.is_reply() || row.expired(protocol, now, &lifetimes) {
             continue;
         }
-        let show = |addr: F::Addr, port: u16| SocketAddr::new(F::ip(addr), u16::from_be(port)).to_string();
+        let show = |addr: F::Addr, port: u16| SocketAddr::new(F::to_ip(addr), u16::from_be(port)).to_string();
         all.push(Flow {
             client: show(key.src, key.src_port),
             frontend: show(key.dst, key.dst_port),
@@ -80,8 +80,8 @@ fn add<F: Addresses>(all: &mut Vec<Flow>, side: &Side<F>, view: &View) -> Result
 }
 
 /// The node's address and port that a flow has, of these addresses, if it has one.
-fn shown_as<F: Addresses>(row: &FlowRow<F>, node: &[IpAddr]) -> Option<String> {
-    let none = F::ip(F::Addr::default());
+fn shown_as<F: Family>(row: &FlowRow<F>, node: &[IpAddr]) -> Option<String> {
+    let none = F::to_ip(F::Addr::default());
     let address = node.iter().copied().find(|address| address.is_ipv6() == F::IPV6).unwrap_or(none);
     row.is_snat().then(|| SocketAddr::new(address, u16::from_be(row.snat_port())).to_string())
 }

@@ -14,7 +14,6 @@ pub mod view;
 
 use lb_common::{
     abi::{BackendState, FrontendKind},
-    family::{Family, V4, V6},
     wire::Protocol,
 };
 use view::BackendView;
@@ -70,28 +69,6 @@ pub fn bytes(count: u64) -> String {
         (value, unit) = (value / 1024.0, unit + 1);
     }
     if unit == 0 { format!("{count}B") } else { format!("{value:.1}{}", UNITS[unit]) }
-}
-
-/// A family's addresses as the standard library has them.
-pub trait Addresses: Family {
-    /// Whether it is IPv6.
-    const IPV6: bool;
-    /// An address.
-    fn ip(addr: Self::Addr) -> std::net::IpAddr;
-}
-
-impl Addresses for V4 {
-    const IPV6: bool = false;
-    fn ip(addr: Self::Addr) -> std::net::IpAddr {
-        std::net::IpAddr::V4(addr.into())
-    }
-}
-
-impl Addresses for V6 {
-    const IPV6: bool = true;
-    fn ip(addr: Self::Addr) -> std::net::IpAddr {
-        std::net::IpAddr::V6(addr.into())
-    }
 }
 
 #[cfg(test)]

@@ -6,13 +6,12 @@ use std::{cmp::Reverse, collections::HashMap, net::SocketAddr};
 use anyhow::Result;
 use lb_common::{
     abi::{FlowKey, Lifetimes, SnatRow},
-    family::{V4, V6},
+    family::{Family, V4, V6},
     wire::Protocol,
 };
 use serde::Serialize;
 
 use super::{
-    Addresses,
     clock::{hz, now_ticks, tick_shift},
     pressure::NEARLY_FULL,
     protocol_name,
@@ -75,7 +74,7 @@ impl Lent {
 }
 
 /// Live rows of one family's table, by what they have in common but the port that is lent.
-struct Count<F: Addresses> {
+struct Count<F: Family> {
     ports: PortRange,
     now: u32,
     /// In ticks.
@@ -83,7 +82,7 @@ struct Count<F: Addresses> {
     used: HashMap<FlowKey<F>, u32>,
 }
 
-impl<F: Addresses> Count<F> {
+impl<F: Family> Count<F> {
     /// Nothing seen; the lifetimes are in seconds.
     fn of(ports: PortRange, lifetimes: &Lifetimes) -> Self {
         let hz = hz();
@@ -103,7 +102,7 @@ impl<F: Addresses> Count<F> {
     fn most(&self) -> Option<Counted> {
         let counted = self.used.iter().filter_map(|(key, used)| {
             let protocol = protocol_name(Protocol::from_number(key.protocol as u8)?);
-            let at = SocketAddr::new(F::ip(key.src), u16::from_be(key.src_port));
+            let at = SocketAddr::new(F::to_ip(key.src), u16::from_be(key.src_port));
             Some((*used, Reverse((at, protocol))))
         });
         counted.max()

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use lb_common::{
     abi::{BackendState, BackendWord, FrontendKey, FrontendKind, SlotRow, set_flags},
-    family::{Address as _, V4, V6},
+    family::{Address as _, Family, V4, V6},
 };
 
 use super::{FoundBackend, Ids, Mirror, Published, mirror::digest};
@@ -12,7 +12,6 @@ use crate::{
     compile::{Frontend, WantedFrontend},
     maps::{Maps, Side},
     model::{OnRemoval, Protocol},
-    observe::Addresses,
 };
 
 /// What the maps hold. Rows that an interrupted change left without use are free.
@@ -69,22 +68,22 @@ pub fn adopt(maps: &Maps) -> Mirror {
     mirror
 }
 
-fn frontends<F: Addresses>(mirror: &mut Mirror, side: &Side<F>) {
+fn frontends<F: Family>(mirror: &mut Mirror, side: &Side<F>) {
     for (key, row) in side.frontends.iter().flatten() {
         let key: FrontendKey<F> = key;
         let kind = FrontendKind::from_bits(row.kind);
         if matches!(kind, FrontendKind::Address | FrontendKind::Node) {
-            mirror.adopt_address(F::ip(key.addr), kind);
+            mirror.adopt_address(F::to_ip(key.addr), kind);
             continue;
         }
         let Some(protocol) = Protocol::from_number(key.protocol) else { continue };
-        let at = Frontend { address: F::ip(key.addr), port: u16::from_be(key.port), protocol };
+        let at = Frontend { address: F::to_ip(key.addr), port: u16::from_be(key.port), protocol };
         mirror.adopt_frontend(WantedFrontend { at, kind }, row.service);
     }
 }
 
 /// Reads the backends; gives the ways they use.
-fn backends<F: Addresses>(
+fn backends<F: Family>(
     mirror: &mut Mirror,
     maps: &Maps,
     side: &Side<F>,
@@ -103,10 +102,10 @@ fn backends<F: Addresses>(
         if word.state() == BackendState::Free {
             continue;
         }
-        let address = F::ip(row.addr);
+        let address = F::to_ip(row.addr);
         used.insert(id);
         ways.insert(word.reach());
-        let node = (row.node != F::Addr::ZERO).then(|| F::ip(row.node));
+        let node = (row.node != F::Addr::ZERO).then(|| F::to_ip(row.node));
         let backend = FoundBackend { id, address, port: u16::from_be(row.port), word, node };
         mirror.adopt_way(backend.via(), word.reach(), maps.reach.get(word.reach()));
         mirror.note_backend(services.contains(&row.service).then_some(row.service), backend);

@@ -9,8 +9,8 @@ use std::{
 
 use ipnet::IpNet;
 use lb_common::{
-    abi::{BackendWord, FrontendKind, ReachRow, SetRow, SlotRow},
-    family::{Addr4, Addr6, Address as _},
+    abi::{BackendRow, BackendWord, FrontendKind, ReachRow, SetRow, SlotRow},
+    family::Family,
 };
 
 use super::{Ids, Step};
@@ -87,19 +87,15 @@ impl FoundBackend {
         self.node.unwrap_or(self.address)
     }
 
-    /// The node's address as a row of IPv4 has it.
-    pub fn node4(&self) -> Addr4 {
-        match self.node {
-            Some(IpAddr::V4(node)) => node.into(),
-            _ => Addr4::ZERO,
-        }
-    }
-
-    /// And of IPv6.
-    pub fn node6(&self) -> Addr6 {
-        match self.node {
-            Some(IpAddr::V6(node)) => node.into(),
-            _ => Addr6::ZERO,
+    /// As a row of its family.
+    pub fn row<F: Family>(&self, service: u32, zone: u16) -> BackendRow<F> {
+        BackendRow {
+            word: self.word.0,
+            addr: F::from_ip(self.address).unwrap_or_default(),
+            port: self.port.to_be(),
+            zone,
+            service,
+            node: self.node.and_then(F::from_ip).unwrap_or_default(),
         }
     }
 }

@@ -2,147 +2,87 @@
 //! would find at any moment is the old or the new state, never half.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     io,
     net::IpAddr,
 };
 
 use ipnet::IpNet;
-use lb_common::abi::{
-    BackendState, BackendWord, FrontendKind, ReachKind, ReachRow, Scope, Scopes, SetRow, SlotRow, Word,
+use lb_common::{
+    abi::{BackendState, FrontendKind, ReachKind, ReachRow, Scope, Scopes},
+    family::{Family as _, V4},
 };
+use lb_sim::Maps;
 use proptest::prelude::*;
 
-use super::{FoundBackend, Ids, Mirror, Step, Tuning, Ways, addresses, leftovers, recycle, removal, service};
+use super::{Ids, Mirror, Step, Tuning, Ways, addresses, leftovers, recycle, removal, service};
 use crate::{
-    apply::{Rows, apply},
+    apply::{Rows, apply, key},
     compile::{Choice, Frontend, Wanted, WantedBackend, WantedFrontend},
     maps::Sizes,
     model::{Protocol, TrafficPolicy},
 };
 
-/// Maps in memory. Frontend writes fail when told so.
+/// Maps in memory. What is a system call in the kernel's fails when told so.
 #[derive(Default)]
 struct Fake {
-    reach: HashMap<u32, ReachRow>,
-    backends: HashMap<u32, (u32, FoundBackend)>,
-    words: HashMap<u32, Word>,
-    slots: HashMap<u32, SlotRow>,
-    sets: HashMap<u32, SetRow>,
-    services: HashMap<u32, Word>,
-    frontends: HashMap<Frontend, (u32, FrontendKind)>,
-    addresses: HashSet<IpAddr>,
-    ranges: HashMap<u32, Vec<IpNet>>,
+    maps: Maps,
     failures: u32,
     /// What a packet must never see, checked after every write.
     watch: bool,
 }
 
 impl Fake {
-    fn write(&mut self) -> io::Result<()> {
-        if self.failures > 0 {
-            self.failures -= 1;
-            return Err(io::Error::from_raw_os_error(12));
-        }
-        Ok(())
-    }
-
-    /// What a packet to a frontend may be sent to: every backend of its slots, with how many.
-    fn lookup(&self, frontend: &Frontend, scope: Scope) -> Option<BTreeMap<(IpAddr, u16), u32>> {
-        let (service, _) = *self.frontends.get(frontend)?;
-        let word = self.services.get(&service).expect("a frontend leads to a published service");
-        let set = self.sets.get(&word.low).expect("a service leads to a set");
-        assert_eq!(set.service, service, "the set is the service's own");
-        let ranges = set.source_ranges == 0 || self.ranges.contains_key(&set.source_ranges);
-        assert!(ranges, "the source ranges of a set are there before it");
-        let (first, len) = match scope {
-            Scope::Cluster => (set.first, set.len),
-            Scope::Local => (set.local_first, set.local_len),
-        };
-        let mut found = BTreeMap::new();
-        for index in first..first + len {
-            let slot = self.slots.get(&index).expect("every slot of a set is written");
-            assert_eq!(slot.service, service, "every slot is the service's own");
-            let (owner, backend) = self.backends.get(&slot.backend).expect("a slot leads to a backend");
-            assert_eq!(*owner, service);
-            let word = BackendWord(self.words[&slot.backend]);
-            assert!(word.takes(scope), "a slot leads to a backend that takes its flows");
-            assert!(self.reach.contains_key(&word.reach()), "a backend has a way");
-            *found.entry((backend.address, backend.port)).or_insert(0) += 1;
-        }
-        Some(found)
+    /// What a packet to a frontend may be sent to: every backend of its slots.
+    fn lookup(&self, frontend: &Frontend, scope: Scope) -> Option<BTreeSet<(IpAddr, u16)>> {
+        let service = self.maps.v4.frontends.get(&key::<V4>(frontend))?.service;
+        let found = self.maps.backends::<V4>(service, scope).expect("no row leads astray");
+        let socket = |id| self.maps.v4.socket(id).expect("a backend's row");
+        Some(found.into_keys().map(socket).map(|at| (at.ip(), at.port())).collect())
     }
 
     fn check(&self) {
-        if self.watch {
-            for frontend in self.frontends.keys() {
-                self.lookup(frontend, Scope::Cluster);
-                self.lookup(frontend, Scope::Local);
+        for row in self.maps.v4.frontends.values().filter(|row| self.watch && row.service != 0) {
+            for scope in [Scope::Cluster, Scope::Local] {
+                self.maps.backends::<V4>(row.service, scope).expect("no row leads astray");
             }
         }
+    }
+
+    /// How many frontends there are, and for which addresses other ports are refused.
+    fn frontends(&self) -> (usize, HashSet<IpAddr>) {
+        let rows = &self.maps.v4.frontends;
+        let addresses = rows.keys().filter(|key| key.port == 0).map(|key| V4::to_ip(key.addr));
+        let addresses: HashSet<IpAddr> = addresses.collect();
+        (rows.len() - addresses.len(), addresses)
     }
 }
 
 impl Rows for Fake {
-    fn reach(&mut self, index: u32, row: ReachRow) {
-        self.reach.insert(index, row);
-        self.check();
-    }
-    fn backend(&mut self, service: u32, backend: &FoundBackend, _zone: u16) {
-        self.backends.insert(backend.id, (service, *backend));
-        self.words.insert(backend.id, backend.word.0);
-        self.check();
-    }
-    fn slots(&mut self, first: u32, rows: &[SlotRow]) {
-        self.slots.extend((first..).zip(rows.iter().copied()));
-        self.check();
-    }
-    fn set(&mut self, index: u32, row: SetRow) {
-        self.sets.insert(index, row);
-        self.check();
-    }
-    fn service(&mut self, id: u32, word: Word) {
-        self.services.insert(id, word);
-        self.check();
-    }
-    fn backend_word(&mut self, _ipv6: bool, id: u32, word: Word) {
-        self.words.insert(id, word);
-        self.check();
-    }
-    fn insert_address(&mut self, address: IpAddr, _kind: FrontendKind) -> io::Result<()> {
-        self.write()?;
-        assert!(self.addresses.insert(address), "an address is never updated");
-        Ok(())
-    }
-    fn delete_address(&mut self, address: IpAddr) -> io::Result<()> {
-        self.write()?;
-        self.addresses.remove(&address);
-        Ok(())
-    }
-    fn insert_ranges(&mut self, set: u32, ranges: &[IpNet]) -> io::Result<()> {
-        self.write()?;
-        assert!(
-            self.ranges.insert(set, ranges.to_vec()).is_none(),
-            "no ranges of another set are left there"
+    fn write(&mut self, step: &Step) -> io::Result<()> {
+        use Step::{DeleteAddress, DeleteFrontend, InsertAddress, InsertFrontend, Ranges};
+        let can_fail = matches!(
+            step,
+            InsertFrontend { .. }
+                | DeleteFrontend { .. }
+                | InsertAddress { .. }
+                | DeleteAddress { .. }
+                | Ranges { .. }
         );
-        Ok(())
-    }
-    fn delete_ranges(&mut self, set: u32, _: &[IpNet]) -> io::Result<()> {
-        self.ranges.remove(&set);
-        Ok(())
-    }
-    fn insert_frontend(&mut self, frontend: &WantedFrontend, service: u32) -> io::Result<()> {
-        self.write()?;
-        let before = self.frontends.insert(frontend.at, (service, frontend.kind));
-        assert!(before.is_none(), "a frontend is never updated");
+        if can_fail && self.failures > 0 {
+            self.failures -= 1;
+            return Err(io::Error::from_raw_os_error(12));
+        }
+        if let Ranges { set, .. } = step {
+            assert!(!self.maps.has_ranges(*set), "no ranges of another set are left there");
+        }
+        self.maps.write(step).expect("a frontend is never updated");
         self.check();
         Ok(())
     }
-    fn delete_frontend(&mut self, frontend: &Frontend) -> io::Result<()> {
-        self.write()?;
-        self.frontends.remove(frontend);
-        self.check();
-        Ok(())
+
+    fn delete_ranges(&mut self, set: u32, ranges: &[IpNet]) -> io::Result<()> {
+        Rows::delete_ranges(&mut self.maps, set, ranges)
     }
 }
 
@@ -250,6 +190,7 @@ fn reclaim(fake: &mut Fake, mirror: &mut Mirror) {
 }
 
 fn assert_serves(fake: &Fake, shape: &Shape) {
+    let (frontends, addresses) = fake.frontends();
     for (index, backends) in shape.iter().enumerate() {
         let wanted = wanted(index, backends.as_deref().unwrap_or_default());
         for frontend in &wanted.frontends {
@@ -257,17 +198,17 @@ fn assert_serves(fake: &Fake, shape: &Shape) {
                 let found = fake.lookup(&frontend.at, scope);
                 assert_eq!(found.is_some(), backends.is_some(), "service {index}");
                 let takes = wanted.backends.iter().filter(|backend| backend.state.takes(scope));
-                let active: Vec<_> = takes.map(|backend| (backend.address, backend.port)).collect();
-                let served: Vec<_> = found.unwrap_or_default().into_keys().collect();
-                assert_eq!(served, if backends.is_some() { active } else { vec![] }, "service {index}");
+                let active =
+                    takes.map(|backend| (backend.address, backend.port)).filter(|_| backends.is_some());
+                assert_eq!(found.unwrap_or_default(), active.collect(), "service {index}");
             }
         }
         let vip = wanted.frontends[0].at.address;
-        assert_eq!(fake.addresses.contains(&vip), backends.is_some(), "service {index}");
+        assert_eq!(addresses.contains(&vip), backends.is_some(), "service {index}");
     }
     let served = shape.iter().flatten().count();
-    assert_eq!(fake.frontends.len(), 2 * served, "no frontend is left of what was wanted before");
-    assert!(!fake.addresses.contains(&own()[0]), "the host's own address is left alone");
+    assert_eq!(frontends, 2 * served, "no frontend is left of what was wanted before");
+    assert!(!addresses.contains(&own()[0]), "the host's own address is left alone");
 }
 
 fn mirror() -> Mirror {
@@ -322,7 +263,7 @@ proptest! {
             mirror.reclaim();
         }
         prop_assert_eq!(mirror.services().count(), 0);
-        prop_assert!(fake.frontends.is_empty() && fake.addresses.is_empty() && fake.ranges.is_empty());
+        prop_assert!(fake.maps.v4.frontends.is_empty() && fake.maps.v4.ranges.is_empty());
     }
 }
 

@@ -6,12 +6,13 @@ use lb_common::{
     wire::Protocol::{Tcp, Udp},
 };
 
-use super::{BACKEND, CLIENT, VIP, web, web_by};
+use super::{web, web_by};
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{tcp, udp},
     state::{BLUE, BRIDGE, GREEN, RED, State, slots_of},
+    world::{BACKEND, CLIENT, VIP},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
@@ -59,15 +60,14 @@ fn unreachable<F: Net>() -> Case<F> {
 
 fn unreachable_later<F: Net>() -> Case<F> {
     case("no way to the backend any more: dropped, until there is one again", web())
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(tcp(CLIENT, VIP).syn())
         .change(|state| {
-            state.reach.insert(1, ReachRow::default());
+            state.shared.reach.insert(1, ReachRow::default());
         })
         .pod(RED, tcp(CLIENT, VIP))
         .drops(Counter::Unreachable)
         .change(|state| {
-            state.reach.insert(1, GREEN.reached(ReachKind::Peer));
+            state.shared.reach.insert(1, GREEN.reached(ReachKind::Peer));
         })
         .pod(RED, tcp(CLIENT, VIP))
         .request(Peer(GREEN.ifindex), BACKEND)
@@ -88,7 +88,7 @@ fn two<F: Net>() -> State<F> {
 fn foreign_slot<F: Net>() -> Case<F> {
     case("a slot that was given to another service is not used", two())
         .change(|state| {
-            state.slots.insert(slots_of(1), SlotRow { backend: 2, service: 2 });
+            state.shared.slots.insert(slots_of(1), SlotRow { backend: 2, service: 2 });
         })
         .pod(RED, tcp(CLIENT, VIP).syn())
         .drops(Counter::Unsettled)
@@ -96,7 +96,7 @@ fn foreign_slot<F: Net>() -> Case<F> {
 
 fn foreign_set<F: Net>() -> Case<F> {
     case("a set that was given to another service is not used", two())
-        .change(|state| state.services.get_mut(&1).expect("service 1").low = 2)
+        .change(|state| state.shared.services.get_mut(&1).expect("service 1").low = 2)
         .pod(RED, tcp(CLIENT, VIP).syn())
         .drops(Counter::Unsettled)
 }
@@ -104,7 +104,7 @@ fn foreign_set<F: Net>() -> Case<F> {
 fn foreign_backend<F: Net>() -> Case<F> {
     case("a backend's id that was given to another service is not used", two())
         .change(|state| {
-            state.slots.insert(slots_of(1), SlotRow { backend: 2, service: 1 });
+            state.shared.slots.insert(slots_of(1), SlotRow { backend: 2, service: 1 });
         })
         .pod(RED, tcp(CLIENT, VIP).syn())
         .drops(Counter::Unsettled)
@@ -122,8 +122,7 @@ fn one_protocol_only<F: Net>() -> Case<F> {
     })
     .pod(RED, udp(CLIENT, VIP))
     .passes(Counter::NoFrontend)
-    .pod(RED, tcp(CLIENT, VIP))
-    .opens(Peer(BLUE.ifindex), BACKEND)
+    .begins(tcp(CLIENT, VIP))
 }
 
 fn other_port<F: Net>() -> Case<F> {
@@ -134,9 +133,8 @@ fn other_port<F: Net>() -> Case<F> {
 
 fn random<F: Net>() -> Case<F> {
     case("a choice at random", web())
-        .change(|state| state.sets.get_mut(&1).expect("set 1").flags = set_flags::RANDOM)
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .change(|state| state.shared.sets.get_mut(&1).expect("set 1").flags = set_flags::RANDOM)
+        .begins(tcp(CLIENT, VIP).syn())
 }
 
 /// Weights are slots: one for blue, two for green. Which flow gets which is the hash's business, so it

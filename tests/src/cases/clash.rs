@@ -6,18 +6,14 @@ use lb_common::{
     wire::Protocol::{self, Sctp, Tcp, Udp},
 };
 
-use super::{BACKEND, CLIENT, VIP, web};
+use super::web;
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{Wire, of, sctp, tcp},
     state::{BLUE, BRIDGE, GREEN, RED, State, on},
+    world::{BACKEND, CLIENT, OTHER_VIP, SPARE, VIP},
 };
-
-/// The frontend of service 2.
-pub const VIP2: &str = "10.96.0.11:80";
-/// Its backend 3, in the pod green; its backend 2 is service 1's, in the pod blue.
-const SPARE: &str = "10.244.1.4:8080";
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
     let mut cases = vec![closing(), own_row_left(), sctp_keeps_its_port()];
@@ -42,27 +38,25 @@ pub fn first_slot<F: Net>(packet: &Wire, len: usize) -> usize {
 /// client of these cases is blue.
 fn shared<F: Net>(protocol: Protocol) -> State<F> {
     let mut slots = [3; 16];
-    slots[first_slot::<F>(&of(protocol, CLIENT, VIP2), slots.len())] = 2;
+    slots[first_slot::<F>(&of(protocol, CLIENT, OTHER_VIP), slots.len())] = 2;
     only_blue(&slots)
 }
 
 pub fn only_blue<F: Net>(slots: &[u32]) -> State<F> {
     web()
-        .service(2, &[(Tcp, VIP2), (Udp, VIP2)], slots)
+        .service(2, &[(Tcp, OTHER_VIP), (Udp, OTHER_VIP)], slots)
         .backend(2, 2, BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Peer))
         .backend(3, 2, SPARE, BRIDGE.zone, GREEN.reached(ReachKind::Peer))
 }
 
 fn another_backend<F: Net>(protocol: Protocol) -> Case<F> {
     case(format!("clash: the second flow gets another backend, {protocol:?}"), shared(protocol))
-        .pod(RED, of(protocol, CLIENT, VIP))
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(RED, of(protocol, CLIENT, VIP2))
+        .begins(of(protocol, CLIENT, VIP))
+        .pod(RED, of(protocol, CLIENT, OTHER_VIP))
         .opens(Peer(GREEN.ifindex), SPARE)
-        .pod(BLUE, of(protocol, BACKEND, CLIENT))
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .answers(of(protocol, BACKEND, CLIENT))
         .pod(GREEN, of(protocol, SPARE, CLIENT))
-        .reply(Peer(RED.ifindex), VIP2, CLIENT)
+        .reply(Peer(RED.ifindex), OTHER_VIP, CLIENT)
 }
 
 /// The client's address and its port on the backend's side where its own is another flow's: the third try's.
@@ -74,87 +68,75 @@ pub fn other_port<F: Net>(protocol: Protocol, vip: &str) -> String {
 }
 
 fn another_port<F: Net>(protocol: Protocol) -> Case<F> {
-    let other = &*other_port::<F>(protocol, VIP2);
+    let other = &*other_port::<F>(protocol, OTHER_VIP);
     case(format!("clash: another port where there is no other backend, {protocol:?}"), only_blue(&[2]))
-        .pod(RED, of(protocol, CLIENT, VIP))
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(RED, of(protocol, CLIENT, VIP2))
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .but(|packet| packet.source(other))
-        .pod(BLUE, of(protocol, BACKEND, CLIENT))
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .begins(of(protocol, CLIENT, VIP))
+        .begins(of(protocol, CLIENT, OTHER_VIP))
+        .shown(other)
+        .answers(of(protocol, BACKEND, CLIENT))
         .pod(BLUE, of(protocol, BACKEND, other))
-        .reply(Peer(RED.ifindex), VIP2, CLIENT)
-        .pod(RED, of(protocol, CLIENT, VIP2))
-        .request(Peer(BLUE.ifindex), BACKEND)
+        .reply(Peer(RED.ifindex), OTHER_VIP, CLIENT)
+        .asks(of(protocol, CLIENT, OTHER_VIP))
         .proves()
-        .but(|packet| packet.source(other))
+        .shown(other)
 }
 
 fn another_port_rebuilt<F: Net>(protocol: Protocol) -> Case<F> {
-    let other = &*other_port::<F>(protocol, VIP2);
+    let other = &*other_port::<F>(protocol, OTHER_VIP);
     another_port(protocol)
         .named(format!("clash: another port survives the loss of either row, {protocol:?}"))
         .wait(1)
-        .loses(of(protocol, CLIENT, VIP2))
+        .loses(of(protocol, CLIENT, OTHER_VIP))
         .pod(BLUE, of(protocol, BACKEND, other))
-        .reply(Peer(RED.ifindex), VIP2, CLIENT)
+        .reply(Peer(RED.ifindex), OTHER_VIP, CLIENT)
         .also(Counter::Rebuilt)
         .wait(1)
         .loses(of(protocol, BACKEND, other))
-        .pod(RED, of(protocol, CLIENT, VIP2))
-        .request(Peer(BLUE.ifindex), BACKEND)
-        .but(|packet| packet.source(other))
+        .asks(of(protocol, CLIENT, OTHER_VIP))
+        .shown(other)
         .also(Counter::Rebuilt)
         .pod(BLUE, of(protocol, BACKEND, other))
-        .reply(Peer(RED.ifindex), VIP2, CLIENT)
+        .reply(Peer(RED.ifindex), OTHER_VIP, CLIENT)
 }
 
 fn sctp_keeps_its_port<F: Net>() -> Case<F> {
     let at = "10.244.1.3:80";
     let state = State::default()
         .service(1, &[(Sctp, VIP)], &[1])
-        .service(2, &[(Sctp, VIP2)], &[2])
+        .service(2, &[(Sctp, OTHER_VIP)], &[2])
         .backend(1, 1, at, BRIDGE.zone, BLUE.reached(ReachKind::Peer))
         .backend(2, 2, at, BRIDGE.zone, BLUE.reached(ReachKind::Peer));
     case("clash: SCTP's checksum covers ports: dropped where there is no other backend", state)
         .pod(RED, sctp(CLIENT, VIP))
         .opens(Peer(BLUE.ifindex), at)
-        .pod(RED, sctp(CLIENT, VIP2))
+        .pod(RED, sctp(CLIENT, OTHER_VIP))
         .drops(Counter::Clash)
-        .no_row(sctp(CLIENT, VIP2))
+        .no_row(sctp(CLIENT, OTHER_VIP))
 }
 
 fn closing<F: Net>() -> Case<F> {
     case("clash: a flow that is over gives way", only_blue(&[2]))
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(BLUE, tcp(BACKEND, CLIENT).rst())
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
-        .pod(RED, tcp(CLIENT, VIP2).syn())
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(tcp(CLIENT, VIP).syn())
+        .answers(tcp(BACKEND, CLIENT).rst())
+        .begins(tcp(CLIENT, OTHER_VIP).syn())
         .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
-        .reply(Peer(RED.ifindex), VIP2, CLIENT)
+        .reply(Peer(RED.ifindex), OTHER_VIP, CLIENT)
 }
 
 fn expired<F: Net>(protocol: Protocol) -> Case<F> {
     let life = Lifetimes::SECONDS;
     let life = if protocol == Tcp { life.tcp_unanswered } else { life.udp_unanswered };
     case(format!("clash: an expired flow gives way, {protocol:?}"), only_blue(&[2]))
-        .pod(RED, of(protocol, CLIENT, VIP))
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(of(protocol, CLIENT, VIP))
         .wait(life + 1)
-        .pod(RED, of(protocol, CLIENT, VIP2))
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(of(protocol, CLIENT, OTHER_VIP))
         .pod(BLUE, of(protocol, BACKEND, CLIENT))
-        .reply(Peer(RED.ifindex), VIP2, CLIENT)
+        .reply(Peer(RED.ifindex), OTHER_VIP, CLIENT)
 }
 
 fn own_row_left<F: Net>() -> Case<F> {
     case("clash: a flow's own reply row is no stranger", web())
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(tcp(CLIENT, VIP).syn())
         .loses(tcp(CLIENT, VIP))
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(tcp(CLIENT, VIP).syn())
 }

@@ -6,12 +6,13 @@ use lb_common::{
     wire::Protocol::{self, Tcp, Udp},
 };
 
-use super::{BACKEND, CLIENT, VIP, clash::other_port, proven, web};
+use super::{clash::other_port, proven, web};
 use crate::{
     case::{Case, case},
     family::Net,
-    packet::{Wire, of, tcp, udp},
+    packet::{first, of, tcp},
     state::{BLUE, BRIDGE, RED, on},
+    world::{BACKEND, CLIENT, VIP},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
@@ -29,40 +30,30 @@ fn called_from<F: Net>(protocol: Protocol) -> String {
     format!("10.244.1.2:{}", 40_000 ^ ((1 + hash % 31) as u16 * 33))
 }
 
-fn begins(protocol: Protocol, from: &str, to: &str) -> Wire {
-    if protocol == Tcp { tcp(from, to).syn() } else { udp(from, to) }
-}
-
 fn service_first<F: Net>(protocol: Protocol) -> Case<F> {
     let other = &*called_from::<F>(protocol);
     case(format!("direct: a call beside a live flow has another port there, {protocol:?}"), web())
-        .pod(RED, begins(protocol, CLIENT, VIP))
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(RED, begins(protocol, CLIENT, BACKEND))
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .but(|packet| packet.source(other))
+        .begins(first(protocol, CLIENT, VIP))
+        .begins(first(protocol, CLIENT, BACKEND))
+        .shown(other)
         .pod(BLUE, of(protocol, BACKEND, other))
         .reply(Peer(RED.ifindex), BACKEND, CLIENT)
-        .pod(BLUE, of(protocol, BACKEND, CLIENT))
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
-        .pod(RED, of(protocol, CLIENT, BACKEND))
-        .request(Peer(BLUE.ifindex), BACKEND)
+        .answers(of(protocol, BACKEND, CLIENT))
+        .asks(of(protocol, CLIENT, BACKEND))
         .proves()
-        .but(|packet| packet.source(other))
+        .shown(other)
 }
 
 fn direct_first<F: Net>(protocol: Protocol) -> Case<F> {
     let other = &*other_port::<F>(protocol, VIP);
     case(format!("direct: a flow beside a direct call has another port there, {protocol:?}"), web())
-        .pod(RED, begins(protocol, CLIENT, BACKEND))
+        .pod(RED, first(protocol, CLIENT, BACKEND))
         .passes(Counter::Direct)
         .pod(BLUE, of(protocol, BACKEND, CLIENT))
         .passes(Counter::Direct)
-        .pod(RED, begins(protocol, CLIENT, VIP))
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .but(|packet| packet.source(other))
-        .pod(BLUE, of(protocol, BACKEND, other))
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .begins(first(protocol, CLIENT, VIP))
+        .shown(other)
+        .answers(of(protocol, BACKEND, other))
         .pod(BLUE, of(protocol, BACKEND, CLIENT))
         .passes(Counter::Direct)
         .pod(RED, of(protocol, CLIENT, BACKEND))
@@ -73,25 +64,21 @@ fn forgotten<F: Net>(protocol: Protocol) -> Case<F> {
     let life =
         if protocol == Tcp { Lifetimes::SECONDS.tcp_unanswered } else { Lifetimes::SECONDS.udp_unanswered };
     case(format!("direct: a call that nobody goes on with is forgotten, {protocol:?}"), web())
-        .pod(RED, begins(protocol, CLIENT, BACKEND))
+        .pod(RED, first(protocol, CLIENT, BACKEND))
         .passes(Counter::Direct)
         .wait(life + 1)
-        .pod(RED, begins(protocol, CLIENT, VIP))
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(BLUE, of(protocol, BACKEND, CLIENT))
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .begins(first(protocol, CLIENT, VIP))
+        .answers(of(protocol, BACKEND, CLIENT))
 }
 
 fn over<F: Net>(protocol: Protocol) -> Case<F> {
     let life =
         if protocol == Tcp { Lifetimes::SECONDS.tcp_unanswered } else { Lifetimes::SECONDS.udp_answered };
     case(format!("direct: answers are no longer those of a flow that has expired, {protocol:?}"), web())
-        .pod(RED, begins(protocol, CLIENT, VIP))
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(BLUE, of(protocol, BACKEND, CLIENT))
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .begins(first(protocol, CLIENT, VIP))
+        .answers(of(protocol, BACKEND, CLIENT))
         .wait(life + 1)
-        .pod(RED, begins(protocol, CLIENT, BACKEND))
+        .pod(RED, first(protocol, CLIENT, BACKEND))
         .passes(Counter::Direct)
         .pod(BLUE, of(protocol, BACKEND, CLIENT))
         .passes(Counter::Direct)
@@ -106,14 +93,12 @@ fn lost_row<F: Net>() -> Case<F> {
         .pod(RED, tcp(CLIENT, BACKEND).rst())
         .drops(Counter::StrayReset)
         .wait(1)
-        .pod(RED, tcp(CLIENT, VIP))
-        .request(Peer(BLUE.ifindex), BACKEND)
+        .asks(tcp(CLIENT, VIP))
         .also(Counter::Rebuilt)
         // What is still on its way when the row is there again.
         .pod(RED, tcp(CLIENT, BACKEND).rst())
         .drops(Counter::StrayReset)
-        .pod(BLUE, tcp(BACKEND, CLIENT))
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .answers(tcp(BACKEND, CLIENT))
         // A call that was made is ended as it likes.
         .pod(RED, tcp("10.244.1.2:40001", BACKEND).syn())
         .passes(Counter::Direct)
@@ -123,13 +108,11 @@ fn lost_row<F: Net>() -> Case<F> {
 
 fn stale<F: Net>() -> Case<F> {
     proven("direct: a SYN after a flow that was reset", web(), Tcp)
-        .pod(RED, tcp(CLIENT, VIP).rst())
-        .request(Peer(BLUE.ifindex), BACKEND)
+        .asks(tcp(CLIENT, VIP).rst())
         .pod(RED, tcp(CLIENT, BACKEND).syn())
         .passes(Counter::Direct)
         .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
         .passes(Counter::Direct)
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .but(|packet| packet.source(&other_port::<F>(Tcp, VIP)))
+        .begins(tcp(CLIENT, VIP).syn())
+        .shown(&other_port::<F>(Tcp, VIP))
 }

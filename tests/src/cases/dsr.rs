@@ -2,35 +2,25 @@
 
 use lb_common::{
     abi::{
-        Counter, FrontendKind, Lifetimes, ReachKind, Settings, ZONE_UPLINK,
+        Counter, FrontendKind, Lifetimes, ReachKind, ZONE_UPLINK,
         flow_bits::{ANSWERED, FIN_BACKEND, FIN_CLIENT, PROVEN, RESET},
         set_flags,
     },
     path::{
         Hook,
-        Way::{self, Continue, Egress, Neighbour, Peer},
+        Way::{Continue, Egress, Peer},
     },
     wire::Protocol::{self, Sctp, Tcp, Udp},
 };
 
-use super::{BACKEND, CLIENT, VIP, web_by};
+use super::web_by;
 use crate::{
     case::{Case, case},
-    family::{Net, socket},
-    packet::{Complaint, Wire, of, other, sctp, tcp, udp},
-    state::{self, BLUE, BRIDGE, GREEN, NARROW, RED, State, UPLINK, host_process, on, on_uplink, outside},
+    family::Net,
+    packet::{Complaint, Wire, first, of, other, sctp, tcp, udp},
+    state::{BLUE, BRIDGE, GREEN, NARROW, RED, State, UPLINK, host_process, on_uplink, outside},
+    world::{BACKEND, CLIENT, FAR, FAR_ROUTER, NODE, OTHER_NODE, OUT, REMOTE, VIP, on_node, remote},
 };
-
-/// A client in the LAN.
-const FAR: &str = "192.168.1.100:40000";
-/// A backend on [`OTHER`].
-const REMOTE: &str = "10.244.9.9:8080";
-/// This node.
-const NODE: &str = "192.168.1.11:0";
-/// Another one.
-const OTHER: &str = "192.168.1.12:0";
-const ROUTER: &str = "198.51.100.1:0";
-const OUT: Way = Neighbour(UPLINK);
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
     let mut cases = vec![
@@ -71,14 +61,9 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
     cases
 }
 
-fn settings<F: Net>() -> Settings {
-    let mut settings = on_uplink();
-    F::set_host(&mut settings, *socket(NODE).ip());
-    settings
-}
-
-fn remote<F: Net>() -> State<F> {
-    web_by(REMOTE, ZONE_UPLINK, outside()).on_node(1, OTHER)
+/// Service 1 with the backend on the other node, which packets go to inside others.
+fn tunneled<F: Net>() -> State<F> {
+    remote().on_node(1, OTHER_NODE)
 }
 
 /// Service 1 with a backend here and one on another node; slot by slot these.
@@ -89,28 +74,20 @@ fn both<F: Net>(slots: &[u32]) -> State<F> {
         .local(1, &[2])
         .set(1, |set| set.flags = set_flags::DSR)
         .backend(1, 1, REMOTE, ZONE_UPLINK, outside())
-        .on_node(1, OTHER)
+        .on_node(1, OTHER_NODE)
         .backend(2, 1, BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Peer))
 }
 
-fn comes<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
-    case.send(Hook::UplinkIngress, UPLINK, packet)
-}
-
 fn passed<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
-    comes(case, packet.clone()).tunneled(OUT, packet.routed().inside(NODE, OTHER))
+    case.outside(packet.clone()).tunneled(OUT, packet.routed().inside(NODE, OTHER_NODE))
 }
 
 fn opened<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
     passed(case, packet).also(Counter::NewFlow)
 }
 
-fn begins(protocol: Protocol) -> Wire {
-    if protocol == Tcp { tcp(FAR, VIP).syn() } else { of(protocol, FAR, VIP) }
-}
-
 fn begun<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
-    opened(case(name, remote()).on(settings::<F>()), begins(protocol))
+    opened(case(name, tunneled()).on(on_node::<F>()), first(protocol, FAR, VIP))
 }
 
 fn proven<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
@@ -127,14 +104,13 @@ fn passed_on<F: Net>(protocol: Protocol) -> Case<F> {
 }
 
 fn turns<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
-    let sent = packet.clone().routed().inside(NODE, OTHER).link_from(BRIDGE.at).link_to(state::ROUTER);
-    case.send(Hook::UplinkXdp, UPLINK, packet).tunneled(Egress(UPLINK), sent)
+    passed(case, packet).xdp()
 }
 
 fn turned<F: Net>(protocol: Protocol) -> Case<F> {
     let packet = || of(protocol, FAR, VIP);
-    let case = case(format!("dsr: passed on by XDP, {protocol:?}"), remote()).on(settings::<F>());
-    let case = turns(case, begins(protocol)).also(Counter::NewFlow).row(packet(), 0, 1);
+    let case = case(format!("dsr: passed on by XDP, {protocol:?}"), tunneled()).on(on_node::<F>());
+    let case = turns(case, first(protocol, FAR, VIP)).also(Counter::NewFlow).row(packet(), 0, 1);
     let case = turns(case, packet()).proves().row(packet(), PROVEN | ANSWERED, 1);
     // In the same tick, and in another one.
     let case = turns(turns(turns(case, packet()), packet()).wait(1), packet());
@@ -150,29 +126,33 @@ fn turned<F: Net>(protocol: Protocol) -> Case<F> {
 fn turned_too_big<F: Net>() -> Case<F> {
     let most = NARROW - (F::TRANSPORT - 14) as u32;
     let [fits, more] = [filling::<F>(most), filling::<F>(most + 1)].map(|says| udp(FAR, VIP).says(&says));
-    let case = case("dsr: XDP leaves to tc what is too big with what is put around it", remote());
-    let case = turns(case.on(settings::<F>()), fits.clone()).also(Counter::NewFlow);
+    let case = case("dsr: XDP leaves to tc what is too big with what is put around it", tunneled());
+    let case = turns(case.on(on_node::<F>()), fits.clone()).also(Counter::NewFlow);
     let case = turns(case, fits).proves().send(Hook::UplinkXdp, UPLINK, more.clone());
-    comes(case, more).returns(Counter::TooBig, Complaint::TooBig(most), NODE).accounted()
+    case.outside(more).returns(Counter::TooBig, Complaint::TooBig(most), NODE).accounted()
 }
 
 fn syn_again<F: Net>() -> Case<F> {
     let case = begun("dsr: who sends one SYN after the other proves nothing", Tcp);
-    let case = passed(case.wait(1), begins(Tcp)).row(begins(Tcp), 0, 1);
-    let case = passed(case, tcp(FAR, VIP).unacknowledged()).row(begins(Tcp), 0, 1);
-    passed(case, tcp(FAR, VIP).rst()).row(begins(Tcp), RESET, 1)
+    let case = passed(case.wait(1), first(Tcp, FAR, VIP)).row(first(Tcp, FAR, VIP), 0, 1);
+    let case = passed(case, tcp(FAR, VIP).unacknowledged()).row(first(Tcp, FAR, VIP), 0, 1);
+    passed(case, tcp(FAR, VIP).rst()).row(first(Tcp, FAR, VIP), RESET, 1)
 }
 
 fn fin<F: Net>() -> Case<F> {
     let case = passed(proven("dsr: a client's FIN ends its flow", Tcp), tcp(FAR, VIP).fin());
     let ended = PROVEN | ANSWERED | FIN_CLIENT | FIN_BACKEND;
     let case = passed(case.row(tcp(FAR, VIP), ended, 1), tcp(FAR, VIP));
-    opened(case.row(tcp(FAR, VIP), ended, 1), begins(Tcp)).row(tcp(FAR, VIP), 0, 1)
+    opened(case.row(tcp(FAR, VIP), ended, 1), first(Tcp, FAR, VIP)).row(tcp(FAR, VIP), 0, 1)
 }
 
 fn reset<F: Net>() -> Case<F> {
     let case = passed(proven("dsr: a client's RST ends its flow", Tcp), tcp(FAR, VIP).rst());
-    opened(case.row(tcp(FAR, VIP), PROVEN | ANSWERED | RESET, 1), begins(Tcp)).row(tcp(FAR, VIP), 0, 1)
+    opened(case.row(tcp(FAR, VIP), PROVEN | ANSWERED | RESET, 1), first(Tcp, FAR, VIP)).row(
+        tcp(FAR, VIP),
+        0,
+        1,
+    )
 }
 
 fn expires<F: Net>() -> Case<F> {
@@ -188,30 +168,31 @@ fn port_again<F: Net>() -> Case<F> {
 
 /// The nodes are behind a port of the bridge.
 fn over_a_bridge<F: Net>() -> Case<F> {
-    let state = web_by(REMOTE, BRIDGE.zone, GREEN.reached(ReachKind::Bridge)).on_node(1, OTHER);
-    comes(case("dsr: a node that is reached over a bridge", state).on(settings::<F>()), udp(FAR, VIP))
-        .tunneled(Egress(BRIDGE.ifindex), udp(FAR, VIP).routed().link_to(GREEN.at).inside(NODE, OTHER))
+    let state = web_by(REMOTE, BRIDGE.zone, GREEN.reached(ReachKind::Bridge)).on_node(1, OTHER_NODE);
+    case("dsr: a node that is reached over a bridge", state)
+        .on(on_node::<F>())
+        .outside(udp(FAR, VIP))
+        .tunneled(Egress(BRIDGE.ifindex), udp(FAR, VIP).routed().link_to(GREEN.at).inside(NODE, OTHER_NODE))
         .also(Counter::NewFlow)
 }
 
 fn no_address<F: Net>() -> Case<F> {
-    comes(case("dsr: a node without an address", remote()).on(on_uplink()), udp(FAR, VIP))
+    case("dsr: a node without an address", tunneled())
+        .outside(udp(FAR, VIP))
         .drops(Counter::Unreachable)
         .also(Counter::NewFlow)
         .accounted()
 }
 
 fn local_backend<F: Net>() -> Case<F> {
-    comes(case("dsr: not for backends of this node", both(&[2])).on(settings::<F>()), udp(FAR, VIP))
+    case("dsr: not for backends of this node", both(&[2]))
+        .on(on_node::<F>())
+        .outside(udp(FAR, VIP))
         .opens(Peer(BLUE.ifindex), BACKEND)
-        .but(Wire::routed)
 }
 
 fn pods_call<F: Net>() -> Case<F> {
-    case("dsr: not for pods", remote())
-        .pod(RED, udp(CLIENT, VIP))
-        .opens(OUT, REMOTE)
-        .but(|packet| packet.link_to(BRIDGE.at).routed())
+    case("dsr: not for pods", tunneled()).pod(RED, udp(CLIENT, VIP)).opens(OUT, REMOTE)
 }
 
 fn sctp_goes_on<F: Net>() -> Case<F> {
@@ -219,15 +200,15 @@ fn sctp_goes_on<F: Net>() -> Case<F> {
     let state = State::default()
         .service(1, &[(Sctp, VIP)], &[1])
         .backend(1, 1, AT, ZONE_UPLINK, outside())
-        .on_node(1, OTHER);
-    let case = opened(case("dsr: SCTP", state).on(settings::<F>()), sctp(FAR, VIP));
+        .on_node(1, OTHER_NODE);
+    let case = opened(case("dsr: SCTP", state).on(on_node::<F>()), sctp(FAR, VIP));
     passed(passed(case, sctp(FAR, VIP)).proves(), sctp(FAR, VIP))
 }
 
 fn hops<F: Net>() -> Case<F> {
     let case = proven("dsr: no hops left", Udp);
     let case = passed(case, udp(FAR, VIP).hops(2));
-    comes(case, udp(FAR, VIP).hops(1))
+    case.outside(udp(FAR, VIP).hops(1))
         .returns(Counter::TtlExceeded, Complaint::TimeExceeded, NODE)
         .accounted()
 }
@@ -243,10 +224,10 @@ fn too_big<F: Net>() -> Case<F> {
     let [fits, more] = [filling::<F>(most), filling::<F>(most + 1)];
     let case = begun("dsr: too big for the device with what is put around it", Udp);
     let case = passed(case, udp(FAR, VIP).says(&fits)).proves();
-    comes(case, udp(FAR, VIP).says(&more))
+    case.outside(udp(FAR, VIP).says(&more))
         .returns(Counter::TooBig, Complaint::TooBig(most), NODE)
         .accounted()
-        .send(Hook::UplinkIngress, UPLINK, tcp(FAR, VIP).says(&more))
+        .outside(tcp(FAR, VIP).says(&more))
         .returns(Counter::TooBig, Complaint::TooBig(most), NODE)
         .also(Counter::NewFlow)
         .accounted()
@@ -258,7 +239,8 @@ fn parts_too_big<F: Net>() -> Case<F> {
     let headers = (F::TRANSPORT - 14) as u32;
     let most = NARROW - headers;
     let said = tcp(FAR, VIP).says(&[0xa5; 2500]);
-    comes(begun("dsr: parts that are too big for the device", Tcp), said)
+    begun("dsr: parts that are too big for the device", Tcp)
+        .outside(said)
         .segmented(most - headers - TCP + 1)
         .returns(Counter::TooBig, Complaint::TooBig(most), NODE)
         .also(Counter::Proven)
@@ -268,9 +250,9 @@ fn parts_too_big<F: Net>() -> Case<F> {
 fn fragments<F: Net>() -> Case<F> {
     let said = udp(FAR, VIP).says(&[0x5a; 40]);
     let piece = |from, to| said.clone().piece(7, from, to);
-    let case = opened(case("dsr: all fragments", remote()).on(settings::<F>()), piece(0, 24));
+    let case = opened(case("dsr: all fragments", tunneled()).on(on_node::<F>()), piece(0, 24));
     let case = passed(passed(case, piece(24, 40)), piece(40, 48));
-    comes(case, piece(24, 40)).passes(Counter::Fragment)
+    case.outside(piece(24, 40)).passes(Counter::Fragment)
 }
 
 fn more_headers<F: Net>() -> Case<F> {
@@ -278,33 +260,36 @@ fn more_headers<F: Net>() -> Case<F> {
         34 => udp(FAR, VIP).options(8),
         _ => udp(FAR, VIP).extensions(&[(60, vec![0; 7])]),
     };
-    let case = opened(case("dsr: options, extension headers", remote()).on(settings::<F>()), packet());
+    let case = opened(case("dsr: options, extension headers", tunneled()).on(on_node::<F>()), packet());
     passed(passed(case, packet()).proves(), packet())
 }
 
 /// What lies behind a packet in its frame lies behind the one around it.
 fn padding<F: Net>() -> Case<F> {
     let sent = udp(FAR, VIP).says(b"");
-    comes(case("dsr: padding", remote()).on(settings::<F>()), sent.clone().padded(18))
-        .tunneled(OUT, sent.routed().inside(NODE, OTHER).padded(18))
+    case("dsr: padding", tunneled())
+        .on(on_node::<F>())
+        .outside(sent.clone().padded(18))
+        .tunneled(OUT, sent.routed().inside(NODE, OTHER_NODE).padded(18))
         .also(Counter::NewFlow)
 }
 
 fn error<F: Net>() -> Case<F> {
-    let about = || udp(VIP, FAR).error_from(Complaint::TooBig(1280), ROUTER);
+    let about = || udp(VIP, FAR).error_from(Complaint::TooBig(1280), FAR_ROUTER);
     let case = proven("dsr: errors about replies go to the backend's node", Udp);
-    let case = comes(case, about()).tunneled(OUT, about().routed().inside(NODE, OTHER)).not_accounted();
-    comes(case, udp(VIP, "192.168.1.101:40000").error_from(Complaint::TooBig(1280), ROUTER))
+    let case = case.outside(about()).tunneled(OUT, about().routed().inside(NODE, OTHER_NODE)).not_accounted();
+    case.outside(udp(VIP, "192.168.1.101:40000").error_from(Complaint::TooBig(1280), FAR_ROUTER))
         .passes(Counter::Protocol)
 }
 
 /// No error is answered by one.
 fn error_too_big<F: Net>() -> Case<F> {
     let large = udp(VIP, FAR).says(&[0xa5; 1340]);
-    let about = || large.clone().error_from(Complaint::TooBig(1280), ROUTER);
+    let about = || large.clone().error_from(Complaint::TooBig(1280), FAR_ROUTER);
     let case = proven("dsr: an error that can't go on is dropped", Udp);
-    let case = comes(case, about()).drops(Counter::TooBig);
-    comes(case, udp(VIP, FAR).error_from(Complaint::TooBig(1280), ROUTER).hops(1)).drops(Counter::TtlExceeded)
+    let case = case.outside(about()).drops(Counter::TooBig);
+    case.outside(udp(VIP, FAR).error_from(Complaint::TooBig(1280), FAR_ROUTER).hops(1))
+        .drops(Counter::TtlExceeded)
 }
 
 fn other_hooks<F: Net>() -> Case<F> {
@@ -315,7 +300,7 @@ fn other_hooks<F: Net>() -> Case<F> {
 
 /// Packets from the other node.
 fn arrives<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
-    comes(case, packet.inside(OTHER, NODE))
+    case.outside(packet.inside(OTHER_NODE, NODE))
 }
 
 fn taken_out<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
@@ -326,27 +311,22 @@ fn taken_out<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
 }
 
 fn here<F: Net>(name: impl Into<String>) -> Case<F> {
-    case(name, both(&[2])).on(settings::<F>())
+    case(name, both(&[2])).on(on_node::<F>())
 }
 
 fn inside<F: Net>(protocol: Protocol) -> Case<F> {
     let packet = || of(protocol, FAR, VIP);
     let case = here(format!("dsr: what another node sends is taken out, {protocol:?}"));
-    let case = taken_out(case, begins(protocol)).also(Counter::NewFlow);
+    let case = taken_out(case, first(protocol, FAR, VIP)).also(Counter::NewFlow);
     let answer = if protocol == Tcp { tcp(BACKEND, FAR).syn_ack() } else { udp(BACKEND, FAR) };
-    let case = case
-        .on(on(BRIDGE, ReachKind::Peer))
-        .pod(BLUE, answer)
-        .reply(OUT, VIP, FAR)
-        .but(|packet| packet.link_to(BRIDGE.at).routed())
-        .on(settings::<F>());
+    let case = case.pod(BLUE, answer).reply(OUT, VIP, FAR).on(on_node::<F>());
     let case = taken_out(case, packet()).proves();
     taken_out(case, packet())
 }
 
 fn inside_not_local<F: Net>() -> Case<F> {
-    let case = case("dsr: what another node sends stays on this one", both(&[1])).on(settings::<F>());
-    let case = taken_out(case, begins(Tcp)).also(Counter::NewFlow);
+    let case = case("dsr: what another node sends stays on this one", both(&[1])).on(on_node::<F>());
+    let case = taken_out(case, first(Tcp, FAR, VIP)).also(Counter::NewFlow);
     // By itself it would have gone on.
     opened(case, tcp("192.168.1.101:40000", VIP).syn())
 }
@@ -358,7 +338,7 @@ fn inside_of_no_flow<F: Net>() -> Case<F> {
 
 fn inside_nobody_here<F: Net>() -> Case<F> {
     let state = both(&[1]).set(1, |set| set.local_len = 0);
-    arrives(case("dsr: none of the backends is here", state).on(settings::<F>()), udp(FAR, VIP))
+    arrives(case("dsr: none of the backends is here", state).on(on_node::<F>()), udp(FAR, VIP))
         .drops(Counter::NoLocalBackend)
         .also(Counter::Unwrapped)
         .but(|_| udp(FAR, VIP))
@@ -367,7 +347,7 @@ fn inside_nobody_here<F: Net>() -> Case<F> {
 fn inside_to_the_host<F: Net>() -> Case<F> {
     const HOST: &str = "192.168.1.11:8080";
     let state = web_by(HOST, lb_common::abi::ZONE_OF_CLIENT, host_process()).owned(VIP);
-    arrives(case("dsr: a backend that is the node itself", state).on(settings::<F>()), udp(FAR, VIP))
+    arrives(case("dsr: a backend that is the node itself", state).on(on_node::<F>()), udp(FAR, VIP))
         .opens(Continue, HOST)
         .also(Counter::Unwrapped)
         .but(|_| udp(FAR, HOST))
@@ -376,23 +356,20 @@ fn inside_to_the_host<F: Net>() -> Case<F> {
 /// The client has called the other node.
 fn inside_node_port<F: Net>() -> Case<F> {
     const NODE_PORT: &str = "192.168.1.12:30080";
-    let state = both(&[2]).frontend(1, FrontendKind::NodePort, Udp, NODE_PORT).of_other_node(OTHER);
-    let case = case("dsr: a node port of another node", state).on(settings::<F>());
+    let state = both(&[2]).frontend(1, FrontendKind::NodePort, Udp, NODE_PORT).of_other_node(OTHER_NODE);
+    let case = case("dsr: a node port of another node", state).on(on_node::<F>());
     arrives(case, udp(FAR, NODE_PORT))
         .opens(Peer(BLUE.ifindex), BACKEND)
         .also(Counter::Unwrapped)
         .but(|_| udp(FAR, BACKEND).routed().link_to(BLUE.at))
-        .send(Hook::UplinkIngress, UPLINK, udp(FAR, "192.168.1.12:22"))
+        .outside(udp(FAR, "192.168.1.12:22"))
         .passes(Counter::NoFrontend)
 }
 
 fn inside_error<F: Net>() -> Case<F> {
-    let about = |from| udp(from, FAR).error_from(Complaint::TooBig(1280), ROUTER);
+    let about = |from| udp(from, FAR).error_from(Complaint::TooBig(1280), FAR_ROUTER);
     let case = taken_out(here("dsr: an error that another node sends"), udp(FAR, VIP)).also(Counter::NewFlow);
-    arrives(case, about(VIP))
-        .error(Peer(BLUE.ifindex), about(BACKEND), BACKEND)
-        .but(Wire::routed)
-        .also(Counter::Unwrapped)
+    arrives(case, about(VIP)).error(Peer(BLUE.ifindex), about(BACKEND), BACKEND).also(Counter::Unwrapped)
 }
 
 fn inside_fragments<F: Net>() -> Case<F> {
@@ -412,33 +389,33 @@ fn inside_fragments<F: Net>() -> Case<F> {
 
 /// By a row that there is: its backend was here and is elsewhere.
 fn inside_goes_on<F: Net>() -> Case<F> {
-    let case = case("dsr: what another node sends of a flow that goes on", both(&[1])).on(settings::<F>());
-    let case = opened(case, begins(Tcp));
+    let case = case("dsr: what another node sends of a flow that goes on", both(&[1])).on(on_node::<F>());
+    let case = opened(case, first(Tcp, FAR, VIP));
     arrives(case, tcp(FAR, VIP))
-        .tunneled(OUT, tcp(FAR, VIP).routed().inside(NODE, OTHER))
+        .tunneled(OUT, tcp(FAR, VIP).routed().inside(NODE, OTHER_NODE))
         .also(Counter::Unwrapped)
         .proves()
 }
 
 fn not_ours<F: Net>() -> Case<F> {
-    let passes = |case: Case<F>, packet| comes(case, packet).passes(Counter::Protocol);
+    let passes = |case: Case<F>, packet| case.outside(packet).passes(Counter::Protocol);
     let number = if F::TRANSPORT == 34 { 4 } else { 41 };
     let case = here("dsr: a tunnel of the host's own");
-    let case = passes(case, udp(FAR, "10.97.0.1:80").inside(OTHER, NODE));
-    let case = passes(case, udp(FAR, BACKEND).inside(OTHER, NODE));
-    let case = passes(case, udp(FAR, VIP).inside(OTHER, "192.168.1.13:0"));
-    let case = passes(case, other(number, OTHER, NODE));
-    passes(case.on(on_uplink()), udp(FAR, VIP).inside(OTHER, NODE))
+    let case = passes(case, udp(FAR, "10.97.0.1:80").inside(OTHER_NODE, NODE));
+    let case = passes(case, udp(FAR, BACKEND).inside(OTHER_NODE, NODE));
+    let case = passes(case, udp(FAR, VIP).inside(OTHER_NODE, "192.168.1.13:0"));
+    let case = passes(case, other(number, OTHER_NODE, NODE));
+    passes(case.on(on_uplink()), udp(FAR, VIP).inside(OTHER_NODE, NODE))
 }
 
 fn not_whole<F: Net>() -> Case<F> {
     let inner = F::TRANSPORT;
-    let passes = |case: Case<F>, packet| comes(case, packet).passes(Counter::Protocol);
+    let passes = |case: Case<F>, packet| case.outside(packet).passes(Counter::Protocol);
     let case = here("dsr: what is inside is not whole");
     // Another version; more bytes than there are.
-    let case = passes(case, udp(FAR, VIP).inside(OTHER, NODE).frame_bytes(inner, &[0x15]));
+    let case = passes(case, udp(FAR, VIP).inside(OTHER_NODE, NODE).frame_bytes(inner, &[0x15]));
     let length = if F::TRANSPORT == 34 { 2 } else { 4 };
-    let case = passes(case, udp(FAR, VIP).inside(OTHER, NODE).frame_bytes(inner + length, &[0x01]));
+    let case = passes(case, udp(FAR, VIP).inside(OTHER_NODE, NODE).frame_bytes(inner + length, &[0x01]));
     let number = if F::TRANSPORT == 34 { 4 } else { 41 };
-    passes(case, other(number, OTHER, NODE).says(&[0x45; 12]))
+    passes(case, other(number, OTHER_NODE, NODE).says(&[0x45; 12]))
 }

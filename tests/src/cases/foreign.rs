@@ -2,15 +2,16 @@
 
 use lb_common::{
     abi::{Counter, ReachKind},
-    path::{Hook, Way::Peer},
+    path::Hook,
 };
 
-use super::{BACKEND, CLIENT, VIP, web};
+use super::web;
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{other, tcp, udp},
     state::{BLUE, BRIDGE, ORANGE, OTHER_BRIDGE, RED, on},
+    world::{BACKEND, CLIENT, VIP},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
@@ -54,27 +55,17 @@ fn not_ip<F: Net>() -> Case<F> {
 fn zones<F: Net>() -> Case<F> {
     let other = on(OTHER_BRIDGE, ReachKind::Peer);
     case("the same addresses on another bridge are another flow", web())
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(tcp(CLIENT, VIP).syn())
         .on(other)
         .no_row(tcp(CLIENT, VIP))
         .pod(ORANGE, tcp(BACKEND, CLIENT).syn_ack())
         .passes(Counter::NoFrontend)
         .on(on(BRIDGE, ReachKind::Peer))
-        .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .answers(tcp(BACKEND, CLIENT).syn_ack())
 }
 
 fn every_hook<F: Net>() -> Case<F> {
-    let hooks = [
-        Hook::PortIngress,
-        Hook::PortEgress,
-        Hook::BridgeIngress,
-        Hook::BridgeEgress,
-        Hook::UplinkIngress,
-        Hook::UplinkEgress,
-    ];
-    hooks.into_iter().fold(case("nothing of ours is touched at any hook", web()), |case, hook| {
+    Hook::TC.into_iter().fold(case("nothing of ours is touched at any hook", web()), |case, hook| {
         case.send(hook, RED.ifindex, tcp(CLIENT, "10.244.1.4:22"))
             .passes(Counter::NotOurs)
             .send(hook, RED.ifindex, other(1, CLIENT, VIP))

@@ -9,12 +9,13 @@ use lb_common::{
     wire::Protocol::Tcp,
 };
 
-use super::{BACKEND, CLIENT, VIP, proven, web, web_by};
+use super::{proven, web, web_by};
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{tcp, udp},
     state::{BLUE, BRIDGE, GREEN, Port, RED, State, on},
+    world::{BACKEND, CLIENT, VIP},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
@@ -50,17 +51,12 @@ fn live_flow<F: Net>() -> Case<F> {
             .pod(GREEN, packet.link_from(GREEN.at))
             .drops(Counter::Forged)
     });
-    case.row(tcp(CLIENT, VIP), PROVEN | ANSWERED, 1).pod(BLUE, tcp(BACKEND, CLIENT)).reply(
-        Peer(RED.ifindex),
-        VIP,
-        CLIENT,
-    )
+    case.row(tcp(CLIENT, VIP), PROVEN | ANSWERED, 1).answers(tcp(BACKEND, CLIENT))
 }
 
 fn at_home<F: Net>() -> Case<F> {
     case("moved: the agent knows where to", web().home(RED))
-        .pod(RED, udp(CLIENT, VIP))
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(udp(CLIENT, VIP))
         .pod(GREEN, udp(CLIENT, VIP))
         .drops(Counter::Forged)
         .change(|state| *state = std::mem::take(state).home(Port { ifindex: GREEN.ifindex, ..RED }))
@@ -73,25 +69,21 @@ fn at_home<F: Net>() -> Case<F> {
 
 fn reply_of_another<F: Net>() -> Case<F> {
     case("forged: a pod answers for another", web())
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(tcp(CLIENT, VIP).syn())
         .pod(GREEN, tcp(BACKEND, CLIENT).rst())
         .drops(Counter::Forged)
         .row(tcp(BACKEND, CLIENT), REPLY, 1)
-        .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
-        .pod(RED, tcp(CLIENT, VIP))
-        .request(Peer(BLUE.ifindex), BACKEND)
+        .answers(tcp(BACKEND, CLIENT).syn_ack())
+        .asks(tcp(CLIENT, VIP))
         .proves()
         .pod(GREEN, tcp(BACKEND, CLIENT).fin())
         .drops(Counter::Forged)
-        .pod(BLUE, tcp(BACKEND, CLIENT))
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .answers(tcp(BACKEND, CLIENT))
 }
 
 /// The agent has learnt that blue is where green was.
 fn moved<F: Net>(state: &mut State<F>) {
-    let row = state.reach.get_mut(&1).expect("the case's way");
+    let row = state.shared.reach.get_mut(&1).expect("the case's way");
     row.ifindex = GREEN.ifindex;
 }
 
@@ -111,10 +103,8 @@ fn backend_moves<F: Net>() -> Case<F> {
 
 fn client_moves<F: Net>() -> Case<F> {
     case("moved: a client that is at another port now keeps its backend and its answers", web())
-        .pod(RED, udp(CLIENT, VIP))
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(BLUE, udp(BACKEND, CLIENT))
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .begins(udp(CLIENT, VIP))
+        .answers(udp(BACKEND, CLIENT))
         .pod(GREEN, udp(CLIENT, VIP))
         .request(Peer(BLUE.ifindex), BACKEND)
         .also(Counter::Moved)
@@ -141,6 +131,5 @@ fn vip_as_source<F: Net>() -> Case<F> {
     case("forged: a VIP as source", web())
         .pod(RED, udp(VIP, "10.244.1.4:5353"))
         .passes(Counter::NotOurs)
-        .pod(RED, udp(VIP, VIP))
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(udp(VIP, VIP))
 }

@@ -9,12 +9,13 @@ use lb_common::{
     wire::Protocol,
 };
 
-use super::{BACKEND, CLIENT, VIP, web, web_by};
+use super::{web, web_by};
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{Complaint, of, tcp, udp},
-    state::{BLUE, BRIDGE, ORANGE, OTHER_BRIDGE, RED, UPLINK, host_process, on, on_uplink, outside},
+    state::{BLUE, BRIDGE, ORANGE, OTHER_BRIDGE, RED, UPLINK, host_process, on, outside},
+    world::{BACKEND, CLIENT, OUTSIDER, VIP},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
@@ -44,36 +45,26 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
 
 fn tcp_connection<F: Net>() -> Case<F> {
     case("peer: a TCP connection from SYN on", web())
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
-        .pod(RED, tcp(CLIENT, VIP))
-        .request(Peer(BLUE.ifindex), BACKEND)
+        .begins(tcp(CLIENT, VIP).syn())
+        .answers(tcp(BACKEND, CLIENT).syn_ack())
+        .asks(tcp(CLIENT, VIP))
         .proves()
-        .pod(RED, tcp(CLIENT, VIP).says(b"an odd number of bytes!"))
-        .request(Peer(BLUE.ifindex), BACKEND)
-        .pod(BLUE, tcp(BACKEND, CLIENT).says(&[0xff; 1400]))
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .asks(tcp(CLIENT, VIP).says(b"an odd number of bytes!"))
+        .answers(tcp(BACKEND, CLIENT).says(&[0xff; 1400]))
 }
 
 fn udp_exchange<F: Net>() -> Case<F> {
     case("peer: UDP, request and reply", web())
-        .pod(RED, udp(CLIENT, VIP))
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(BLUE, udp(BACKEND, CLIENT))
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
-        .pod(RED, udp(CLIENT, VIP).says(b""))
-        .request(Peer(BLUE.ifindex), BACKEND)
+        .begins(udp(CLIENT, VIP))
+        .answers(udp(BACKEND, CLIENT))
+        .asks(udp(CLIENT, VIP).says(b""))
         .proves()
 }
 
 fn no_checksum<F: Net>() -> Case<F> {
     case("UDP without a checksum stays without", web())
-        .pod(RED, udp(CLIENT, VIP).no_checksum())
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(BLUE, udp(BACKEND, CLIENT).no_checksum())
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .begins(udp(CLIENT, VIP).no_checksum())
+        .answers(udp(BACKEND, CLIENT).no_checksum())
 }
 
 fn port_unchanged<F: Net>() -> Case<F> {
@@ -83,12 +74,10 @@ fn port_unchanged<F: Net>() -> Case<F> {
     })
     .pod(RED, tcp(CLIENT, VIP).syn())
     .opens(Peer(BLUE.ifindex), SAME_PORT)
-    .pod(BLUE, tcp(SAME_PORT, CLIENT).syn_ack())
-    .reply(Peer(RED.ifindex), VIP, CLIENT)
+    .answers(tcp(SAME_PORT, CLIENT).syn_ack())
     .pod(RED, udp(CLIENT, VIP))
     .opens(Peer(BLUE.ifindex), SAME_PORT)
-    .pod(BLUE, udp(SAME_PORT, CLIENT))
-    .reply(Peer(RED.ifindex), VIP, CLIENT)
+    .answers(udp(SAME_PORT, CLIENT))
 }
 
 fn bridge<F: Net>(protocol: Protocol) -> Case<F> {
@@ -111,7 +100,6 @@ fn neighbour<F: Net>(protocol: Protocol) -> Case<F> {
         .on(on(BRIDGE, ReachKind::Bridge))
         .pod(RED, of(protocol, CLIENT, VIP))
         .opens(Neighbour(BRIDGE.ifindex), BACKEND)
-        .but(|packet| packet.link_to(BRIDGE.at))
         .pod(BLUE, of(protocol, BACKEND, CLIENT))
         .reply(Continue, VIP, CLIENT)
 }
@@ -147,22 +135,16 @@ fn uplink<F: Net>() -> Case<F> {
     case("uplink: a backend off the bridge is one hop away", web_by(REMOTE, ZONE_UPLINK, outside()))
         .pod(RED, tcp(CLIENT, VIP).syn())
         .opens(Neighbour(UPLINK), REMOTE)
-        .but(|packet| packet.link_to(BRIDGE.at).routed())
-        .on(on_uplink())
-        .send(Hook::UplinkIngress, UPLINK, tcp(REMOTE, CLIENT).syn_ack().hops(60))
+        .outside(tcp(REMOTE, CLIENT).syn_ack().hops(60))
         .reply(Peer(RED.ifindex), VIP, CLIENT)
-        .but(|packet| packet.routed())
-        .on(on(BRIDGE, ReachKind::Peer))
         .pod(RED, udp(CLIENT, VIP).hops(2))
         .opens(Neighbour(UPLINK), REMOTE)
-        .but(|packet| packet.link_to(BRIDGE.at).routed())
 }
 
 fn hop_limit<F: Net>() -> Case<F> {
     case("uplink: a packet at the end of its hops is returned", web_by(REMOTE, ZONE_UPLINK, outside()))
         .pod(RED, tcp(CLIENT, VIP))
         .opens(Neighbour(UPLINK), REMOTE)
-        .but(|packet| packet.link_to(BRIDGE.at).routed())
         .pod(RED, tcp(CLIENT, VIP).hops(1))
         .returns(Counter::TtlExceeded, Complaint::TimeExceeded, VIP)
         .accounted()
@@ -171,31 +153,22 @@ fn hop_limit<F: Net>() -> Case<F> {
         .accounted()
 }
 
-const OUTSIDER: &str = "192.0.2.7:5555";
-
 fn hop_limit_from_uplink<F: Net>() -> Case<F> {
     case("uplink: from outside, hops end here too; between pods they do not count", web())
-        .pod(RED, udp(CLIENT, VIP).hops(1))
+        .begins(udp(CLIENT, VIP).hops(1))
+        .outside(udp(OUTSIDER, VIP))
         .opens(Peer(BLUE.ifindex), BACKEND)
-        .on(on_uplink())
-        .send(Hook::UplinkIngress, UPLINK, udp(OUTSIDER, VIP))
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .but(|packet| packet.routed())
-        .send(Hook::UplinkIngress, UPLINK, udp(OUTSIDER, VIP).hops(1))
+        .outside(udp(OUTSIDER, VIP).hops(1))
         .returns(Counter::TtlExceeded, Complaint::TimeExceeded, VIP)
         .accounted()
 }
 
 fn client_outside<F: Net>() -> Case<F> {
     case("uplink: a client outside, a backend on the bridge", web())
-        .on(on_uplink())
-        .send(Hook::UplinkIngress, UPLINK, tcp(OUTSIDER, VIP).syn())
+        .outside(tcp(OUTSIDER, VIP).syn())
         .opens(Peer(BLUE.ifindex), BACKEND)
-        .but(|packet| packet.routed())
-        .on(on(BRIDGE, ReachKind::Peer))
         .pod(BLUE, tcp(BACKEND, OUTSIDER).syn_ack())
         .reply(Neighbour(UPLINK), VIP, OUTSIDER)
-        .but(|packet| packet.link_to(BRIDGE.at).routed())
 }
 
 const ELSEWHERE: &str = "10.244.2.2:8080";
@@ -228,7 +201,6 @@ fn stack<F: Net>() -> Case<F> {
         .on(on(BRIDGE, ReachKind::Stack))
         .pod(RED, tcp(CLIENT, VIP).syn())
         .opens(Continue, BACKEND)
-        .but(|packet| packet.link_to(BRIDGE.at))
         .send(Hook::PortEgress, BLUE.ifindex, tcp(CLIENT, BACKEND).syn().link_from(BRIDGE.at))
         .passes(Counter::NotOurs)
         .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
@@ -257,13 +229,11 @@ fn at_the_bridge<F: Net>() -> Case<F> {
 
 fn requests_at_egress<F: Net>() -> Case<F> {
     case("egress: only replies are translated there", web())
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(tcp(CLIENT, VIP).syn())
         .send(Hook::BridgeEgress, BRIDGE.ifindex, tcp(CLIENT, VIP))
         .passes(Counter::WrongHook)
         .send(Hook::BridgeEgress, BRIDGE.ifindex, tcp("10.244.1.1:7777", VIP).syn())
         .passes(Counter::WrongHook)
-        .on(on_uplink())
         .send(Hook::UplinkEgress, UPLINK, udp(CLIENT, VIP))
         .passes(Counter::WrongHook)
         .on(on(BRIDGE, ReachKind::Stack))

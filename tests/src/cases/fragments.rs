@@ -9,17 +9,14 @@ use lb_common::{
     wire::Protocol::{Tcp, Udp},
 };
 
-use super::{BACKEND, CLIENT, VIP, web, web_by};
+use super::{web, web_by};
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{Wire, of, tcp, udp},
-    state::{BLUE, BRIDGE, GREEN, RED, State, UPLINK, host_process, on_uplink},
+    state::{BLUE, BRIDGE, GREEN, RED, State, host_process},
+    world::{BACKEND, CLIENT, OTHER_VIP, SPARE, VIP},
 };
-
-/// Another service's, whose backend is the pod green.
-const OTHER_VIP: &str = "10.96.0.11:80";
-const OTHER_BACKEND: &str = "10.244.1.4:8080";
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
     let mut cases = vec![
@@ -54,7 +51,7 @@ fn owned<F: Net>() -> State<F> {
     web().owned(VIP).service(2, &[(Tcp, OTHER_VIP), (Udp, OTHER_VIP)], &[2]).owned(OTHER_VIP).backend(
         2,
         2,
-        OTHER_BACKEND,
+        SPARE,
         BRIDGE.zone,
         GREEN.reached(ReachKind::Peer),
     )
@@ -73,12 +70,9 @@ fn piece(of: &Wire, id: u16, (from, to): (usize, usize)) -> Wire {
 }
 
 fn in_order<F: Net>(case: Case<F>, whole: Wire) -> Case<F> {
-    case.pod(RED, piece(&whole, 7, FIRST))
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(RED, piece(&whole, 7, SECOND))
-        .request(Peer(BLUE.ifindex), BACKEND)
-        .pod(RED, piece(&whole, 7, LAST))
-        .request(Peer(BLUE.ifindex), BACKEND)
+    case.begins(piece(&whole, 7, FIRST))
+        .asks(piece(&whole, 7, SECOND))
+        .asks(piece(&whole, 7, LAST))
         // All bytes were seen.
         .pod(RED, piece(&whole, 7, SECOND))
         .drops(Counter::FragmentLost)
@@ -93,7 +87,7 @@ fn last_bytes<F: Net>() -> Case<F> {
         } else {
             case.request(Peer(BLUE.ifindex), BACKEND)
         };
-        case.pod(RED, piece(&whole, 7, (1480, 9999))).request(Peer(BLUE.ifindex), BACKEND)
+        case.asks(piece(&whole, 7, (1480, 9999)))
     })
 }
 
@@ -107,12 +101,9 @@ fn overtaken<F: Net>() -> Case<F> {
 
 fn shuffled<F: Net>() -> Case<F> {
     case("the last fragment before the one in the middle", owned())
-        .pod(RED, piece(&datagram(), 7, FIRST))
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(RED, piece(&datagram(), 7, LAST))
-        .request(Peer(BLUE.ifindex), BACKEND)
-        .pod(RED, piece(&datagram(), 7, SECOND))
-        .request(Peer(BLUE.ifindex), BACKEND)
+        .begins(piece(&datagram(), 7, FIRST))
+        .asks(piece(&datagram(), 7, LAST))
+        .asks(piece(&datagram(), 7, SECOND))
         .pod(RED, piece(&datagram(), 7, LAST))
         .drops(Counter::FragmentLost)
 }
@@ -121,18 +112,14 @@ fn side_by_side<F: Net>() -> Case<F> {
     let other = udp(CLIENT, OTHER_VIP).says(&[0x5a; 3000]);
     let same = udp("10.244.1.2:40001", VIP).says(&[0x11; 3000]);
     case("fragments of several packets at once", owned())
-        .pod(RED, piece(&datagram(), 7, FIRST))
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(piece(&datagram(), 7, FIRST))
         .pod(RED, piece(&other, 7, FIRST))
-        .opens(Peer(GREEN.ifindex), OTHER_BACKEND)
-        .pod(RED, piece(&same, 8, FIRST))
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .opens(Peer(GREEN.ifindex), SPARE)
+        .begins(piece(&same, 8, FIRST))
         .pod(RED, piece(&other, 7, SECOND))
-        .request(Peer(GREEN.ifindex), OTHER_BACKEND)
-        .pod(RED, piece(&same, 8, SECOND))
-        .request(Peer(BLUE.ifindex), BACKEND)
-        .pod(RED, piece(&datagram(), 7, SECOND))
-        .request(Peer(BLUE.ifindex), BACKEND)
+        .request(Peer(GREEN.ifindex), SPARE)
+        .asks(piece(&same, 8, SECOND))
+        .asks(piece(&datagram(), 7, SECOND))
         // Of a packet that nobody has begun.
         .pod(RED, piece(&datagram(), 9, SECOND))
         .drops(Counter::FragmentLost)
@@ -146,18 +133,15 @@ fn identification_again<F: Net>() -> Case<F> {
 
 fn unfinished_and_again<F: Net>() -> Case<F> {
     let case = case("an identification is used again although its packet was never whole", owned())
-        .pod(RED, piece(&datagram(), 7, FIRST))
-        .opens(Peer(BLUE.ifindex), BACKEND);
+        .begins(piece(&datagram(), 7, FIRST));
     in_order(case, udp("10.244.1.2:40001", VIP).says(&[0x11; 3000]))
 }
 
 fn too_late<F: Net>() -> Case<F> {
     case("a fragment long after the others", owned())
-        .pod(RED, piece(&datagram(), 7, FIRST))
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(piece(&datagram(), 7, FIRST))
         .wait(FragmentRow::LIFETIME)
-        .pod(RED, piece(&datagram(), 7, SECOND))
-        .request(Peer(BLUE.ifindex), BACKEND)
+        .asks(piece(&datagram(), 7, SECOND))
         .wait(FragmentRow::LIFETIME + 1)
         .pod(RED, piece(&datagram(), 7, LAST))
         .drops(Counter::FragmentLost)
@@ -168,14 +152,10 @@ fn replies<F: Net>() -> Case<F> {
     case("replies in fragments", owned())
         .pod(BLUE, piece(&answer, 7, SECOND))
         .passes(Counter::Fragment)
-        .pod(RED, udp(CLIENT, VIP))
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(BLUE, piece(&answer, 7, FIRST))
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
-        .pod(BLUE, piece(&answer, 7, SECOND))
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
-        .pod(BLUE, piece(&answer, 7, LAST))
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .begins(udp(CLIENT, VIP))
+        .answers(piece(&answer, 7, FIRST))
+        .answers(piece(&answer, 7, SECOND))
+        .answers(piece(&answer, 7, LAST))
 }
 
 fn hairpin<F: Net>() -> Case<F> {
@@ -213,13 +193,10 @@ fn at_egress<F: Net>() -> Case<F> {
 fn from_outside<F: Net>() -> Case<F> {
     let whole = udp("192.0.2.7:5555", VIP).says(&[0xa5; 3000]);
     case("fragments from outside lose a hop each", owned())
-        .on(on_uplink())
-        .send(Hook::UplinkIngress, UPLINK, piece(&whole, 7, FIRST))
+        .outside(piece(&whole, 7, FIRST))
         .opens(Peer(BLUE.ifindex), BACKEND)
-        .but(Wire::routed)
-        .send(Hook::UplinkIngress, UPLINK, piece(&whole, 7, SECOND))
+        .outside(piece(&whole, 7, SECOND))
         .request(Peer(BLUE.ifindex), BACKEND)
-        .but(Wire::routed)
 }
 
 fn foreign<F: Net>() -> Case<F> {
@@ -244,14 +221,12 @@ fn moved<F: Net>() -> Case<F> {
     case("a flow moves while a packet of it is on its way", {
         web().owned(VIP).backend(3, 1, SECOND_BACKEND, BRIDGE.zone, GREEN.reached(ReachKind::Peer))
     })
-    .pod(RED, piece(&datagram(), 7, FIRST))
-    .opens(Peer(BLUE.ifindex), BACKEND)
+    .begins(piece(&datagram(), 7, FIRST))
     .change(|state| {
         *state = std::mem::take(state).service(1, &[], &[3]);
         state.set_state(1, BackendState::Removed);
     })
-    .pod(RED, piece(&datagram(), 7, SECOND))
-    .request(Peer(BLUE.ifindex), BACKEND)
+    .asks(piece(&datagram(), 7, SECOND))
     .pod(RED, udp(CLIENT, VIP))
     .opens(Peer(GREEN.ifindex), SECOND_BACKEND)
     .pod(RED, piece(&datagram(), 7, LAST))
@@ -261,15 +236,12 @@ fn moved<F: Net>() -> Case<F> {
 fn forged<F: Net>() -> Case<F> {
     let whole = datagram();
     case("fragments: one in another's name", owned().home(RED))
-        .pod(RED, piece(&whole, 7, FIRST))
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(piece(&whole, 7, FIRST))
         .pod(GREEN, piece(&whole, 7, LAST))
         .drops(Counter::Forged)
         // Its bytes do not count.
-        .pod(RED, piece(&whole, 7, LAST))
-        .request(Peer(BLUE.ifindex), BACKEND)
-        .pod(RED, piece(&whole, 7, SECOND))
-        .request(Peer(BLUE.ifindex), BACKEND)
+        .asks(piece(&whole, 7, LAST))
+        .asks(piece(&whole, 7, SECOND))
         .pod(RED, piece(&whole, 7, SECOND))
         .drops(Counter::FragmentLost)
 }
@@ -290,10 +262,8 @@ fn too_short<F: Net>() -> Case<F> {
         .passes(Counter::Truncated)
         .pod(RED, piece(&tcp(CLIENT, VIP).says(&[0; 100]), 7, (0, 16)))
         .passes(Counter::Truncated)
-        .pod(RED, piece(&tcp(CLIENT, VIP).says(&[0; 100]), 7, (0, 24)))
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(RED, piece(&udp(CLIENT, VIP).says(&[0; 100]), 7, (0, 8)))
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(piece(&tcp(CLIENT, VIP).says(&[0; 100]), 7, (0, 24)))
+        .begins(piece(&udp(CLIENT, VIP).says(&[0; 100]), 7, (0, 8)))
 }
 
 fn no_checksum<F: Net>() -> Case<F> {

@@ -7,27 +7,26 @@ use lb_common::{
         ReachKind, Scopes, set_flags,
     },
     path::{
-        Hook, Way,
+        Way,
         Way::{Neighbour, Peer},
         client_hash,
     },
     wire::Protocol::{self, Sctp, Tcp, Udp},
 };
 
-use super::{BACKEND, CLIENT, VIP, web};
+use super::web;
 use crate::{
     case::{Case, case},
     family::{Net, socket},
     packet::{of, sctp, tcp, udp},
-    state::{BLUE, BRIDGE, GREEN, RED, State, UPLINK, on, on_uplink, outside},
+    state::{BLUE, BRIDGE, GREEN, RED, State, UPLINK, on, outside},
+    world::{BACKEND, CLIENT, SPARE, VIP},
 };
 
 /// Of the node, of a load balancer and of nobody in particular.
 const NODE: &str = "192.168.1.11:30080";
 const BALANCED: &str = "198.51.100.10:80";
 const EXTERNAL: &str = "203.0.113.10:80";
-/// Green's server.
-const SPARE: &str = "10.244.1.4:8080";
 /// A backend on another node.
 const REMOTE: &str = "10.244.2.9:8080";
 const OUTSIDER: &str = "198.51.100.7:5555";
@@ -81,18 +80,13 @@ fn flags<F: Net>(state: State<F>, flags: u32) -> State<F> {
 fn from_everywhere<F: Net>(kind: FrontendKind, at: &'static str, protocol: Protocol) -> Case<F> {
     let state = web().frontend(1, kind, protocol, at);
     case(format!("{kind:?}: from a pod and from outside, {protocol:?}"), state)
-        .pod(RED, of(protocol, CLIENT, at))
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(of(protocol, CLIENT, at))
         .pod(BLUE, of(protocol, BACKEND, CLIENT))
         .reply(Peer(RED.ifindex), at, CLIENT)
-        .on(on_uplink())
-        .send(Hook::UplinkIngress, UPLINK, of(protocol, OUTSIDER, at))
+        .outside(of(protocol, OUTSIDER, at))
         .opens(Peer(BLUE.ifindex), BACKEND)
-        .but(|packet| packet.routed())
-        .on(on(BRIDGE, ReachKind::Peer))
         .pod(BLUE, of(protocol, BACKEND, OUTSIDER))
         .reply(Neighbour(UPLINK), at, OUTSIDER)
-        .but(|packet| packet.link_to(BRIDGE.at).routed())
 }
 
 const HERE: Way = Peer(BLUE.ifindex);
@@ -101,15 +95,11 @@ const AWAY: Way = Neighbour(UPLINK);
 fn internal_local<F: Net>() -> Case<F> {
     let state = flags(everywhere(&[2], &[1]), set_flags::INTERNAL_LOCAL);
     case("internal policy Local: this node's backends, for the cluster IP alone", state)
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(HERE, BACKEND)
+        .begins(tcp(CLIENT, VIP).syn())
         .pod(RED, tcp(CLIENT, NODE).syn())
         .opens(AWAY, REMOTE)
-        .but(|packet| packet.link_to(BRIDGE.at).routed())
-        .on(on_uplink())
-        .send(Hook::UplinkIngress, UPLINK, udp(OUTSIDER, VIP))
+        .outside(udp(OUTSIDER, VIP))
         .opens(HERE, BACKEND)
-        .but(|packet| packet.routed())
 }
 
 fn internal_local_nowhere<F: Net>() -> Case<F> {
@@ -129,42 +119,33 @@ fn external_local<F: Net>() -> Case<F> {
     for (port, at) in [(5001, NODE), (5002, BALANCED), (5003, EXTERNAL)] {
         let (outsider, pod) = (format!("198.51.100.7:{port}"), client(port));
         case = case
-            .on(on_uplink())
-            .send(Hook::UplinkIngress, UPLINK, tcp(&outsider, at).syn())
+            .outside(tcp(&outsider, at).syn())
             .opens(HERE, BACKEND)
-            .but(|packet| packet.routed())
-            .on(on(BRIDGE, ReachKind::Peer))
             .pod(RED, tcp(&pod, at).syn())
-            .opens(AWAY, REMOTE)
-            .but(|packet| packet.link_to(BRIDGE.at).routed());
+            .opens(AWAY, REMOTE);
     }
-    case.pod(RED, tcp(CLIENT, VIP).syn()).opens(AWAY, REMOTE).but(|p| p.link_to(BRIDGE.at).routed())
+    case.pod(RED, tcp(CLIENT, VIP).syn()).opens(AWAY, REMOTE)
 }
 
 fn external_local_nowhere<F: Net>() -> Case<F> {
     let state = flags(everywhere(&[2], &[]), set_flags::EXTERNAL_LOCAL);
     case("external policy Local, backends only elsewhere: dropped, pods go there", state)
-        .on(on_uplink())
-        .send(Hook::UplinkIngress, UPLINK, udp(OUTSIDER, NODE))
+        .outside(udp(OUTSIDER, NODE))
         .drops(Counter::NoLocalBackend)
-        .on(on(BRIDGE, ReachKind::Peer))
         .pod(RED, udp(CLIENT, NODE))
         .opens(AWAY, REMOTE)
-        .but(|packet| packet.link_to(BRIDGE.at).routed())
 }
 
 fn external_local_draining_here<F: Net>() -> Case<F> {
     let state = flags(everywhere(&[2], &[1]), set_flags::EXTERNAL_LOCAL);
     case("this node's backends terminate while others are ready: who is held to them gets them", state)
         .change(|state| state.set_state(1, BackendState::Active(Scopes::Local)))
-        .on(on_uplink())
-        .send(Hook::UplinkIngress, UPLINK, tcp(OUTSIDER, NODE).syn())
+        .outside(tcp(OUTSIDER, NODE).syn())
         .opens(HERE, BACKEND)
-        .but(|packet| packet.routed())
         // A slot of all that still leads there is of an older set.
         .change(|state| *state = flags(everywhere(&[1], &[1]), 0))
         .change(|state| state.set_state(1, BackendState::Active(Scopes::Local)))
-        .send(Hook::UplinkIngress, UPLINK, tcp(STRANGER, NODE).syn())
+        .outside(tcp(STRANGER, NODE).syn())
         .drops(Counter::Unsettled)
 }
 
@@ -173,8 +154,7 @@ fn nobody_anywhere<F: Net>() -> Case<F> {
     case("policy Local and no backend anywhere: refused", state)
         .pod(RED, tcp(CLIENT, VIP).syn())
         .rejects(Counter::NoBackend)
-        .on(on_uplink())
-        .send(Hook::UplinkIngress, UPLINK, tcp(OUTSIDER, NODE).syn())
+        .outside(tcp(OUTSIDER, NODE).syn())
         .rejects(Counter::NoBackend)
 }
 
@@ -183,24 +163,19 @@ fn source_ranges<F: Net>() -> Case<F> {
     case("source ranges hold at load balancer addresses, for every client", {
         everywhere(&[1], &[1]).source_ranges(1, &ranges)
     })
-    .on(on_uplink())
-    .send(Hook::UplinkIngress, UPLINK, tcp(OUTSIDER, BALANCED).syn())
+    .outside(tcp(OUTSIDER, BALANCED).syn())
     .opens(HERE, BACKEND)
-    .but(|packet| packet.routed())
-    .send(Hook::UplinkIngress, UPLINK, tcp(STRANGER, BALANCED).syn())
+    .outside(tcp(STRANGER, BALANCED).syn())
     .drops(Counter::SourceRange)
-    .send(Hook::UplinkIngress, UPLINK, tcp(STRANGER, NODE).syn())
+    .outside(tcp(STRANGER, NODE).syn())
     .opens(HERE, BACKEND)
-    .but(|packet| packet.routed())
-    .send(Hook::UplinkIngress, UPLINK, udp(STRANGER, EXTERNAL))
+    .outside(udp(STRANGER, EXTERNAL))
     .opens(HERE, BACKEND)
-    .but(|packet| packet.routed())
-    .on(on(BRIDGE, ReachKind::Peer))
     .pod(RED, udp(CLIENT, BALANCED))
     .drops(Counter::SourceRange)
     .pod(BLUE, udp("10.244.1.3:40000", BALANCED))
     .opens(HERE, BACKEND)
-    .but(|packet| packet.source("198.51.100.10:40000"))
+    .shown("198.51.100.10:40000")
 }
 
 /// Two backends of which a client keeps the one it had; a slot apiece, the client's hash points at
@@ -228,39 +203,31 @@ fn client(port: u16) -> String {
 /// The client's choice by hash is another from now on.
 fn turn<F: Net>(state: &mut State<F>) {
     let turned = sticky::<F>(2);
-    state.slots = turned.slots;
+    state.shared.slots = turned.shared.slots;
 }
 
 fn affinity<F: Net>(protocol: Protocol) -> Case<F> {
     case(format!("affinity: a client's flows go to one backend, {protocol:?}"), sticky(1))
-        .pod(RED, of(protocol, &client(40_000), VIP))
-        .opens(HERE, BACKEND)
-        .pod(RED, of(protocol, &client(40_001), VIP))
-        .opens(HERE, BACKEND)
+        .begins(of(protocol, &client(40_000), VIP))
+        .begins(of(protocol, &client(40_001), VIP))
         .change(turn)
-        .pod(RED, of(protocol, &client(40_002), VIP))
-        .opens(HERE, BACKEND)
+        .begins(of(protocol, &client(40_002), VIP))
 }
 
 fn affinity_timeout<F: Net>() -> Case<F> {
     case("affinity: the timeout begins anew with each flow, not with each packet", sticky(1))
-        .pod(RED, udp(&client(40_000), VIP))
-        .opens(HERE, BACKEND)
+        .begins(udp(&client(40_000), VIP))
         .change(turn)
         .wait(TIMEOUT)
-        .pod(RED, udp(&client(40_001), VIP))
-        .opens(HERE, BACKEND)
+        .begins(udp(&client(40_001), VIP))
         .wait(TIMEOUT)
-        .pod(RED, tcp(&client(40_002), VIP).syn())
-        .opens(HERE, BACKEND)
+        .begins(tcp(&client(40_002), VIP).syn())
         .pod(BLUE, tcp(BACKEND, &client(40_002)).syn_ack())
         .reply(Peer(RED.ifindex), VIP, &client(40_002))
-        .pod(RED, tcp(&client(40_002), VIP))
-        .request(HERE, BACKEND)
+        .asks(tcp(&client(40_002), VIP))
         .proves()
         .wait(TIMEOUT)
-        .pod(RED, tcp(&client(40_002), VIP))
-        .request(HERE, BACKEND)
+        .asks(tcp(&client(40_002), VIP))
         .wait(1)
         .pod(RED, udp(&client(40_003), VIP))
         .opens(GREEN_PORT, SPARE)
@@ -268,8 +235,7 @@ fn affinity_timeout<F: Net>() -> Case<F> {
 
 fn affinity_is_no_promise<F: Net>() -> Case<F> {
     case("affinity: not to a backend that takes no new flows, or whose row is another's", sticky(1))
-        .pod(RED, udp(&client(40_000), VIP))
-        .opens(HERE, BACKEND)
+        .begins(udp(&client(40_000), VIP))
         .change(turn)
         .change(|state| state.set_state(1, BackendState::Draining))
         .pod(RED, udp(&client(40_001), VIP))
@@ -277,37 +243,31 @@ fn affinity_is_no_promise<F: Net>() -> Case<F> {
         .change(|state| state.set_state(1, BackendState::Active(Scopes::Both)))
         .pod(RED, udp(&client(40_002), VIP))
         .opens(GREEN_PORT, SPARE)
-        .change(|state| *state = State { affinity: state.affinity.clone(), ..sticky(1) })
+        .change(|state| *state = State { learned: std::mem::take(&mut state.learned), ..sticky(1) })
         .change(|state| {
-            state.backends.get_mut(&2).expect("backend 2").word.generation = 2;
+            state.side.backends.get_mut(&2).expect("backend 2").word.generation = 2;
         })
-        .pod(RED, udp(&client(40_003), VIP))
-        .opens(HERE, BACKEND)
+        .begins(udp(&client(40_003), VIP))
 }
 
 fn affinity_scope<F: Net>() -> Case<F> {
     let state = flags(everywhere(&[2], &[1]), set_flags::EXTERNAL_LOCAL).set(1, |set| set.affinity = TIMEOUT);
     case("affinity: who is held to this node does not follow the affinity elsewhere", state)
         .change(|state| state.set_state(2, BackendState::Active(Scopes::Cluster)))
-        .on(on_uplink())
-        .send(Hook::UplinkIngress, UPLINK, udp(OUTSIDER, VIP))
+        .outside(udp(OUTSIDER, VIP))
         .opens(AWAY, REMOTE)
-        .but(|packet| packet.link_to(BRIDGE.at).routed())
-        .send(Hook::UplinkIngress, UPLINK, udp(OUTSIDER, NODE))
+        .outside(udp(OUTSIDER, NODE))
         .opens(HERE, BACKEND)
-        .but(|packet| packet.routed())
 }
 
 fn affinity_of_flows_that_exist<F: Net>() -> Case<F> {
     case("affinity: a flow stays where it is, whatever its client's affinity", sticky(1))
-        .pod(RED, udp(&client(40_000), VIP))
-        .opens(HERE, BACKEND)
-        .change(|state| state.affinity.clear())
+        .begins(udp(&client(40_000), VIP))
+        .change(|state| state.learned.affinity.clear())
         .change(turn)
         .pod(RED, udp(&client(40_001), VIP))
         .opens(GREEN_PORT, SPARE)
-        .pod(RED, udp(&client(40_000), VIP))
-        .request(HERE, BACKEND)
+        .asks(udp(&client(40_000), VIP))
 }
 
 fn sctp_association<F: Net>() -> Case<F> {
@@ -322,8 +282,7 @@ fn sctp_association<F: Net>() -> Case<F> {
     case("SCTP: addresses change, ports and checksum stay", state)
         .pod(RED, sctp(CLIENT, VIP))
         .opens(HERE, SAME_PORT)
-        .pod(BLUE, sctp(SAME_PORT, CLIENT))
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .answers(sctp(SAME_PORT, CLIENT))
         .pod(RED, sctp(CLIENT, VIP))
         .request(HERE, SAME_PORT)
         .proves()

@@ -9,16 +9,14 @@ use lb_common::{
     wire::Protocol,
 };
 
-use super::{BACKEND, CLIENT, VIP, proven, web};
+use super::{proven, web};
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{tcp, udp},
     state::{BLUE, BRIDGE, GREEN, RED, State},
+    world::{BACKEND, CLIENT, SPARE, VIP},
 };
-
-/// Green's server.
-const SPARE: &str = "10.244.1.4:8080";
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
     let mut cases = vec![active(), unproven(), back(), reset_on_removal(), udp_moves()];
@@ -30,7 +28,7 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
 
 /// Nobody is where blue was.
 fn leaves<F: Net>(state: &mut State<F>, kind: ReachKind) {
-    state.reach.insert(1, ReachRow { ifindex: 0, mac: [0; 3], ..BLUE.reached(kind) });
+    state.shared.reach.insert(1, ReachRow { ifindex: 0, mac: [0; 3], ..BLUE.reached(kind) });
 }
 
 /// Green, id 2, serves instead of blue.
@@ -53,7 +51,7 @@ fn left<F: Net>(blue: BackendState, kind: ReachKind) -> Case<F> {
         BackendState::Draining => case.change(|state| replace(state, BackendState::Draining)),
         _ => case.change(|state| replace(state, BackendState::Removed)),
     };
-    let case = case.pod(RED, tcp(CLIENT, VIP)).request(Peer(BLUE.ifindex), BACKEND);
+    let case = case.asks(tcp(CLIENT, VIP));
     let case = match kind {
         ReachKind::Gone => case.change(|state| leaves(state, ReachKind::Gone)),
         _ => case.change(|state| leaves(state, ReachKind::None)),
@@ -76,7 +74,6 @@ fn active<F: Net>() -> Case<F> {
         .change(|state| leaves(state, ReachKind::Gone))
         .pod(RED, tcp(CLIENT, VIP))
         .request(Neighbour(BRIDGE.ifindex), BACKEND)
-        .but(|packet| packet.link_to(BRIDGE.at))
         .change(|state| leaves(state, ReachKind::None))
         .pod(RED, tcp(CLIENT, VIP))
         .drops(Counter::Unreachable)
@@ -84,8 +81,7 @@ fn active<F: Net>() -> Case<F> {
 
 fn unproven<F: Net>() -> Case<F> {
     case("a flow that nobody has answered is reset, too, by its backend's end", web())
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(tcp(CLIENT, VIP).syn())
         .change(|state| replace(state, BackendState::Removed))
         .change(|state| leaves(state, ReachKind::Gone))
         .pod(RED, tcp(CLIENT, VIP))
@@ -99,20 +95,17 @@ fn back<F: Net>() -> Case<F> {
         .change(|state| replace(state, BackendState::Removed))
         .change(|state| leaves(state, ReachKind::Gone))
         .change(|state| {
-            state.reach.insert(1, BLUE.reached(ReachKind::Peer));
+            state.shared.reach.insert(1, BLUE.reached(ReachKind::Peer));
         })
-        .pod(RED, tcp(CLIENT, VIP))
-        .request(Peer(BLUE.ifindex), BACKEND)
-        .pod(BLUE, tcp(BACKEND, CLIENT))
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .asks(tcp(CLIENT, VIP))
+        .answers(tcp(BACKEND, CLIENT))
 }
 
 fn reset_on_removal<F: Net>() -> Case<F> {
     proven("a removed backend of a service that resets keeps no TCP flow", web(), Protocol::Tcp)
         .change(|state| replace(state, BackendState::Reset))
         // What it still has to say arrives.
-        .pod(BLUE, tcp(BACKEND, CLIENT))
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .answers(tcp(BACKEND, CLIENT))
         .pod(RED, tcp(CLIENT, VIP))
         .rejects(Counter::BackendGone)
         .row(tcp(CLIENT, VIP), PROVEN | ANSWERED | RESET, 1)

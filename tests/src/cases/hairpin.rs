@@ -6,12 +6,13 @@ use lb_common::{
     wire::Protocol,
 };
 
-use super::{CLIENT, VIP, web_by};
+use super::web_by;
 use crate::{
     case::{Case, case},
     family::Net,
     packet::of,
     state::{BRIDGE, RED, on},
+    world::{CLIENT, VIP},
 };
 
 /// Red's own server.

@@ -2,12 +2,13 @@
 
 use lb_common::{abi::Counter, path::Way::Peer, wire::Protocol};
 
-use super::{BACKEND, CLIENT, VIP, web};
+use super::web;
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{Wire, of, tcp, udp},
     state::{BLUE, RED, State},
+    world::{BACKEND, CLIENT, VIP},
 };
 
 const HOP_BY_HOP: u8 = 0;
@@ -109,7 +110,7 @@ fn cut<F: Net>(name: &str, packet: Wire) -> Case<F> {
     let case = (14..whole).fold(case(name, web()), |case, len| {
         case.pod(RED, packet.clone().cut(len)).passes(Counter::Truncated)
     });
-    case.pod(RED, packet).opens(Peer(BLUE.ifindex), BACKEND)
+    case.begins(packet)
 }
 
 fn refused<F: Net>(with: fn(Wire) -> Wire) -> Case<F> {
@@ -130,8 +131,7 @@ fn left_alone<F: Net>() -> Case<F> {
     case("IPv6 extension headers that are left alone", web())
         .pod(RED, with(&nine))
         .passes(Counter::Options)
-        .pod(RED, with(&nine[..8]))
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(with(&nine[..8]))
         // The destination is not the last one.
         .pod(RED, with(&[routing(1)]))
         .passes(Counter::Options)
@@ -161,10 +161,8 @@ fn far<F: Net>() -> Case<F> {
     let mut farther = near.clone();
     farther[7] = long((LONGEST + 1) * 8);
     case("a transport header far away", web())
-        .pod(RED, udp(CLIENT, VIP).extensions(&near))
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(RED, udp(CLIENT, VIP).extensions(&farther))
-        .request(Peer(BLUE.ifindex), BACKEND)
+        .begins(udp(CLIENT, VIP).extensions(&near))
+        .asks(udp(CLIENT, VIP).extensions(&farther))
         .pod(RED, udp(CLIENT, VIP).extensions(&[long(976)]))
         .passes(Counter::Options)
         .pod(RED, udp(CLIENT, VIP).extensions(&[long(2048)]))

@@ -10,20 +10,17 @@ use lb_common::{
     wire::Protocol::{self, Sctp, Tcp, Udp},
 };
 
-use super::{BACKEND, CLIENT, VIP, clash, refused, web, web_by};
+use super::{clash, refused, web, web_by};
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{Complaint, Wire, echo, of, tcp, udp},
     state::{BLUE, BRIDGE, GREEN, NARROW, RED, State, UPLINK, host_process, on, on_uplink, outside},
+    world::{BACKEND, CLIENT, FAR_ROUTER, NODE, OTHER_VIP, OUTSIDER, VIP},
 };
 
 use Complaint::{PortUnreachable, Problem, TimeExceeded, TooBig};
 
-/// The node, and a router outside.
-const NODE: &str = "192.168.1.11:0";
-const ROUTER: &str = "198.51.100.1:0";
-const OUTSIDER: &str = "192.0.2.7:5555";
 const REMOTE: &str = "172.16.5.9:8080";
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
@@ -71,8 +68,8 @@ fn from_backend<F: Net>(protocol: Protocol) -> Case<F> {
     let told = |case: Case<F>, complaint| {
         case.pod(BLUE, request(at).error_from(complaint, at))
             .error(Peer(RED.ifindex), request(VIP).error_from(complaint, VIP), CLIENT)
-            .pod(BLUE, request(at).error_from(complaint, ROUTER).quoting(8))
-            .error(Peer(RED.ifindex), request(VIP).error_from(complaint, ROUTER).quoting(8), CLIENT)
+            .pod(BLUE, request(at).error_from(complaint, FAR_ROUTER).quoting(8))
+            .error(Peer(RED.ifindex), request(VIP).error_from(complaint, FAR_ROUTER).quoting(8), CLIENT)
     };
     let all = [PortUnreachable, TooBig(1280), TimeExceeded, Problem];
     let new = case(format!("errors about requests, {protocol:?}: from the backend and from a router"), rows)
@@ -82,8 +79,7 @@ fn from_backend<F: Net>(protocol: Protocol) -> Case<F> {
         .into_iter()
         .fold(new, told)
         .row(request(VIP), 0, 1)
-        .pod(BLUE, of(protocol, at, CLIENT))
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .answers(of(protocol, at, CLIENT))
         .pod(RED, request(VIP))
         .request(Peer(BLUE.ifindex), at)
         .also(Counter::Proven);
@@ -99,8 +95,8 @@ fn from_client<F: Net>(protocol: Protocol) -> Case<F> {
     [PortUnreachable, TooBig(1280), TimeExceeded, Problem].into_iter().fold(new, |case, complaint| {
         case.pod(RED, reply(VIP).error_from(complaint, CLIENT))
             .error(Peer(BLUE.ifindex), reply(at).error_from(complaint, CLIENT), at)
-            .pod(RED, reply(VIP).error_from(complaint, ROUTER).quoting(8))
-            .error(Peer(BLUE.ifindex), reply(at).error_from(complaint, ROUTER).quoting(8), at)
+            .pod(RED, reply(VIP).error_from(complaint, FAR_ROUTER).quoting(8))
+            .error(Peer(BLUE.ifindex), reply(at).error_from(complaint, FAR_ROUTER).quoting(8), at)
     })
 }
 
@@ -132,29 +128,21 @@ fn cut<F: Net>(protocol: Protocol) -> Case<F> {
 
 fn from_client_outside<F: Net>() -> Case<F> {
     case("errors between a client outside and a pod", web())
-        .on(on_uplink())
-        .send(Hook::UplinkIngress, UPLINK, tcp(OUTSIDER, VIP).syn())
+        .outside(tcp(OUTSIDER, VIP).syn())
         .opens(Peer(BLUE.ifindex), BACKEND)
-        .but(Wire::routed)
-        .send(Hook::UplinkIngress, UPLINK, tcp(VIP, OUTSIDER).unreachable_from(OUTSIDER))
+        .outside(tcp(VIP, OUTSIDER).unreachable_from(OUTSIDER))
         .error(Peer(BLUE.ifindex), tcp(BACKEND, OUTSIDER).unreachable_from(OUTSIDER), BACKEND)
-        .but(Wire::routed)
-        .on(on(BRIDGE, ReachKind::Peer))
         .pod(BLUE, tcp(OUTSIDER, BACKEND).unreachable_from(BACKEND))
         .error(Neighbour(UPLINK), tcp(OUTSIDER, VIP).unreachable_from(VIP), BRIDGE.at)
-        .but(Wire::routed)
 }
 
 fn from_router_outside<F: Net>() -> Case<F> {
-    let large = |from: &str| udp(from, OUTSIDER).says(&[0xa5; 1300]).error_from(TooBig(1280), ROUTER);
+    let large = |from: &str| udp(from, OUTSIDER).says(&[0xa5; 1300]).error_from(TooBig(1280), FAR_ROUTER);
     case("path MTU: what a router outside says about a reply", web())
-        .on(on_uplink())
-        .send(Hook::UplinkIngress, UPLINK, udp(OUTSIDER, VIP))
+        .outside(udp(OUTSIDER, VIP))
         .opens(Peer(BLUE.ifindex), BACKEND)
-        .but(Wire::routed)
-        .send(Hook::UplinkIngress, UPLINK, large(VIP).quoting(500))
+        .outside(large(VIP).quoting(500))
         .error(Peer(BLUE.ifindex), large(BACKEND).quoting(500), BACKEND)
-        .but(Wire::routed)
 }
 
 fn about_remote_backend<F: Net>() -> Case<F> {
@@ -162,23 +150,17 @@ fn about_remote_backend<F: Net>() -> Case<F> {
     case("errors about requests to a backend outside", web_by(REMOTE, ZONE_UPLINK, outside()))
         .pod(RED, tcp(CLIENT, VIP).syn())
         .opens(Neighbour(UPLINK), REMOTE)
-        .but(|packet| packet.link_to(BRIDGE.at).routed())
-        .on(on_uplink())
-        .send(Hook::UplinkIngress, UPLINK, error(REMOTE, TooBig(1280), ROUTER))
-        .error(Peer(RED.ifindex), error(VIP, TooBig(1280), ROUTER), CLIENT)
-        .but(Wire::routed)
-        .send(Hook::UplinkIngress, UPLINK, error(REMOTE, PortUnreachable, REMOTE))
+        .outside(error(REMOTE, TooBig(1280), FAR_ROUTER))
+        .error(Peer(RED.ifindex), error(VIP, TooBig(1280), FAR_ROUTER), CLIENT)
+        .outside(error(REMOTE, PortUnreachable, REMOTE))
         .error(Peer(RED.ifindex), error(VIP, PortUnreachable, VIP), CLIENT)
-        .but(Wire::routed)
 }
 
 fn hop_of_an_error<F: Net>() -> Case<F> {
     case("an error at the end of its hops is no cause for another", web())
-        .on(on_uplink())
-        .send(Hook::UplinkIngress, UPLINK, udp(OUTSIDER, VIP))
+        .outside(udp(OUTSIDER, VIP))
         .opens(Peer(BLUE.ifindex), BACKEND)
-        .but(Wire::routed)
-        .send(Hook::UplinkIngress, UPLINK, udp(VIP, OUTSIDER).unreachable_from(OUTSIDER).hops(1))
+        .outside(udp(VIP, OUTSIDER).unreachable_from(OUTSIDER).hops(1))
         .drops(Counter::TtlExceeded)
 }
 
@@ -188,7 +170,6 @@ fn from_host<F: Net>() -> Case<F> {
         .on(on(BRIDGE, ReachKind::Stack))
         .pod(RED, tcp(CLIENT, VIP).syn())
         .opens(Continue, BACKEND)
-        .but(|packet| packet.link_to(BRIDGE.at))
         .send(Hook::BridgeEgress, BRIDGE.ifindex, error(BACKEND).link_to(CLIENT))
         .error(Continue, error(VIP), CLIENT)
         .send(Hook::PortEgress, RED.ifindex, error(VIP).link_to(CLIENT))
@@ -211,8 +192,7 @@ fn from_host_process<F: Net>() -> Case<F> {
         .error(Continue, request(VIP), CLIENT)
         .pod(RED, reply(VIP))
         .error(Continue, reply(API), BRIDGE.at)
-        .on(on_uplink())
-        .send(Hook::UplinkIngress, UPLINK, udp(OUTSIDER, VIP))
+        .outside(udp(OUTSIDER, VIP))
         .opens(Continue, API)
         .send(Hook::UplinkEgress, UPLINK, from_outside(API).link_to(OUTSIDER))
         .error(Continue, from_outside(VIP), OUTSIDER)
@@ -225,7 +205,6 @@ fn by_stack<F: Net>() -> Case<F> {
         .on(on(BRIDGE, ReachKind::Stack))
         .pod(RED, tcp(CLIENT, VIP).syn())
         .opens(Continue, BACKEND)
-        .but(|packet| packet.link_to(BRIDGE.at))
         .pod(BLUE, request(BACKEND))
         .passes(Counter::LeftToStack)
         .send(Hook::PortEgress, RED.ifindex, request(BACKEND).link_from(BRIDGE.at).link_to(CLIENT))
@@ -242,7 +221,7 @@ fn hairpin<F: Net>() -> Case<F> {
     })
     .pod(RED, udp(CLIENT, VIP))
     .opens(Peer(RED.ifindex), SELF)
-    .but(|packet| packet.source(SEEN))
+    .shown(SEEN)
     .pod(RED, udp(SEEN, SELF).unreachable_from(SELF))
     .error(Peer(RED.ifindex), udp(CLIENT, VIP).unreachable_from(VIP), CLIENT)
     .pod(RED, udp(VIP, CLIENT).unreachable_from(CLIENT))
@@ -250,19 +229,16 @@ fn hairpin<F: Net>() -> Case<F> {
 }
 
 fn another_port<F: Net>(protocol: Protocol) -> Case<F> {
-    const VIP2: &str = clash::VIP2;
-    let other = &*clash::other_port::<F>(protocol, VIP2);
+    let other = &*clash::other_port::<F>(protocol, OTHER_VIP);
     let request = |from: &str, to: &str| of(protocol, from, to).unreachable_from(to);
     let reply = |from: &str, to: &str| of(protocol, from, to).unreachable_from(CLIENT);
     case(format!("errors of a flow with another port at its backend, {protocol:?}"), clash::only_blue(&[2]))
-        .pod(RED, of(protocol, CLIENT, VIP))
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(RED, of(protocol, CLIENT, VIP2))
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .but(|packet| packet.source(other))
+        .begins(of(protocol, CLIENT, VIP))
+        .begins(of(protocol, CLIENT, OTHER_VIP))
+        .shown(other)
         .pod(BLUE, request(other, BACKEND))
-        .error(Peer(RED.ifindex), request(CLIENT, VIP2), CLIENT)
-        .pod(RED, reply(VIP2, CLIENT))
+        .error(Peer(RED.ifindex), request(CLIENT, OTHER_VIP), CLIENT)
+        .pod(RED, reply(OTHER_VIP, CLIENT))
         .error(Peer(BLUE.ifindex), reply(BACKEND, other), BACKEND)
         .pod(BLUE, request(CLIENT, BACKEND))
         .error(Peer(RED.ifindex), request(CLIENT, VIP), CLIENT)
@@ -271,8 +247,7 @@ fn another_port<F: Net>(protocol: Protocol) -> Case<F> {
 fn forged_destination<F: Net>() -> Case<F> {
     let error = tcp(CLIENT, BACKEND).unreachable_from(BACKEND);
     case("an error to somebody else than whose packet it quotes is left alone", web())
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(tcp(CLIENT, VIP).syn())
         .pod(BLUE, error.clone().destination(GREEN.at))
         .passes(Counter::Protocol)
         .pod(BLUE, error)
@@ -281,8 +256,7 @@ fn forged_destination<F: Net>() -> Case<F> {
 
 fn wrong_port<F: Net>() -> Case<F> {
     case("an error in the name of one end from another pod's port is dropped", web())
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(tcp(CLIENT, VIP).syn())
         .pod(GREEN, tcp(CLIENT, BACKEND).unreachable_from(BACKEND))
         .drops(Counter::Forged)
         .pod(GREEN, tcp(VIP, CLIENT).unreachable_from(CLIENT))
@@ -309,8 +283,7 @@ fn of_a_direct_call<F: Net>() -> Case<F> {
 
 fn changes_nothing<F: Net>() -> Case<F> {
     case("errors keep no flow alive", web())
-        .pod(RED, udp(CLIENT, VIP))
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(udp(CLIENT, VIP))
         .wait(20)
         .pod(BLUE, udp(CLIENT, BACKEND).unreachable_from(BACKEND))
         .error(Peer(RED.ifindex), udp(CLIENT, VIP).unreachable_from(VIP), CLIENT)
@@ -335,10 +308,9 @@ fn with_header<F: Net>(packet: Wire) -> Wire {
 }
 
 fn quoted_headers<F: Net>() -> Case<F> {
-    let error = |packet: Wire| packet.unreachable_from(ROUTER);
+    let error = |packet: Wire| packet.unreachable_from(FAR_ROUTER);
     let open = case("errors that quote options, extension headers or fragments", web())
-        .pod(RED, udp(CLIENT, VIP))
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(udp(CLIENT, VIP))
         .pod(BLUE, error(with_header::<F>(udp(CLIENT, BACKEND))))
         .passes(Counter::Protocol)
         .pod(BLUE, error(udp(CLIENT, BACKEND).piece(7, 8, 26)))
@@ -358,8 +330,7 @@ fn quoted_headers<F: Net>() -> Case<F> {
 fn no_checksum<F: Net>() -> Case<F> {
     let error = |to: &str| udp(CLIENT, to).no_checksum().unreachable_from(to);
     case("errors about UDP without a checksum", web())
-        .pod(RED, udp(CLIENT, VIP))
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(udp(CLIENT, VIP))
         .pod(BLUE, error(BACKEND))
         .error(Peer(RED.ifindex), error(VIP), CLIENT)
 }
@@ -376,8 +347,7 @@ fn echoes<F: Net>() -> Case<F> {
         .echoes()
         .send(Hook::BridgeEgress, BRIDGE.ifindex, echo(BRIDGE.at, VIP))
         .passes(Counter::Protocol)
-        .on(on_uplink())
-        .send(Hook::UplinkIngress, UPLINK, echo(OUTSIDER, VIP))
+        .outside(echo(OUTSIDER, VIP))
         .echoes()
 }
 
@@ -409,11 +379,11 @@ fn as_node(settings: Settings) -> Settings {
 fn hops<F: Net>() -> Case<F> {
     case("a packet at the end of its hops is returned by the node", web())
         .on(as_node(on_uplink()))
-        .send(Hook::UplinkIngress, UPLINK, udp(OUTSIDER, VIP).hops(1))
+        .outside(udp(OUTSIDER, VIP).hops(1))
         .returns(Counter::TtlExceeded, TimeExceeded, NODE)
         .also(Counter::NewFlow)
         .accounted()
-        .send(Hook::UplinkIngress, UPLINK, tcp(OUTSIDER, VIP).hops(1))
+        .outside(tcp(OUTSIDER, VIP).hops(1))
         .returns(Counter::TtlExceeded, TimeExceeded, NODE)
         .also(Counter::NewFlow)
         .accounted()
@@ -442,7 +412,6 @@ fn too_big<F: Net>() -> Case<F> {
     .on(as_node(narrow(on(BRIDGE, ReachKind::Peer))))
     .pod(RED, udp(CLIENT, VIP).says(&most))
     .opens(Neighbour(UPLINK), REMOTE)
-    .but(|packet| packet.link_to(BRIDGE.at).routed())
     .pod(RED, udp(CLIENT, VIP).says(&more))
     .returns(Counter::TooBig, TooBig(NARROW), NODE)
     .accounted()
@@ -456,16 +425,13 @@ fn too_big_back<F: Net>() -> Case<F> {
     let more = filling::<F>(NARROW + 1);
     let error = |to: &str| udp(OUTSIDER, to).says(&more).unreachable_from(to);
     case("a reply larger than the device that it would leave by is returned; an error is not", web())
-        .on(on_uplink())
-        .send(Hook::UplinkIngress, UPLINK, udp(OUTSIDER, VIP))
+        .outside(udp(OUTSIDER, VIP))
         .opens(Peer(BLUE.ifindex), BACKEND)
-        .but(Wire::routed)
         .on(as_node(narrow(on(BRIDGE, ReachKind::Peer))))
         .pod(BLUE, udp(BACKEND, OUTSIDER).says(&more))
         .returns(Counter::TooBig, TooBig(NARROW), NODE)
         .pod(BLUE, error(BACKEND))
         .error(Neighbour(UPLINK), error(VIP), BRIDGE.at)
-        .but(Wire::routed)
 }
 
 fn not_too_big<F: Net>() -> Case<F> {
@@ -475,21 +441,16 @@ fn not_too_big<F: Net>() -> Case<F> {
         web(),
     )
     .on(narrow(on(BRIDGE, ReachKind::Peer)))
-    .pod(RED, udp(CLIENT, VIP).says(&more))
-    .opens(Peer(BLUE.ifindex), BACKEND)
-    .pod(BLUE, udp(BACKEND, CLIENT).says(&more))
-    .reply(Peer(RED.ifindex), VIP, CLIENT)
+    .begins(udp(CLIENT, VIP).says(&more))
+    .answers(udp(BACKEND, CLIENT).says(&more))
     .on(narrow(on(BRIDGE, ReachKind::Bridge)))
     .send(Hook::BridgeIngress, BRIDGE.ifindex, tcp(CLIENT, VIP).says(&more))
     .opens(Peer(BLUE.ifindex), BACKEND)
     .pod(BLUE, tcp(BACKEND, CLIENT).says(&more))
     .reply(Continue, VIP, CLIENT)
-    .on(on_uplink())
-    .send(Hook::UplinkIngress, UPLINK, udp(OUTSIDER, VIP))
+    .outside(udp(OUTSIDER, VIP))
     .opens(Peer(BLUE.ifindex), BACKEND)
-    .but(Wire::routed)
     .on(on(BRIDGE, ReachKind::Peer))
     .pod(BLUE, udp(BACKEND, OUTSIDER).says(&more))
     .reply(Neighbour(UPLINK), VIP, OUTSIDER)
-    .but(|packet| packet.link_to(BRIDGE.at).routed())
 }

@@ -9,16 +9,16 @@ use lb_common::{
     wire::Protocol,
 };
 
-use super::{BACKEND, CLIENT, VIP, answered, web};
+use super::{answered, web};
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{of, tcp, udp},
     state::{BLUE, GREEN, RED, State},
+    world::{BACKEND, CLIENT, SPARE, VIP},
 };
 
 const LIFE: Lifetimes = Lifetimes::SECONDS;
-const TO: Way = Peer(BLUE.ifindex);
 const BACK: Way = Peer(RED.ifindex);
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
@@ -53,54 +53,45 @@ fn finished<F: Net>() -> Case<F> {
     answered("FIN reaches both rows, from either side", web(), Protocol::Tcp)
         .row(tcp(CLIENT, VIP), ANSWERED, 1)
         .row(tcp(BACKEND, CLIENT), REPLY | ANSWERED, 1)
-        .pod(RED, tcp(CLIENT, VIP).fin())
-        .request(TO, BACKEND)
+        .asks(tcp(CLIENT, VIP).fin())
         .proves()
         .row(tcp(CLIENT, VIP), PROVEN | ANSWERED | FIN_CLIENT, 1)
         .row(tcp(BACKEND, CLIENT), PROVEN | REPLY | ANSWERED | FIN_CLIENT, 1)
-        .pod(BLUE, tcp(BACKEND, CLIENT).fin())
-        .reply(BACK, VIP, CLIENT)
+        .answers(tcp(BACKEND, CLIENT).fin())
         .row(tcp(CLIENT, VIP), PROVEN | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
         .row(tcp(BACKEND, CLIENT), PROVEN | REPLY | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
         // The last ACK still belongs to it.
-        .pod(RED, tcp(CLIENT, VIP))
-        .request(TO, BACKEND)
+        .asks(tcp(CLIENT, VIP))
         .row(tcp(CLIENT, VIP), PROVEN | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
 }
 
 fn reset_by_client<F: Net>() -> Case<F> {
     answered("RST of the client reaches both rows", web(), Protocol::Tcp)
-        .pod(RED, tcp(CLIENT, VIP).rst())
-        .request(TO, BACKEND)
+        .asks(tcp(CLIENT, VIP).rst())
         .row(tcp(CLIENT, VIP), ANSWERED | RESET, 1)
         .row(tcp(BACKEND, CLIENT), REPLY | ANSWERED | RESET, 1)
 }
 
 fn reset_by_backend<F: Net>() -> Case<F> {
     answered("RST of the backend reaches both rows", web(), Protocol::Tcp)
-        .pod(BLUE, tcp(BACKEND, CLIENT).rst())
-        .reply(BACK, VIP, CLIENT)
+        .answers(tcp(BACKEND, CLIENT).rst())
         .row(tcp(CLIENT, VIP), ANSWERED | RESET, 1)
         .row(tcp(BACKEND, CLIENT), REPLY | ANSWERED | RESET, 1)
 }
 
 fn syn_on_closing<F: Net>() -> Case<F> {
     answered("a SYN on a flow that is over begins a new one", web(), Protocol::Tcp)
-        .pod(BLUE, tcp(BACKEND, CLIENT).rst())
-        .reply(BACK, VIP, CLIENT)
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(TO, BACKEND)
+        .answers(tcp(BACKEND, CLIENT).rst())
+        .begins(tcp(CLIENT, VIP).syn())
         .row(tcp(CLIENT, VIP), 0, 1)
         .row(tcp(BACKEND, CLIENT), REPLY, 1)
 }
 
 fn syn_again<F: Net>() -> Case<F> {
     case("a SYN sent again goes where the first one went", web())
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(TO, BACKEND)
+        .begins(tcp(CLIENT, VIP).syn())
         .wait(1)
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .request(TO, BACKEND)
+        .asks(tcp(CLIENT, VIP).syn())
 }
 
 fn reply_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
@@ -111,18 +102,15 @@ fn reply_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
     )
     .wait(1)
     .loses(of(protocol, BACKEND, CLIENT))
-    .pod(RED, of(protocol, CLIENT, VIP))
-    .request(TO, BACKEND)
+    .asks(of(protocol, CLIENT, VIP))
     .proves()
     .row(of(protocol, BACKEND, CLIENT), PROVEN | REPLY | ANSWERED, 1)
     .wait(1)
     .loses(of(protocol, BACKEND, CLIENT))
-    .pod(RED, of(protocol, CLIENT, VIP))
-    .request(TO, BACKEND)
+    .asks(of(protocol, CLIENT, VIP))
     .also(Counter::Rebuilt)
     .row(of(protocol, BACKEND, CLIENT), PROVEN | REPLY | ANSWERED, 1)
-    .pod(BLUE, of(protocol, BACKEND, CLIENT))
-    .reply(BACK, VIP, CLIENT)
+    .answers(of(protocol, BACKEND, CLIENT))
 }
 
 fn request_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
@@ -133,48 +121,38 @@ fn request_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
     )
     .wait(1)
     .loses(of(protocol, CLIENT, VIP))
-    .pod(BLUE, of(protocol, BACKEND, CLIENT))
-    .reply(BACK, VIP, CLIENT)
+    .answers(of(protocol, BACKEND, CLIENT))
     .also(Counter::Rebuilt)
     .row(of(protocol, CLIENT, VIP), ANSWERED, 1)
-    .pod(BLUE, of(protocol, BACKEND, CLIENT))
-    .reply(BACK, VIP, CLIENT)
-    .pod(RED, of(protocol, CLIENT, VIP))
-    .request(TO, BACKEND)
+    .answers(of(protocol, BACKEND, CLIENT))
+    .asks(of(protocol, CLIENT, VIP))
     .proves()
     .wait(1)
     .loses(of(protocol, CLIENT, VIP))
-    .pod(BLUE, of(protocol, BACKEND, CLIENT))
-    .reply(BACK, VIP, CLIENT)
+    .answers(of(protocol, BACKEND, CLIENT))
     .also(Counter::Rebuilt)
     .row(of(protocol, CLIENT, VIP), PROVEN | ANSWERED, 1)
-    .pod(RED, of(protocol, CLIENT, VIP))
-    .request(TO, BACKEND)
+    .asks(of(protocol, CLIENT, VIP))
 }
 
 fn both_lost<F: Net>(protocol: Protocol) -> Case<F> {
     answered(format!("a flow that lost both rows is chosen again, {protocol:?}"), web(), protocol)
         .loses(of(protocol, CLIENT, VIP))
         .loses(of(protocol, BACKEND, CLIENT))
-        .pod(RED, of(protocol, CLIENT, VIP))
-        .opens(TO, BACKEND)
+        .begins(of(protocol, CLIENT, VIP))
 }
 
 fn unanswered<F: Net>(protocol: Protocol) -> Case<F> {
     let life = if protocol == Protocol::Tcp { LIFE.tcp_unanswered } else { LIFE.udp_unanswered };
     case(format!("a flow without an answer expires, {protocol:?}"), web())
-        .pod(RED, of(protocol, CLIENT, VIP))
-        .opens(TO, BACKEND)
+        .begins(of(protocol, CLIENT, VIP))
         .wait(life)
-        .pod(RED, of(protocol, CLIENT, VIP))
-        .request(TO, BACKEND)
+        .asks(of(protocol, CLIENT, VIP))
         .wait(life + 1)
         .pod(BLUE, of(protocol, BACKEND, CLIENT))
         .passes(Counter::NotOurs)
-        .pod(RED, of(protocol, CLIENT, VIP))
-        .opens(TO, BACKEND)
-        .pod(BLUE, of(protocol, BACKEND, CLIENT))
-        .reply(BACK, VIP, CLIENT)
+        .begins(of(protocol, CLIENT, VIP))
+        .answers(of(protocol, BACKEND, CLIENT))
 }
 
 fn lives_longer<F: Net>(protocol: Protocol) -> Case<F> {
@@ -184,35 +162,28 @@ fn lives_longer<F: Net>(protocol: Protocol) -> Case<F> {
         web(),
         protocol,
     )
-    .pod(RED, of(protocol, CLIENT, VIP))
-    .request(TO, BACKEND)
+    .asks(of(protocol, CLIENT, VIP))
     .proves()
     .wait(life)
-    .pod(BLUE, of(protocol, BACKEND, CLIENT))
-    .reply(BACK, VIP, CLIENT)
+    .answers(of(protocol, BACKEND, CLIENT))
     .wait(life)
-    .pod(RED, of(protocol, CLIENT, VIP))
-    .request(TO, BACKEND)
+    .asks(of(protocol, CLIENT, VIP))
     .wait(life)
-    .pod(BLUE, of(protocol, BACKEND, CLIENT))
-    .reply(BACK, VIP, CLIENT)
+    .answers(of(protocol, BACKEND, CLIENT))
     .wait(life + 1)
-    .pod(RED, of(protocol, CLIENT, VIP))
-    .opens(TO, BACKEND)
+    .begins(of(protocol, CLIENT, VIP))
 }
 
 fn set<F: Net>(state: &mut State<F>, to: BackendState, generation: u32) {
-    let row = state.backends.get_mut(&1).expect("the case's backend");
+    let row = state.side.backends.get_mut(&1).expect("the case's backend");
     row.word = BackendWord::new(to, 1, generation).0;
 }
 
 fn generation<F: Net>() -> Case<F> {
     answered("an id that was given out again is another backend", web(), Protocol::Tcp)
         .change(|state| set(state, BackendState::Active(Scopes::Both), 2))
-        .pod(RED, tcp(CLIENT, VIP))
-        .opens(TO, BACKEND)
-        .pod(RED, tcp(CLIENT, VIP))
-        .request(TO, BACKEND)
+        .begins(tcp(CLIENT, VIP))
+        .asks(tcp(CLIENT, VIP))
 }
 
 /// Blue is removed and green, id 2, serves instead.
@@ -231,18 +202,14 @@ fn green<F: Net>(state: &mut State<F>) {
     );
 }
 
-/// Green's server.
-const SPARE: &str = "10.244.1.4:8080";
 const GREEN_PORT: Way = Peer(GREEN.ifindex);
 
 fn removed_tcp<F: Net>() -> Case<F> {
     answered("TCP stays with a backend that was removed", web(), Protocol::Tcp)
         .change(replace)
-        .pod(RED, tcp(CLIENT, VIP))
-        .request(TO, BACKEND)
+        .asks(tcp(CLIENT, VIP))
         .proves()
-        .pod(BLUE, tcp(BACKEND, CLIENT))
-        .reply(BACK, VIP, CLIENT)
+        .answers(tcp(BACKEND, CLIENT))
 }
 
 fn removed_udp<F: Net>() -> Case<F> {
@@ -262,8 +229,7 @@ fn silence<F: Net>(state: &mut State<F>) {
 fn silent_tcp<F: Net>() -> Case<F> {
     answered("TCP waits for a backend that is silent, and begins with another", web(), Protocol::Tcp)
         .change(silence)
-        .pod(RED, tcp(CLIENT, VIP))
-        .request(TO, BACKEND)
+        .asks(tcp(CLIENT, VIP))
         .proves()
         .pod(RED, tcp(CLIENT, VIP).syn())
         .opens(GREEN_PORT, SPARE)
@@ -287,17 +253,14 @@ fn syn_after_removal<F: Net>() -> Case<F> {
 
 fn draining<F: Net>() -> Case<F> {
     answered("a draining backend keeps its flows, UDP too", web(), Protocol::Udp)
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(TO, BACKEND)
+        .begins(tcp(CLIENT, VIP).syn())
         .change(|state| {
             set(state, BackendState::Draining, 1);
             green(state);
         })
-        .pod(RED, udp(CLIENT, VIP))
-        .request(TO, BACKEND)
+        .asks(udp(CLIENT, VIP))
         .proves()
-        .pod(RED, tcp(CLIENT, VIP))
-        .request(TO, BACKEND)
+        .asks(tcp(CLIENT, VIP))
         .pod(RED, tcp(CLIENT, VIP).syn())
         .opens(GREEN_PORT, SPARE)
 }

@@ -1,13 +1,14 @@
 //! Truncated packets and headers that contradict themselves: left alone, byte for byte, and counted.
 
-use lb_common::{abi::Counter, path::Way::Peer};
+use lb_common::abi::Counter;
 
-use super::{BACKEND, CLIENT, VIP, web};
+use super::web;
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{Wire, tcp, udp},
-    state::{BLUE, RED},
+    state::RED,
+    world::{CLIENT, VIP},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
@@ -37,7 +38,7 @@ fn cut<F: Net>(name: &str, packet: Wire) -> Case<F> {
         // What is too short for an EtherType is not even IP.
         if len < 14 { case } else { case.passes(Counter::Truncated) }
     });
-    case.pod(RED, packet).opens(Peer(BLUE.ifindex), BACKEND)
+    case.begins(packet)
 }
 
 /// Cut off in the transport header, and the network header agrees.
@@ -45,7 +46,7 @@ fn short<F: Net>(name: &str, packet: Wire, header: usize) -> Case<F> {
     let case = (0..header).fold(case(name, web()), |case, len| {
         case.pod(RED, packet.clone().shortened(len)).passes(Counter::Truncated)
     });
-    case.pod(RED, packet).opens(Peer(BLUE.ifindex), BACKEND)
+    case.begins(packet)
 }
 
 fn in_the_padding<F: Net>() -> Case<F> {
@@ -62,10 +63,8 @@ fn in_the_padding<F: Net>() -> Case<F> {
 
 fn padding<F: Net>() -> Case<F> {
     case("a short packet padded to the link's minimum", web())
-        .pod(RED, tcp(CLIENT, VIP).syn().padded(6))
-        .opens(Peer(BLUE.ifindex), BACKEND)
-        .pod(RED, udp(CLIENT, VIP).says(b"").padded(18))
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(tcp(CLIENT, VIP).syn().padded(6))
+        .begins(udp(CLIENT, VIP).says(b"").padded(18))
 }
 
 /// The high half of TCP's byte 12, in words.

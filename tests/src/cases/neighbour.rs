@@ -7,12 +7,13 @@ use lb_common::{
     path::Hook,
 };
 
-use super::{CLIENT, VIP, web};
+use super::web;
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{Wire, is_at, who_has},
-    state::{BRIDGE, Bridge, ORANGE, OTHER_BRIDGE, RED, State, UPLINK, on, on_uplink},
+    state::{BRIDGE, Bridge, ORANGE, OTHER_BRIDGE, RED, State, UPLINK, on},
+    world::{CLIENT, VIP},
 };
 
 /// In the subnet of [`BRIDGE`].
@@ -94,7 +95,7 @@ fn outside<F: Net>() -> Case<F> {
     let uplink = Bridge { at: "192.168.1.11:0", ifindex: UPLINK, zone: ZONE_UPLINK };
     let state = inside().answer(VIP_OUTSIDE, uplink);
     [Hook::UplinkIngress, Hook::UplinkXdp].into_iter().fold(
-        case("who asks outside is told the uplink's MAC", state).on(on_uplink()),
+        case("who asks outside is told the uplink's MAC", state),
         |case, hook| {
             let case = case
                 .send(hook, UPLINK, who_has(VIP_OUTSIDE, ROUTER))

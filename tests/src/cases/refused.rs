@@ -3,16 +3,17 @@
 use lb_common::{
     abi::{BackendState, Cidr, Counter, ReachKind, Settings},
     family::Address as _,
-    path::{Hook, Way::Peer},
+    path::Hook,
     wire::Protocol::{Sctp, Tcp, Udp},
 };
 
-use super::{BACKEND, CLIENT, VIP, web};
+use super::web;
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{other, sctp, tcp, udp},
-    state::{BLUE, BRIDGE, RED, State, UPLINK, on, on_uplink},
+    state::{BLUE, BRIDGE, RED, State, on, on_uplink},
+    world::{BACKEND, CLIENT, OUTSIDER, VIP},
 };
 
 /// A port of the service's address that it does not have.
@@ -20,7 +21,6 @@ const OTHER_PORT: &str = "10.96.0.10:81";
 /// An address of nobody, inside the ranges and outside of them.
 const UNOWNED: &str = "10.96.0.99:80";
 const FOREIGN: &str = "10.97.0.99:80";
-const OUTSIDER: &str = "192.0.2.7:5555";
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
     vec![
@@ -77,10 +77,9 @@ fn never_a_reset_for_a_reset<F: Net>() -> Case<F> {
 
 fn from_outside<F: Net>() -> Case<F> {
     case("no backend, a client outside", nobody())
-        .on(on_uplink())
-        .send(Hook::UplinkIngress, UPLINK, tcp(OUTSIDER, VIP).syn())
+        .outside(tcp(OUTSIDER, VIP).syn())
         .rejects(Counter::NoBackend)
-        .send(Hook::UplinkIngress, UPLINK, udp(OUTSIDER, VIP).hops(1))
+        .outside(udp(OUTSIDER, VIP).hops(1))
         .rejects(Counter::NoBackend)
 }
 
@@ -101,8 +100,7 @@ fn other_port<F: Net>() -> Case<F> {
         // A protocol that the service does not have at this port.
         .pod(RED, sctp(CLIENT, VIP))
         .rejects(Counter::NoPort)
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(tcp(CLIENT, VIP).syn())
 }
 
 fn host_address<F: Net>() -> Case<F> {
@@ -119,16 +117,13 @@ fn replies_go_on<F: Net>() -> Case<F> {
             *state = std::mem::take(state).backend(1, 1, BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Peer));
             *state = std::mem::take(state).service(1, &[], &[1]);
         })
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(tcp(CLIENT, VIP).syn())
         .change(|state| {
             state.set_state(1, BackendState::Removed);
             *state = std::mem::take(state).service(1, &[], &[]);
         })
-        .pod(RED, tcp(CLIENT, VIP))
-        .request(Peer(BLUE.ifindex), BACKEND)
-        .pod(BLUE, tcp(BACKEND, CLIENT))
-        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .asks(tcp(CLIENT, VIP))
+        .answers(tcp(BACKEND, CLIENT))
         .pod(RED, tcp("10.244.1.2:40001", VIP).syn())
         .rejects(Counter::NoBackend)
 }
@@ -159,8 +154,7 @@ fn unowned<F: Net>() -> Case<F> {
         // A backend's own call there is no reply.
         .pod(BLUE, tcp(BACKEND, UNOWNED).syn())
         .drops(Counter::Unowned)
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(Peer(BLUE.ifindex), BACKEND)
+        .begins(tcp(CLIENT, VIP).syn())
         .pod(RED, tcp(CLIENT, OTHER_PORT).syn())
         .drops(Counter::Unowned)
         .send(Hook::BridgeEgress, BRIDGE.ifindex, udp(CLIENT, UNOWNED))
@@ -170,9 +164,9 @@ fn unowned<F: Net>() -> Case<F> {
 fn unowned_from_outside<F: Net>() -> Case<F> {
     case("the same from outside", web())
         .on(with_cidr(on_uplink()))
-        .send(Hook::UplinkIngress, UPLINK, udp(OUTSIDER, UNOWNED))
+        .outside(udp(OUTSIDER, UNOWNED))
         .drops(Counter::Unowned)
-        .send(Hook::UplinkIngress, UPLINK, udp(OUTSIDER, FOREIGN))
+        .outside(udp(OUTSIDER, FOREIGN))
         .passes(Counter::NotOurs)
 }
 

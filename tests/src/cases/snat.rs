@@ -1,37 +1,22 @@
-//! Clients outside whose backend is on another node: they are shown to it as the node.
+//! Clients outside whose backend is on another node: they are SHOWN to it as the node.
 
 use lb_common::{
     abi::{
         Counter, FrontendKind, Lifetimes, ReachKind, Settings, ZONE_UPLINK,
         flow_bits::{ANSWERED, FIN_BACKEND, FIN_CLIENT, PROVEN, REPLY},
     },
-    path::{
-        Hook,
-        Way::{self, Neighbour},
-    },
+    path::Way::{self},
     wire::Protocol::{self, Sctp, Tcp, Udp},
 };
 
-use super::{VIP, web_by};
+use super::web_by;
 use crate::{
     case::{Case, case},
-    family::{Net, socket},
-    packet::{Wire, of, sctp, tcp, udp},
-    state::{BRIDGE, State, UPLINK, on_uplink, outside},
+    family::Net,
+    packet::{Wire, first, of, sctp, tcp, udp},
+    state::{BLUE, BRIDGE, State, on_uplink, outside},
+    world::{BACKEND, FAR, FAR2, FIRST, OUT, PORTS, REMOTE, SHOWN, VIP, lending, remote},
 };
-
-/// A client in the LAN.
-const FAR: &str = "192.168.1.100:40000";
-/// Another.
-const FAR2: &str = "192.168.1.101:40000";
-/// A backend on another node.
-const REMOTE: &str = "10.244.9.9:8080";
-/// The node.
-const NODE: &str = "192.168.1.11:0";
-const OUT: Way = Neighbour(UPLINK);
-/// The node's ports that are lent.
-const FIRST: u32 = 10_000;
-const PORTS: u32 = 4;
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
     let mut cases = vec![
@@ -53,94 +38,62 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
     cases
 }
 
-fn settings<F: Net>() -> Settings {
-    let mut settings = Settings { snat_first: FIRST, snat_ports: PORTS, ..on_uplink() };
-    F::set_host(&mut settings, *socket(NODE).ip());
-    settings
-}
-
-fn remote<F: Net>() -> State<F> {
-    web_by(REMOTE, ZONE_UPLINK, outside())
-}
-
 /// What a client is to its backend if it has the port whose turn that is.
 fn seen(turn: u32) -> String {
     format!("192.168.1.11:{}", FIRST + turn % PORTS)
 }
 
-fn asks<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
-    case.send(Hook::UplinkIngress, UPLINK, packet)
+/// As the client of this turn.
+pub fn opened<F: Net>(case: Case<F>, packet: Wire, turn: u32) -> Case<F> {
+    case.outside(packet).opens(OUT, REMOTE).shown(&seen(turn))
 }
 
-fn opened<F: Net>(case: Case<F>, packet: Wire, turn: u32) -> Case<F> {
-    let shown = seen(turn);
-    asks(case, packet.clone()).opens(OUT, REMOTE).but(|_| packet.source(&shown).destination(REMOTE).routed())
+pub fn requested<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
+    case.outside(packet).request(OUT, REMOTE).shown(SHOWN)
 }
 
-fn requested<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
-    let shown = seen(0);
-    asks(case, packet.clone())
-        .request(OUT, REMOTE)
-        .but(|_| packet.source(&shown).destination(REMOTE).routed())
-}
-
-fn answers<F: Net>(case: Case<F>, packet: Wire, client: &str) -> Case<F> {
-    asks(case, packet.clone())
-        .reply(OUT, VIP, client)
-        .but(|_| packet.source(VIP).destination(client).routed())
-}
-
-fn begins(protocol: Protocol) -> Wire {
-    if protocol == Tcp { tcp(FAR, VIP).syn() } else { of(protocol, FAR, VIP) }
+pub fn answers<F: Net>(case: Case<F>, packet: Wire, client: &str) -> Case<F> {
+    case.outside(packet).reply(OUT, VIP, client)
 }
 
 fn answered<F: Net>(name: String, protocol: Protocol) -> Case<F> {
-    let shown = &*seen(0);
-    let case = opened(case(name, remote()).on(settings::<F>()), begins(protocol), 0);
-    answers(case, of(protocol, REMOTE, shown), FAR)
+    let case = opened(case(name, remote()).on(lending::<F>()), first(protocol, FAR, VIP), 0);
+    answers(case, of(protocol, REMOTE, SHOWN), FAR)
 }
 
 fn exchange<F: Net>(protocol: Protocol) -> Case<F> {
-    let shown = &*seen(0);
     let case = answered(format!("snat: there and back, {protocol:?}"), protocol)
         .row(of(protocol, FAR, VIP), ANSWERED, 1)
-        .row(of(protocol, REMOTE, shown), REPLY | ANSWERED, 1);
+        .row(of(protocol, REMOTE, SHOWN), REPLY | ANSWERED, 1);
     let case = requested(case, of(protocol, FAR, VIP))
         .proves()
         .row(of(protocol, FAR, VIP), PROVEN | ANSWERED, 1)
-        .row(of(protocol, REMOTE, shown), PROVEN | REPLY | ANSWERED, 1);
+        .row(of(protocol, REMOTE, SHOWN), PROVEN | REPLY | ANSWERED, 1);
     let case = requested(case, of(protocol, FAR, VIP));
-    answers(case, of(protocol, REMOTE, shown), FAR)
+    answers(case, of(protocol, REMOTE, SHOWN), FAR)
 }
 
 /// Replies come to an address that clients call, too.
 fn node_port<F: Net>() -> Case<F> {
     const NODE_PORT: &str = "192.168.1.11:30080";
-    let asked = udp(FAR, NODE_PORT);
-    let shown = &*seen(0);
     let state = remote().frontend(1, FrontendKind::NodePort, Udp, NODE_PORT);
-    asks(case("snat: a node port", state).on(settings::<F>()), asked.clone())
-        .opens(OUT, REMOTE)
-        .but(|_| asked.source(shown).destination(REMOTE).routed())
-        .send(Hook::UplinkIngress, UPLINK, udp(REMOTE, shown))
+    opened(case("snat: a node port", state).on(lending::<F>()), udp(FAR, NODE_PORT), 0)
+        .outside(udp(REMOTE, SHOWN))
         .reply(OUT, NODE_PORT, FAR)
-        .but(|_| udp(REMOTE, shown).source(NODE_PORT).destination(FAR).routed())
 }
 
 fn fin<F: Net>() -> Case<F> {
-    let shown = &*seen(0);
     let case = answered("snat: FIN reaches both rows".to_owned(), Tcp);
     let case = requested(case, tcp(FAR, VIP).fin()).proves();
-    answers(case, tcp(REMOTE, shown).fin(), FAR)
+    answers(case, tcp(REMOTE, SHOWN).fin(), FAR)
         .row(tcp(FAR, VIP), PROVEN | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
-        .row(tcp(REMOTE, shown), PROVEN | REPLY | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
+        .row(tcp(REMOTE, SHOWN), PROVEN | REPLY | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
 }
 
 fn request_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
-    let shown = &*seen(0);
     let case = answered(format!("snat: a lost request row is made again, {protocol:?}"), protocol);
     let case = requested(case, of(protocol, FAR, VIP)).proves().wait(1).loses(of(protocol, FAR, VIP));
-    let case = answers(case, of(protocol, REMOTE, shown), FAR).also(Counter::Rebuilt).row(
+    let case = answers(case, of(protocol, REMOTE, SHOWN), FAR).also(Counter::Rebuilt).row(
         of(protocol, FAR, VIP),
         PROVEN | ANSWERED,
         1,
@@ -149,50 +102,44 @@ fn request_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
 }
 
 fn reply_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
-    let shown = &*seen(0);
     let case = answered(format!("snat: a port that was lost is taken again, {protocol:?}"), protocol);
-    let case = requested(case, of(protocol, FAR, VIP)).proves().wait(1).loses(of(protocol, REMOTE, shown));
+    let case = requested(case, of(protocol, FAR, VIP)).proves().wait(1).loses(of(protocol, REMOTE, SHOWN));
     let case = requested(case, of(protocol, FAR, VIP)).also(Counter::Rebuilt);
-    answers(case, of(protocol, REMOTE, shown), FAR)
+    answers(case, of(protocol, REMOTE, SHOWN), FAR)
 }
 
 fn off<F: Net>() -> Case<F> {
     case("snat: none to lend, the source stays", remote())
-        .on(Settings { snat_ports: 0, ..settings::<F>() })
-        .send(Hook::UplinkIngress, UPLINK, udp(FAR, VIP))
+        .on(Settings { snat_ports: 0, ..lending::<F>() })
+        .outside(udp(FAR, VIP))
         .opens(OUT, REMOTE)
-        .but(|_| udp(FAR, REMOTE).routed())
 }
 
 fn no_address<F: Net>() -> Case<F> {
     case("snat: a node without an address, the source stays", remote())
         .on(Settings { snat_first: FIRST, snat_ports: PORTS, ..on_uplink() })
-        .send(Hook::UplinkIngress, UPLINK, udp(FAR, VIP))
+        .outside(udp(FAR, VIP))
         .opens(OUT, REMOTE)
-        .but(|_| udp(FAR, REMOTE).routed())
 }
 
 fn local_backend<F: Net>() -> Case<F> {
-    use super::BACKEND;
-    use crate::state::BLUE;
     case("snat: not for backends of this node", {
         web_by(BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Peer))
     })
-    .on(settings::<F>())
-    .send(Hook::UplinkIngress, UPLINK, udp(FAR, VIP))
+    .on(lending::<F>())
+    .outside(udp(FAR, VIP))
     .opens(Way::Peer(BLUE.ifindex), BACKEND)
-    .but(|packet| packet.routed())
 }
 
 fn sctp_keeps_its_port<F: Net>() -> Case<F> {
     const AT: &str = "10.244.9.9:80";
     let state = State::default().service(1, &[(Sctp, VIP)], &[1]).backend(1, 1, AT, ZONE_UPLINK, outside());
     case("snat: SCTP's checksum covers ports: its own or none", state)
-        .on(settings::<F>())
-        .send(Hook::UplinkIngress, UPLINK, sctp(FAR, VIP))
+        .on(lending::<F>())
+        .outside(sctp(FAR, VIP))
         .opens(OUT, AT)
-        .but(|_| sctp(FAR, VIP).source("192.168.1.11:40000").destination(AT).routed())
-        .send(Hook::UplinkIngress, UPLINK, sctp(FAR2, VIP))
+        .shown("192.168.1.11:40000")
+        .outside(sctp(FAR2, VIP))
         .drops(Counter::Clash)
 }
 
@@ -202,15 +149,14 @@ fn client(number: u32) -> String {
 
 /// Clients of which each has one of the ports, in the order in which they got them.
 fn all_taken<F: Net>(name: &str, answered_by: bool) -> Case<F> {
-    let mut case = case(name, remote()).on(settings::<F>());
+    let mut case = case(name, remote()).on(lending::<F>());
     for number in 0..PORTS {
         let packet = udp(&client(number), VIP);
         let shown = seen(number);
         case = opened(case, packet.clone(), number);
         if answered_by {
             case = answers(case, udp(REMOTE, &shown), &client(number));
-            case = asks(case, packet.clone()).request(OUT, REMOTE).proves();
-            case = case.but(|_| packet.source(&shown).destination(REMOTE).routed());
+            case = case.outside(packet).request(OUT, REMOTE).shown(&shown).proves();
         }
     }
     case
@@ -218,12 +164,12 @@ fn all_taken<F: Net>(name: &str, answered_by: bool) -> Case<F> {
 
 fn used_up<F: Net>() -> Case<F> {
     let case = all_taken("snat: every port is another's: dropped", true);
-    asks(case, udp(FAR, VIP)).drops(Counter::NoSnatPort).no_row(udp(FAR, VIP))
+    case.outside(udp(FAR, VIP)).drops(Counter::NoSnatPort).no_row(udp(FAR, VIP))
 }
 
 fn unproven_is_taken<F: Net>() -> Case<F> {
     let case = all_taken("snat: clients who prove nothing lose their ports where others want them", false);
-    let case = asks(case.wait(5), udp(FAR, VIP)).drops(Counter::NoSnatPort);
+    let case = case.wait(5).outside(udp(FAR, VIP)).drops(Counter::NoSnatPort);
     let case = opened(case.wait(1), udp(FAR, VIP), 0);
     // Who has lost it is a new flow, and gets the next that has been left.
     opened(case, udp(&client(0), VIP), 1)
@@ -231,24 +177,23 @@ fn unproven_is_taken<F: Net>() -> Case<F> {
 
 fn expired_is_taken<F: Net>() -> Case<F> {
     let case = all_taken("snat: ports of flows that have expired are taken", true);
-    let case = asks(case.wait(Lifetimes::SECONDS.udp_answered), udp(FAR, VIP)).drops(Counter::NoSnatPort);
+    let case = case.wait(Lifetimes::SECONDS.udp_answered).outside(udp(FAR, VIP)).drops(Counter::NoSnatPort);
     opened(case.wait(1), udp(FAR, VIP), 0)
 }
 
 fn same_port_again<F: Net>() -> Case<F> {
-    let shown = &*seen(0);
     let case = answered("snat: a client that uses its port again has the same one".to_owned(), Tcp);
-    let case = answers(case, tcp(REMOTE, shown).rst(), FAR);
+    let case = answers(case, tcp(REMOTE, SHOWN).rst(), FAR);
     let case = opened(case, tcp(FAR, VIP).syn(), 0);
-    answers(case, tcp(REMOTE, shown).syn_ack(), FAR)
+    answers(case, tcp(REMOTE, SHOWN).syn_ack(), FAR)
 }
 
 /// The node's own connections are none of ours.
 fn other_hooks<F: Net>() -> Case<F> {
     case("snat: replies to ports that are not lent", remote())
-        .on(settings::<F>())
-        .send(Hook::UplinkIngress, UPLINK, tcp(REMOTE, "192.168.1.11:40001"))
+        .on(lending::<F>())
+        .outside(tcp(REMOTE, "192.168.1.11:40001"))
         .passes(Counter::NoFrontend)
-        .send(Hook::UplinkIngress, UPLINK, tcp(REMOTE, "192.168.1.11:10001"))
+        .outside(tcp(REMOTE, "192.168.1.11:10001"))
         .passes(Counter::NoFrontend)
 }

@@ -5,20 +5,18 @@ use lb_common::{
         Counter, Lifetimes, ReachKind,
         flow_bits::{ANSWERED, PROVEN, REPLY},
     },
-    path::Way::{self, Peer},
+    path::Way::{self},
     wire::Protocol,
 };
 
-use super::{BACKEND, CLIENT, VIP, proven, web, web_by};
+use super::{proven, web, web_by};
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{SEQUENCE, of, sctp, tcp, udp},
     state::{BLUE, BRIDGE, RED, on},
+    world::{BACKEND, CLIENT, VIP},
 };
-
-const TO: Way = Peer(BLUE.ifindex);
-const BACK: Way = Peer(RED.ifindex);
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
     vec![
@@ -40,80 +38,64 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
 
 fn asked<F: Net>(name: &str) -> Case<F> {
     case(name, web())
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(TO, BACKEND)
+        .begins(tcp(CLIENT, VIP).syn())
         .row(tcp(CLIENT, VIP), 0, 1)
         .row(tcp(BACKEND, CLIENT), REPLY, 1)
-        .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
-        .reply(BACK, VIP, CLIENT)
+        .answers(tcp(BACKEND, CLIENT).syn_ack())
         .row(tcp(CLIENT, VIP), ANSWERED, 1)
 }
 
 fn acknowledgement<F: Net>() -> Case<F> {
     asked("proof: TCP's client acknowledges what the backend sent")
-        .pod(RED, tcp(CLIENT, VIP))
-        .request(TO, BACKEND)
+        .asks(tcp(CLIENT, VIP))
         .proves()
         .row(tcp(CLIENT, VIP), PROVEN | ANSWERED, 1)
         .row(tcp(BACKEND, CLIENT), PROVEN | REPLY | ANSWERED, 1)
-        .pod(BLUE, tcp(BACKEND, CLIENT))
-        .reply(BACK, VIP, CLIENT)
+        .answers(tcp(BACKEND, CLIENT))
 }
 
 fn blind_acknowledgement<F: Net>() -> Case<F> {
     asked("proof: who has not heard the backend can't know what to acknowledge")
-        .pod(RED, tcp(CLIENT, VIP).acknowledges(SEQUENCE.wrapping_add(1 << 31)))
-        .request(TO, BACKEND)
+        .asks(tcp(CLIENT, VIP).acknowledges(SEQUENCE.wrapping_add(1 << 31)))
         .row(tcp(CLIENT, VIP), ANSWERED, 1)
-        .pod(RED, tcp(CLIENT, VIP).unacknowledged())
-        .request(TO, BACKEND)
+        .asks(tcp(CLIENT, VIP).unacknowledged())
         .row(tcp(CLIENT, VIP), ANSWERED, 1)
 }
 
 fn far_ahead<F: Net>() -> Case<F> {
     let near = 1 << 20;
     asked("proof: as much as can be on its way at once")
-        .pod(RED, tcp(CLIENT, VIP).acknowledges(SEQUENCE.wrapping_add(near)))
-        .request(TO, BACKEND)
-        .pod(RED, tcp(CLIENT, VIP).acknowledges(SEQUENCE.wrapping_sub(near + 1)))
-        .request(TO, BACKEND)
+        .asks(tcp(CLIENT, VIP).acknowledges(SEQUENCE.wrapping_add(near)))
+        .asks(tcp(CLIENT, VIP).acknowledges(SEQUENCE.wrapping_sub(near + 1)))
         .row(tcp(CLIENT, VIP), ANSWERED, 1)
-        .pod(RED, tcp(CLIENT, VIP).acknowledges(SEQUENCE.wrapping_sub(near)))
-        .request(TO, BACKEND)
+        .asks(tcp(CLIENT, VIP).acknowledges(SEQUENCE.wrapping_sub(near)))
         .proves()
 }
 
 fn reset<F: Net>() -> Case<F> {
-    asked("proof: a reset proves nothing").pod(RED, tcp(CLIENT, VIP).rst()).request(TO, BACKEND)
+    asked("proof: a reset proves nothing").asks(tcp(CLIENT, VIP).rst())
 }
 
 fn syn_again<F: Net>() -> Case<F> {
-    asked("proof: nor does another SYN").pod(RED, tcp(CLIENT, VIP).syn()).request(TO, BACKEND)
+    asked("proof: nor does another SYN").asks(tcp(CLIENT, VIP).syn())
 }
 
 fn second_datagram<F: Net>() -> Case<F> {
     case("proof: the second datagram after an answer", web())
-        .pod(RED, udp(CLIENT, VIP))
-        .opens(TO, BACKEND)
-        .pod(BLUE, udp(BACKEND, CLIENT))
-        .reply(BACK, VIP, CLIENT)
-        .pod(BLUE, udp(BACKEND, CLIENT))
-        .reply(BACK, VIP, CLIENT)
+        .begins(udp(CLIENT, VIP))
+        .answers(udp(BACKEND, CLIENT))
+        .answers(udp(BACKEND, CLIENT))
         .row(udp(CLIENT, VIP), ANSWERED, 1)
-        .pod(RED, udp(CLIENT, VIP))
-        .request(TO, BACKEND)
+        .asks(udp(CLIENT, VIP))
         .proves()
         .row(udp(BACKEND, CLIENT), PROVEN | REPLY | ANSWERED, 1)
 }
 
 fn two_datagrams_without_an_answer<F: Net>() -> Case<F> {
     case("proof: datagrams without an answer prove nothing", web())
-        .pod(RED, udp(CLIENT, VIP))
-        .opens(TO, BACKEND)
-        .pod(RED, udp(CLIENT, VIP))
-        .request(TO, BACKEND)
-        .pod(RED, udp(CLIENT, VIP))
-        .request(TO, BACKEND)
+        .begins(udp(CLIENT, VIP))
+        .asks(udp(CLIENT, VIP))
+        .asks(udp(CLIENT, VIP))
         .row(udp(CLIENT, VIP), 0, 1)
 }
 
@@ -121,8 +103,7 @@ fn half_open<F: Net>() -> Case<F> {
     let life = Lifetimes::SECONDS.tcp_unanswered;
     asked("a connection that its client does not confirm lives as long as one without an answer")
         .wait(life)
-        .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
-        .reply(BACK, VIP, CLIENT)
+        .answers(tcp(BACKEND, CLIENT).syn_ack())
         .wait(life + 1)
         .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
         .passes(Counter::NotOurs)
@@ -131,25 +112,18 @@ fn half_open<F: Net>() -> Case<F> {
 fn one_answer<F: Net>() -> Case<F> {
     let life = Lifetimes::SECONDS.udp_answered;
     case("a question with one answer lives as long as any that was answered", web())
-        .pod(RED, udp(CLIENT, VIP))
-        .opens(TO, BACKEND)
-        .pod(BLUE, udp(BACKEND, CLIENT))
-        .reply(BACK, VIP, CLIENT)
+        .begins(udp(CLIENT, VIP))
+        .answers(udp(BACKEND, CLIENT))
         .wait(life)
-        .pod(BLUE, udp(BACKEND, CLIENT))
-        .reply(BACK, VIP, CLIENT)
+        .answers(udp(BACKEND, CLIENT))
 }
 
 fn mid_stream<F: Net>() -> Case<F> {
     case("proof: a connection that is found in its middle", web())
-        .pod(RED, tcp(CLIENT, VIP))
-        .opens(TO, BACKEND)
-        .pod(RED, tcp(CLIENT, VIP))
-        .request(TO, BACKEND)
-        .pod(BLUE, tcp(BACKEND, CLIENT))
-        .reply(BACK, VIP, CLIENT)
-        .pod(RED, tcp(CLIENT, VIP))
-        .request(TO, BACKEND)
+        .begins(tcp(CLIENT, VIP))
+        .asks(tcp(CLIENT, VIP))
+        .answers(tcp(BACKEND, CLIENT))
+        .asks(tcp(CLIENT, VIP))
         .proves()
 }
 
@@ -159,26 +133,20 @@ fn used_again<F: Net>() -> Case<F> {
         web(),
         Protocol::Tcp,
     )
-    .pod(BLUE, tcp(BACKEND, CLIENT).rst())
-    .reply(BACK, VIP, CLIENT)
-    .pod(RED, tcp(CLIENT, VIP).syn())
-    .opens(TO, BACKEND)
+    .answers(tcp(BACKEND, CLIENT).rst())
+    .begins(tcp(CLIENT, VIP).syn())
     .row(tcp(CLIENT, VIP), PROVEN, 1)
     .row(tcp(BACKEND, CLIENT), PROVEN | REPLY, 1)
 }
 
 fn begins_anew<F: Net>() -> Case<F> {
     proven("a port used again whose reply row is lost: proven once more", web(), Protocol::Tcp)
-        .pod(BLUE, tcp(BACKEND, CLIENT).rst())
-        .reply(BACK, VIP, CLIENT)
+        .answers(tcp(BACKEND, CLIENT).rst())
         .loses(tcp(BACKEND, CLIENT))
-        .pod(RED, tcp(CLIENT, VIP).syn())
-        .opens(TO, BACKEND)
+        .begins(tcp(CLIENT, VIP).syn())
         .row(tcp(CLIENT, VIP), 0, 1)
-        .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
-        .reply(BACK, VIP, CLIENT)
-        .pod(RED, tcp(CLIENT, VIP))
-        .request(TO, BACKEND)
+        .answers(tcp(BACKEND, CLIENT).syn_ack())
+        .asks(tcp(CLIENT, VIP))
         .proves()
 }
 

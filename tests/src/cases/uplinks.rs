@@ -9,26 +9,20 @@ use lb_common::{
     wire::Protocol::{self, Tcp, Udp},
 };
 
-use super::{BACKEND, VIP, web, web_by};
+use super::{web, web_by};
 use crate::{
     case::{Case, case},
-    family::{Net, socket},
-    packet::{Complaint::TooBig, Wire, of, tcp, udp},
-    state::{BLUE, BRIDGE, OTHER_UPLINK, ROUTER, State, UPLINK, on, on_uplink, outside},
+    family::Net,
+    packet::{Complaint::TooBig, Wire, first, of, udp},
+    state::{BLUE, BRIDGE, OTHER_UPLINK, ROUTER, State, UPLINK, on, outside},
+    world::{BACKEND, NODE, OTHER_NODE, REMOTE, SHOWN, VIP, on_node},
 };
 
 /// A client behind routers.
 const FAR: &str = "198.51.100.7:40000";
 /// The router behind [`OTHER_UPLINK`].
 const OTHER_ROUTER: &str = "192.168.2.1:0";
-/// The MAC of [`UPLINK`] is this one's, as that of [`OTHER_UPLINK`] is the next one's.
-const OWN: &str = "192.168.1.11:0";
 const OTHER_OWN: &str = "192.168.2.11:0";
-/// A backend on another node, and the port that its first client has there.
-const REMOTE: &str = "10.244.9.9:8080";
-const SHOWN: &str = "192.168.1.11:10000";
-/// Another node.
-const OTHER_NODE: &str = "192.168.1.12:0";
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
     let mut cases =
@@ -42,26 +36,19 @@ fn several(settings: Settings) -> Settings {
 }
 
 fn at_uplink<F: Net>() -> Settings {
-    let mut settings = several(on_uplink());
-    F::set_host(&mut settings, *socket(OWN).ip());
-    settings
+    several(on_node::<F>())
 }
 
 fn uplinks<F: Net>(state: State<F>) -> State<F> {
-    state.uplink(UPLINK, OWN).uplink(OTHER_UPLINK, OTHER_OWN)
-}
-
-fn begins(protocol: Protocol) -> Wire {
-    if protocol == Tcp { tcp(FAR, VIP).syn() } else { of(protocol, FAR, VIP) }
+    state.uplink(UPLINK, NODE).uplink(OTHER_UPLINK, OTHER_OWN)
 }
 
 /// A flow to blue that has begun behind [`ROUTER`].
 fn begun<F: Net>(name: impl Into<String>, state: State<F>, protocol: Protocol) -> Case<F> {
     case(name, state)
         .on(at_uplink::<F>())
-        .send(Hook::UplinkIngress, UPLINK, begins(protocol).link_from(ROUTER))
+        .outside(first(protocol, FAR, VIP).link_from(ROUTER))
         .opens(Peer(BLUE.ifindex), BACKEND)
-        .but(Wire::routed)
 }
 
 /// Blue sends to the client.
@@ -78,23 +65,20 @@ fn answers<F: Net>(case: Case<F>, protocol: Protocol, ifindex: u32, own: &str, r
 }
 
 fn asks<F: Net>(case: Case<F>, ifindex: u32, packet: Wire) -> Case<F> {
-    case.send(Hook::UplinkIngress, ifindex, packet).request(Peer(BLUE.ifindex), BACKEND).but(Wire::routed)
+    case.send(Hook::UplinkIngress, ifindex, packet).request(Peer(BLUE.ifindex), BACKEND)
 }
 
 fn back<F: Net>(protocol: Protocol) -> Case<F> {
     let name =
         format!("several uplinks: a reply goes to the router that the request came from, {protocol:?}");
-    let case = answers(begun(name, uplinks(web()), protocol), protocol, UPLINK, OWN, ROUTER);
+    let case = answers(begun(name, uplinks(web()), protocol), protocol, UPLINK, NODE, ROUTER);
     let case = asks(case, UPLINK, of(protocol, FAR, VIP).link_from(ROUTER)).proves();
-    answers(case, protocol, UPLINK, OWN, ROUTER)
+    answers(case, protocol, UPLINK, NODE, ROUTER)
 }
 
 /// By the kernel's next hop.
 fn routed<F: Net>(case: Case<F>) -> Case<F> {
-    sends(case, udp(BACKEND, FAR))
-        .reply(Neighbour(UPLINK), VIP, FAR)
-        .but(|packet| packet.routed().link_to(BRIDGE.at))
-        .on(at_uplink::<F>())
+    sends(case, udp(BACKEND, FAR)).reply(Neighbour(UPLINK), VIP, FAR).on(at_uplink::<F>())
 }
 
 fn without_mac<F: Net>() -> Case<F> {
@@ -103,15 +87,13 @@ fn without_mac<F: Net>() -> Case<F> {
 
 fn with_one<F: Net>() -> Case<F> {
     begun("one uplink: the kernel finds the next hop", uplinks(web()), Udp)
-        .on(on(BRIDGE, ReachKind::Peer))
         .pod(BLUE, udp(BACKEND, FAR))
         .reply(Neighbour(UPLINK), VIP, FAR)
-        .but(|packet| packet.routed().link_to(BRIDGE.at))
 }
 
 fn follows<F: Net>() -> Case<F> {
     let case = begun("several uplinks: replies follow a client that comes by another", uplinks(web()), Udp);
-    let case = answers(case, Udp, UPLINK, OWN, ROUTER);
+    let case = answers(case, Udp, UPLINK, NODE, ROUTER);
     let elsewhere = || udp(FAR, VIP).link_from(OTHER_ROUTER);
     let case = asks(case, OTHER_UPLINK, elsewhere()).proves();
     // Once a tick.
@@ -126,7 +108,7 @@ fn error<F: Net>() -> Case<F> {
     let case = begun("several uplinks: an error about a request", uplinks(web()), Udp);
     sends(case, udp(FAR, BACKEND).error_from(TooBig(1280), BACKEND))
         .error(Egress(UPLINK), udp(FAR, VIP).error_from(TooBig(1280), VIP), FAR)
-        .but(|packet| packet.routed().link_from(OWN).link_to(ROUTER))
+        .but(|packet| packet.routed().link_from(NODE).link_to(ROUTER))
 }
 
 /// The reply comes by the other uplink.
@@ -136,14 +118,14 @@ fn lent<F: Net>() -> Case<F> {
         .on(settings)
         .send(Hook::UplinkIngress, OTHER_UPLINK, udp(FAR, VIP).link_from(OTHER_ROUTER))
         .opens(Neighbour(UPLINK), REMOTE)
-        .but(|packet| packet.source(SHOWN).routed().link_to(BRIDGE.at))
-        .send(Hook::UplinkIngress, UPLINK, udp(REMOTE, SHOWN).link_from(ROUTER))
+        .shown(SHOWN)
+        .outside(udp(REMOTE, SHOWN).link_from(ROUTER))
         .reply(Egress(OTHER_UPLINK), VIP, FAR)
         .but(|packet| packet.routed().link_from(OTHER_OWN).link_to(OTHER_ROUTER))
 }
 
 fn arrives<F: Net>(case: Case<F>) -> Case<F> {
-    case.send(Hook::UplinkIngress, UPLINK, udp(FAR, VIP).link_from(OTHER_NODE).inside(OTHER_NODE, OWN))
+    case.outside(udp(FAR, VIP).link_from(OTHER_NODE).inside(OTHER_NODE, NODE))
         .request(Peer(BLUE.ifindex), BACKEND)
         .also(Counter::Unwrapped)
         .but(|_| udp(FAR, BACKEND).routed().link_from(OTHER_NODE).link_to(BLUE.at))

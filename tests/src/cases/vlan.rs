@@ -2,18 +2,16 @@
 
 use lb_common::{
     abi::{Counter, ReachKind},
-    path::{
-        Hook,
-        Way::{Continue, Egress},
-    },
+    path::Way::{Continue, Egress},
 };
 
-use super::{BACKEND, CLIENT, VIP, web, web_by};
+use super::{web, web_by};
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{tcp, udp},
-    state::{BLUE, BRIDGE, ORANGE, OTHER_BRIDGE, RED, UPLINK, on_uplink},
+    state::{BLUE, BRIDGE, ORANGE, OTHER_BRIDGE, RED},
+    world::{BACKEND, CLIENT, VIP},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
@@ -86,7 +84,6 @@ fn at_uplinks<F: Net>() -> Case<F> {
         .pod(RED, udp(CLIENT, "10.244.1.4:8080"))
         .tagged()
         .passes(Counter::NotOurs)
-        .on(on_uplink())
-        .send(Hook::UplinkIngress, UPLINK, udp("192.0.2.7:5555", VIP))
+        .outside(udp("192.0.2.7:5555", VIP))
         .tagged()
 }

@@ -5,34 +5,21 @@ use lb_common::{
         BackendState, Counter, FrontendKind, Mac, ReachKind, ReachRow, Settings, ZONE_UPLINK,
         flow_bits::{ANSWERED, PROVEN, REPLY},
     },
-    path::{
-        Hook,
-        Way::{self, Egress, Peer},
-    },
+    path::{Hook, Way::Peer},
     wire::Protocol::{self, Sctp, Tcp, Udp},
 };
 
-use super::{BACKEND, VIP, refused::with_cidr, web_by};
+use super::{refused::with_cidr, snat, web_by};
 use crate::{
     case::{Case, case},
-    family::{Net, socket},
-    packet::{Wire, echo, of, sctp, tcp, udp},
-    state::{BLUE, BRIDGE, NARROW, ROUTER, State, UPLINK, on_uplink, outside},
+    family::Net,
+    packet::{Wire, echo, first, of, sctp, tcp, udp},
+    state::{BLUE, BRIDGE, NARROW, State, UPLINK, outside},
+    world::{BACKEND, FAR, FAR2, OUT, REMOTE, SHOWN, VIP, lending, remote},
 };
 
-/// A client in the LAN.
-const FAR: &str = "192.168.1.100:40000";
 /// Another router there.
 const OTHER_ROUTER: &str = "192.168.1.2:0";
-/// A backend on another node.
-const REMOTE: &str = "10.244.9.9:8080";
-/// The node; its uplink has the MAC of [`BRIDGE`] in all cases.
-const NODE: &str = "192.168.1.11:0";
-/// Back where it came from.
-const TURN: Way = Egress(UPLINK);
-const FIRST: u32 = 10_000;
-const PORTS: u32 = 4;
-
 pub fn cases<F: Net>() -> Vec<Case<F>> {
     let mut cases = vec![
         own_source(),
@@ -61,58 +48,25 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
     cases
 }
 
-fn settings<F: Net>() -> Settings {
-    let mut settings = Settings { snat_first: FIRST, snat_ports: PORTS, ..on_uplink() };
-    F::set_host(&mut settings, *socket(NODE).ip());
-    settings
-}
-
-fn remote<F: Net>() -> State<F> {
-    web_by(REMOTE, ZONE_UPLINK, outside())
-}
-
-/// What the first client is to its backend.
-const SHOWN: &str = "192.168.1.11:10000";
-
 fn at_xdp<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
-    case.send(Hook::UplinkXdp, UPLINK, packet)
-}
-
-fn on_tc<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
-    case.send(Hook::UplinkIngress, UPLINK, packet)
-}
-
-/// Routed from the uplink to a next hop.
-fn turned(packet: Wire, to: &str) -> Wire {
-    packet.routed().link_from(BRIDGE.at).link_to(to)
-}
-
-/// A request as it leaves, with a port of the node's.
-fn requested(packet: &Wire) -> Wire {
-    turned(packet.clone().source(SHOWN).destination(REMOTE), ROUTER)
+    case.outside(packet).xdp()
 }
 
 fn opens<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
-    at_xdp(case, packet.clone()).opens(TURN, REMOTE).but(|_| requested(&packet))
+    snat::opened(case, packet, 0).xdp()
 }
 
 fn asks<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
-    at_xdp(case, packet.clone()).request(TURN, REMOTE).but(|_| requested(&packet))
+    snat::requested(case, packet).xdp()
 }
 
-fn answers<F: Net>(case: Case<F>, packet: Wire, link: &str) -> Case<F> {
-    at_xdp(case, packet.clone())
-        .reply(TURN, VIP, FAR)
-        .but(|_| turned(packet.source(VIP).destination(FAR), link))
-}
-
-fn begins(protocol: Protocol) -> Wire {
-    if protocol == Tcp { tcp(FAR, VIP).syn() } else { of(protocol, FAR, VIP) }
+fn answers<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
+    snat::answers(case, packet, FAR).xdp()
 }
 
 fn answered<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
-    let case = opens(case(name, remote()).on(settings::<F>()), begins(protocol));
-    answers(case, of(protocol, REMOTE, SHOWN), FAR)
+    let case = opens(case(name, remote()).on(lending::<F>()), first(protocol, FAR, VIP));
+    answers(case, of(protocol, REMOTE, SHOWN))
 }
 
 fn proven<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
@@ -123,64 +77,57 @@ fn exchange<F: Net>(protocol: Protocol) -> Case<F> {
     let case = proven(format!("xdp: there and back, {protocol:?}"), protocol)
         .row(of(protocol, FAR, VIP), PROVEN | ANSWERED, 1)
         .row(of(protocol, REMOTE, SHOWN), PROVEN | REPLY | ANSWERED, 1);
-    let case = answers(asks(case, of(protocol, FAR, VIP)), of(protocol, REMOTE, SHOWN), FAR);
+    let case = answers(asks(case, of(protocol, FAR, VIP)), of(protocol, REMOTE, SHOWN));
     // In another tick, and what brings the flow further.
-    let case = answers(asks(case.wait(1), of(protocol, FAR, VIP)), of(protocol, REMOTE, SHOWN), FAR);
-    let case = answers(case.wait(1), of(protocol, REMOTE, SHOWN), FAR);
+    let case = answers(asks(case.wait(1), of(protocol, FAR, VIP)), of(protocol, REMOTE, SHOWN));
+    let case = answers(case.wait(1), of(protocol, REMOTE, SHOWN));
     if protocol == Udp {
         return case;
     }
     let case = asks(case, tcp(FAR, VIP).fin());
-    let case = answers(case, tcp(REMOTE, SHOWN).fin(), FAR);
+    let case = answers(case, tcp(REMOTE, SHOWN).fin());
     asks(case, tcp(FAR, VIP).rst())
 }
 
 fn own_source<F: Net>() -> Case<F> {
-    let packet = udp(FAR, VIP);
-    let becomes = turned(udp(FAR, REMOTE), ROUTER).link_from(BRIDGE.at);
     let case = case("xdp: no ports to lend, the source stays", remote());
-    let case = case.on(Settings { snat_ports: 0, ..settings::<F>() });
-    at_xdp(case, packet).opens(TURN, REMOTE).but(|_| becomes)
+    let case = case.on(Settings { snat_ports: 0, ..lending::<F>() });
+    case.outside(udp(FAR, VIP)).opens(OUT, REMOTE).xdp()
 }
 
 fn sctp_flow<F: Net>() -> Case<F> {
     const AT: &str = "10.244.9.9:80";
     let state = State::default().service(1, &[(Sctp, VIP)], &[1]).backend(1, 1, AT, ZONE_UPLINK, outside());
-    let case = case("xdp: SCTP, which keeps its port", state).on(settings::<F>());
-    let becomes = |to| turned(sctp("192.168.1.11:40000", AT), to);
-    let case = at_xdp(case, sctp(FAR, VIP)).opens(TURN, AT).but(|_| becomes(ROUTER));
-    at_xdp(case, sctp(AT, "192.168.1.11:40000")).reply(TURN, VIP, FAR).but(|_| turned(sctp(VIP, FAR), FAR))
+    let case = case("xdp: SCTP, which keeps its port", state).on(lending::<F>());
+    let case = case.outside(sctp(FAR, VIP)).opens(OUT, AT).shown("192.168.1.11:40000").xdp();
+    case.outside(sctp(AT, "192.168.1.11:40000")).reply(OUT, VIP, FAR).xdp()
 }
 
 /// RFC 768; IPv6 knows no such thing (RFC 8200), but it is left as it is there, too.
 fn no_checksum<F: Net>() -> Case<F> {
     let packet = udp(FAR, VIP).no_checksum();
-    let case = case("xdp: a datagram without a checksum stays so", remote()).on(settings::<F>());
+    let case = case("xdp: a datagram without a checksum stays so", remote()).on(lending::<F>());
     opens(case, packet)
 }
 
 fn both_hooks<F: Net>() -> Case<F> {
     let case = case("xdp: a flow that tc began goes on, and the other way round", remote());
-    let case = on_tc(case.on(settings::<F>()), begins(Tcp))
-        .opens(Way::Neighbour(UPLINK), REMOTE)
-        .but(|packet| packet.source(SHOWN).routed().link_to(BRIDGE.at));
-    let case = answers(case, tcp(REMOTE, SHOWN), FAR);
+    let case = case.on(lending::<F>()).outside(first(Tcp, FAR, VIP)).opens(OUT, REMOTE).shown(SHOWN);
+    let case = answers(case, tcp(REMOTE, SHOWN));
     let case = asks(case, tcp(FAR, VIP)).proves();
-    let case = on_tc(case, tcp(FAR, VIP))
-        .request(Way::Neighbour(UPLINK), REMOTE)
-        .but(|packet| packet.source(SHOWN).routed().link_to(BRIDGE.at));
-    answers(case, tcp(REMOTE, SHOWN), FAR)
+    let case = case.outside(tcp(FAR, VIP)).request(OUT, REMOTE).shown(SHOWN);
+    answers(case, tcp(REMOTE, SHOWN))
 }
 
 fn other_router<F: Net>() -> Case<F> {
     let case = proven("xdp: replies go where requests come from by now", Tcp);
     let case = asks(case.wait(1), tcp(FAR, VIP).link_from(OTHER_ROUTER));
-    answers(case, tcp(REMOTE, SHOWN), OTHER_ROUTER)
+    answers(case, tcp(REMOTE, SHOWN)).but(|packet| packet.link_to(OTHER_ROUTER))
 }
 
 /// Left to tc, which makes a flow of it; XDP does not.
 fn left<F: Net>(name: &str, state: State<F>, packet: Wire) -> Case<F> {
-    at_xdp(case(name, state).on(settings::<F>()), packet.clone()).no_row(packet)
+    at_xdp(case(name, state).on(lending::<F>()), packet.clone()).no_row(packet)
 }
 
 fn next_hop_unknown<F: Net>() -> Case<F> {
@@ -191,9 +138,7 @@ fn next_hop_unknown<F: Net>() -> Case<F> {
         web_by(REMOTE, ZONE_UPLINK, unknown),
         packet.clone(),
     );
-    let case = on_tc(case, packet.clone())
-        .opens(Way::Neighbour(UPLINK), REMOTE)
-        .but(|packet| packet.source(SHOWN).routed().link_to(BRIDGE.at));
+    let case = case.outside(packet.clone()).opens(OUT, REMOTE).shown(SHOWN);
     // Of its flow neither.
     at_xdp(case, packet)
 }
@@ -206,7 +151,7 @@ fn other_device<F: Net>() -> Case<F> {
 fn local_backend<F: Net>() -> Case<F> {
     let state = web_by(BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Peer));
     let case = left("xdp: the backend is on this node", state, tcp(FAR, VIP).syn());
-    let case = on_tc(case, tcp(FAR, VIP).syn()).opens(Peer(BLUE.ifindex), BACKEND).but(Wire::routed);
+    let case = case.outside(tcp(FAR, VIP).syn()).opens(Peer(BLUE.ifindex), BACKEND);
     at_xdp(case, tcp(FAR, VIP))
 }
 
@@ -216,23 +161,23 @@ fn for_somebody_else<F: Net>() -> Case<F> {
 
 fn hops<F: Net>() -> Case<F> {
     let case = left("xdp: a packet at the end of its hops", remote(), tcp(FAR, VIP).syn().hops(1));
-    let case = opens(case, begins(Tcp).hops(2));
+    let case = opens(case, first(Tcp, FAR, VIP).hops(2));
     let case = at_xdp(case, tcp(FAR, VIP).hops(1));
     let case = at_xdp(case, tcp(REMOTE, SHOWN).hops(1));
-    answers(case, tcp(REMOTE, SHOWN).hops(2), FAR)
+    answers(case, tcp(REMOTE, SHOWN).hops(2))
 }
 
 fn too_big<F: Net>() -> Case<F> {
     let filling = |size: u32| vec![0xa5; size as usize - (F::TRANSPORT - 14) - 8];
     let (most, more) = (udp(FAR, VIP).says(&filling(NARROW)), udp(FAR, VIP).says(&filling(NARROW + 1)));
     let case = case("xdp: a packet larger than the device takes", remote());
-    let case = case.on(Settings { mtu_floor: NARROW - 100, ..settings::<F>() });
-    opens(at_xdp(case, more.clone()).no_row(more.clone()), most).send(Hook::UplinkXdp, UPLINK, more)
+    let case = case.on(Settings { mtu_floor: NARROW - 100, ..lending::<F>() });
+    at_xdp(opens(at_xdp(case, more.clone()).no_row(more.clone()), most), more)
 }
 
 fn not_plain<F: Net>() -> Case<F> {
     let packet = || udp(FAR, VIP).says(&[0x5a; 64]);
-    let case = opens(case("xdp: what is not plain and whole", remote()).on(settings::<F>()), udp(FAR, VIP));
+    let case = opens(case("xdp: what is not plain and whole", remote()).on(lending::<F>()), udp(FAR, VIP));
     let case = at_xdp(case, packet().piece(7, 0, 32));
     let case = at_xdp(case, packet().piece(7, 32, 72));
     let case = at_xdp(case, packet().tagged(5));
@@ -246,13 +191,10 @@ fn not_plain<F: Net>() -> Case<F> {
 
 fn replies_of_tc<F: Net>() -> Case<F> {
     let case = case("xdp: replies to clients that are shown as they are", remote());
-    let case = case.on(Settings { snat_ports: 0, ..settings::<F>() });
-    let case =
-        at_xdp(case, tcp(FAR, VIP).syn()).opens(TURN, REMOTE).but(|_| turned(tcp(FAR, REMOTE).syn(), ROUTER));
+    let case = case.on(Settings { snat_ports: 0, ..lending::<F>() });
+    let case = case.outside(tcp(FAR, VIP).syn()).opens(OUT, REMOTE).xdp();
     let case = at_xdp(case, tcp(REMOTE, FAR).syn_ack());
-    on_tc(case, tcp(REMOTE, FAR).syn_ack())
-        .reply(Way::Neighbour(UPLINK), VIP, FAR)
-        .but(|_| tcp(REMOTE, FAR).syn_ack().source(VIP).routed())
+    case.outside(tcp(REMOTE, FAR).syn_ack()).reply(OUT, VIP, FAR)
 }
 
 fn refused<F: Net>() -> Case<F> {
@@ -267,7 +209,7 @@ fn refused<F: Net>() -> Case<F> {
         sctp(FAR, VIP),
     ]
     .into_iter()
-    .fold(case("xdp: refused at once", nobody).on(settings::<F>()), |case, packet| {
+    .fold(case("xdp: refused at once", nobody).on(lending::<F>()), |case, packet| {
         at_xdp(case, packet).rejects(Counter::NoBackend)
     })
     .send(Hook::UplinkXdp, UPLINK, udp(FAR, "10.96.0.10:81"))
@@ -290,18 +232,16 @@ fn dropped<F: Net>() -> Case<F> {
     const LB: &str = "10.96.7.7:80";
     let state =
         remote().frontend(1, FrontendKind::LoadBalancer, Udp, LB).source_ranges(1, &[("10.0.0.0:0", 8)]);
-    let case = case("xdp: dropped early", state).on(with_cidr(settings::<F>()));
+    let case = case("xdp: dropped early", state).on(with_cidr(lending::<F>()));
     let case = at_xdp(case, udp(FAR, LB)).drops(Counter::SourceRange);
     at_xdp(case, udp(FAR, "10.96.0.99:80")).drops(Counter::Unowned)
 }
 
 fn no_port_left<F: Net>() -> Case<F> {
-    const FAR2: &str = "192.168.1.101:40000";
     const AT: &str = "10.244.9.9:80";
     let state = State::default().service(1, &[(Sctp, VIP)], &[1]).backend(1, 1, AT, ZONE_UPLINK, outside());
-    let case = case("xdp: no port left to lend", state).on(settings::<F>());
-    let case =
-        at_xdp(case, sctp(FAR, VIP)).opens(TURN, AT).but(|_| turned(sctp("192.168.1.11:40000", AT), ROUTER));
+    let case = case("xdp: no port left to lend", state).on(lending::<F>());
+    let case = case.outside(sctp(FAR, VIP)).opens(OUT, AT).shown("192.168.1.11:40000").xdp();
     at_xdp(case, sctp(FAR2, VIP)).drops(Counter::Clash)
 }
 
@@ -315,7 +255,7 @@ fn messages<F: Net>() -> Case<F> {
 }
 
 fn foreign<F: Net>() -> Case<F> {
-    let case = case("xdp: the host's own traffic", remote()).on(settings::<F>());
+    let case = case("xdp: the host's own traffic", remote()).on(lending::<F>());
     let case = at_xdp(case, tcp(REMOTE, "192.168.1.11:10001"));
     let case = at_xdp(case, tcp(FAR, "192.168.1.11:22").syn());
     at_xdp(case, udp(FAR, "192.168.1.255:5353"))

@@ -12,19 +12,14 @@ use aya::{
     programs::{ProgramFd, SchedClassifier, Xdp},
 };
 use lb_common::{
-    abi::{
-        AffinityKey, AffinityRow, Counter, FlowKey, FlowRow, FragmentKey, FragmentRow, INTEREST_BITS,
-        RangeKey, SnatRow, Traffic, UnprovenRow,
-    },
+    abi::{Counter, FlowKey, FlowRow, INTEREST_BITS, RangeKey, Traffic, UnprovenRow},
     path::{Hook, TURNS},
 };
 
+use lb_sim::{Learned, Outcome};
+
 use super::ROWS;
-use crate::{
-    family::Net,
-    host::Outcome,
-    state::{State, Turns},
-};
+use crate::{family::Net, state::State};
 
 /// An object's programs and maps, and what its arrays hold.
 pub struct Maps {
@@ -57,49 +52,44 @@ impl Maps {
     /// Makes the maps hold what the case says and nothing else.
     pub fn fill<F: Net>(&mut self, state: &State<F>) -> Result<()> {
         let mut words = BTreeMap::<u32, u64>::new();
-        for bit in &state.interest {
+        for bit in &state.shared.interest {
             debug_assert!(*bit < INTEREST_BITS);
             *words.entry(bit / 64).or_default() |= 1 << (bit % 64);
         }
         self.array("INTEREST", &words)?;
-        self.array("SERVICES", &state.services)?;
-        self.array("SETS", &state.sets)?;
-        self.array("SLOTS", &state.slots)?;
-        self.array("REACH", &state.reach)?;
-        self.array(&format!("BACKENDS{}", F::MAPS), &state.backends)?;
-        self.hash(&format!("FRONTENDS{}", F::MAPS), &state.frontends)?;
-        self.hash(&format!("FLOWS{}", F::MAPS), &state.flows)?;
-        self.hash(&format!("UNPROVEN{}", F::MAPS), &state.unproven)?;
-        self.hash(&format!("SNAT{}", F::MAPS), &state.snat)?;
-        self.turns(&state.turns)?;
-        self.hash(&format!("AFFINITY{}", F::MAPS), &state.affinity)?;
-        self.hash(&format!("FRAGMENTS{}", F::MAPS), &state.fragments)?;
-        self.hash("ANSWERS", &state.answers)?;
-        self.hash("HOMES", &state.homes)?;
+        self.array("SERVICES", &state.shared.services)?;
+        self.array("SETS", &state.shared.sets)?;
+        self.array("SLOTS", &state.shared.slots)?;
+        self.array("REACH", &state.shared.reach)?;
+        self.array(&format!("BACKENDS{}", F::MAPS), &state.side.backends)?;
+        self.hash(&format!("FRONTENDS{}", F::MAPS), &state.side.frontends)?;
+        self.hash(&format!("FLOWS{}", F::MAPS), &state.learned.flows)?;
+        self.hash(&format!("UNPROVEN{}", F::MAPS), &state.learned.unproven)?;
+        self.hash(&format!("SNAT{}", F::MAPS), &state.learned.snat)?;
+        self.turns(&state.learned.turns)?;
+        self.hash(&format!("AFFINITY{}", F::MAPS), &state.learned.affinity)?;
+        self.hash(&format!("FRAGMENTS{}", F::MAPS), &state.learned.fragments)?;
+        self.hash("ANSWERS", &state.shared.answers)?;
+        self.hash("HOMES", &state.shared.homes)?;
         self.ranges(state)
     }
 
     /// What a run has left, the packet aside.
     pub fn seen<F: Net>(&mut self) -> Result<Outcome<F>> {
-        let flows = self.flows::<F>()?.iter().collect::<Result<_, _>>().context("can't read the flows")?;
-        Ok(Outcome {
-            packet: Vec::new(),
-            counters: self.counters()?,
-            traffic: self.moved("TRAFFIC", ROWS, |sum: Traffic, more| Traffic {
-                packets: sum.packets + more.packets,
-                bytes: sum.bytes + more.bytes,
-            })?,
-            flows,
-            unproven: self.unproven()?.iter().collect::<Result<_, _>>().context("can't read the unproven")?,
-            snat: self.snat()?.iter().collect::<Result<_, _>>().context("can't read the ports lent")?,
+        let learned = Learned {
+            flows: self.left("FLOWS", F::MAPS)?,
+            unproven: self.left("UNPROVEN", F::MAPS)?,
+            snat: self.left("SNAT", F::MAPS)?,
             turns: self.turns_left()?,
-            fragments: self
-                .fragments()?
-                .iter()
-                .collect::<Result<_, _>>()
-                .context("can't read the fragments")?,
-            affinity: self.affinity()?.iter().collect::<Result<_, _>>().context("can't read the affinity")?,
-        })
+            fragments: self.left("FRAGMENTS", F::MAPS)?,
+            affinity: self.left("AFFINITY", F::MAPS)?,
+            sockets: HashMap::new(),
+        };
+        let traffic = self.moved("TRAFFIC", ROWS, |sum: Traffic, more| Traffic {
+            packets: sum.packets + more.packets,
+            bytes: sum.bytes + more.bytes,
+        })?;
+        Ok(Outcome { packet: Vec::new(), counters: self.counters()?, traffic, learned })
     }
 
     /// How far each counter has moved since this was last asked; none that has not.
@@ -117,11 +107,18 @@ impl Maps {
         Ok(HashTable::try_from(self.map(&format!("UNPROVEN{}", F::MAPS))?)?)
     }
 
-    fn snat<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FlowKey<F>, SnatRow<F>>> {
-        Ok(HashTable::try_from(self.map(&format!("SNAT{}", F::MAPS))?)?)
+    /// The rows of a table of hashes.
+    fn left<K, V>(&mut self, name: &str, family: &str) -> Result<HashMap<K, V>>
+    where
+        K: aya::Pod + Eq + Hash,
+        V: aya::Pod,
+    {
+        let name = format!("{name}{family}");
+        let table = HashTable::<_, K, V>::try_from(self.map(&name)?)?;
+        table.iter().collect::<Result<_, _>>().with_context(|| format!("can't read {name}"))
     }
 
-    fn turns(&mut self, turns: &Turns) -> Result<()> {
+    fn turns(&mut self, turns: &BTreeMap<u32, u32>) -> Result<()> {
         let mut array = Array::<_, u32>::try_from(self.map("TURNS")?)?;
         for (count, turn) in turns {
             array.set(*count, turn, 0)?;
@@ -130,9 +127,9 @@ impl Maps {
     }
 
     /// The counts that are not 0, and then are again.
-    fn turns_left(&mut self) -> Result<Turns> {
+    fn turns_left(&mut self) -> Result<BTreeMap<u32, u32>> {
         let mut array = Array::<_, u32>::try_from(self.map("TURNS")?)?;
-        let mut left = Turns::new();
+        let mut left = BTreeMap::new();
         for count in 0..TURNS {
             let turn = array.get(&count, 0)?;
             if turn != 0 {
@@ -143,20 +140,12 @@ impl Maps {
         Ok(left)
     }
 
-    fn fragments<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FragmentKey<F>, FragmentRow>> {
-        Ok(HashTable::try_from(self.map(&format!("FRAGMENTS{}", F::MAPS))?)?)
-    }
-
-    fn affinity<F: Net>(&mut self) -> Result<HashTable<&mut MapData, AffinityKey<F>, AffinityRow>> {
-        Ok(HashTable::try_from(self.map(&format!("AFFINITY{}", F::MAPS))?)?)
-    }
-
     fn ranges<F: Net>(&mut self, state: &State<F>) -> Result<()> {
         let mut trie = LpmTrie::<_, RangeKey<F>, u32>::try_from(self.map(&format!("RANGES{}", F::MAPS))?)?;
         for key in trie.keys().collect::<Result<Vec<_>, _>>()? {
             trie.remove(&key)?;
         }
-        for (prefix, key) in &state.ranges {
+        for (prefix, key) in &state.side.ranges {
             trie.insert(&Key::new(u32::BITS + prefix, *key), 1, 0)?;
         }
         Ok(())

@@ -1,18 +1,11 @@
 //! The uplink and the wire to it: two devices, each the other's end.
 
-use std::{
-    os::fd::{AsFd as _, OwnedFd},
-    process::Command,
-};
+use std::{os::fd::OwnedFd, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use lb_common::abi::Mac;
 
-use super::{
-    NODE, REMOTE,
-    programs::{FRAME, drops, keeps},
-    sys::{Array, attach_xdp},
-};
+use super::{NODE, REMOTE, drops, in_driver, programs::Traffic};
 use crate::{
     family::socket,
     state::{BRIDGE, ROUTER, UPLINK, mac_of},
@@ -37,7 +30,7 @@ impl Wire {
         ip(&format!("route add {remote}/32 via {router}"))?;
         let links: serde_json::Value = serde_json::from_str(&ip(&format!("-j link show {name}"))?)?;
         let ifindex = links[0]["ifindex"].as_u64().with_context(|| format!("no {name}: {links}"))? as u32;
-        let end = Some(attach_xdp(drops()?.as_fd(), ifindex)?);
+        let end = Some(drops(ifindex)?);
         Ok(Wire { ifindex, name, end })
     }
 
@@ -53,15 +46,14 @@ impl Wire {
     }
 
     /// The last frame that comes out of the uplink while something is done.
-    pub fn last(&mut self, during: impl FnOnce() -> Result<()>) -> Result<Vec<u8>> {
-        let last = Array::new(1, FRAME)?;
+    pub fn last(&mut self, traffic: &Traffic, during: impl FnOnce() -> Result<()>) -> Result<Vec<u8>> {
         // A device has one program.
         self.end = None;
-        let keeper = attach_xdp(keeps(&last)?.as_fd(), self.ifindex)?;
+        let keeper = in_driver(traffic.keeper()?, self.ifindex)?;
         during()?;
         drop(keeper);
-        self.end = Some(attach_xdp(drops()?.as_fd(), self.ifindex)?);
-        last.get(0)
+        self.end = Some(drops(self.ifindex)?);
+        traffic.kept()
     }
 }
 

@@ -133,12 +133,12 @@ impl<F: Net> History<F> {
                         for (counter, count) in &outcome.counters {
                             *ran.counters.entry(*counter).or_default() += count;
                         }
-                        state.take(outcome);
+                        state.learned = outcome.learned;
                     }
                     Err(failure) => return Ok(Err(failure)),
                 }
             }
-            ensure!(state.flows.len() < FLOWS as usize / 2, "so many flows that rows may be evicted");
+            ensure!(state.learned.flows.len() < FLOWS as usize / 2, "so many flows that rows may be evicted");
         }
         Ok(Ok(ran))
     }

@@ -93,7 +93,7 @@ impl<F: Net> Sources<F> {
             }
         };
         // The kernel's choice at random is not the host's.
-        source.state.sets.values_mut().for_each(|set| set.flags &= !set_flags::RANDOM);
+        source.state.shared.sets.values_mut().for_each(|set| set.flags &= !set_flags::RANDOM);
         Ok(source)
     }
 }
@@ -148,7 +148,7 @@ fn state<F: Net>(case: &Case<F>, after: usize) -> State<F> {
         match step {
             Step::Packet(sent) => {
                 let (_, outcome) = host::run(&state, sent.at, &sent.packet.bytes::<F>());
-                state.take(outcome);
+                state.learned = outcome.learned;
             }
             Step::Wait(ticks) => state.age(*ticks),
             Step::Lose(key) => drop(state.lose(key)),

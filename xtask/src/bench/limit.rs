@@ -3,17 +3,16 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, OwnedFd},
 };
 
 use anyhow::{Context as _, Result};
 
-use crate::{bpf, lab::Lab};
+use lb_sys::bpf::{self, Kind};
 
-/// Commands and types of linux/bpf.h.
-const BPF_LINK_CREATE: libc::c_int = 28;
-const BPF_PROG_TYPE_SCHED_CLS: u64 = 3;
-const BPF_TCX_INGRESS: u64 = 46;
+use crate::lab::Lab;
+
+/// `bpf_redirect_peer` of linux/bpf.h.
 const BPF_FUNC_REDIRECT_PEER: u64 = 155;
 
 /// Puts the programs on the ports of red and blue. They go when the value is dropped.
@@ -21,7 +20,7 @@ pub fn attach(lab: &Lab) -> Result<[OwnedFd; 2]> {
     let attached = lab.within("node", || {
         let socket =
             rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None)?;
-        let ifindex = |name| rustix::net::netdevice::name_to_index(&socket, name).map(u64::from);
+        let ifindex = |name| rustix::net::netdevice::name_to_index(&socket, name);
         let (red, blue) = (ifindex("veth-red")?, ifindex("veth-blue")?);
         Ok::<_, io::Error>([redirect(red, blue)?, redirect(blue, red)?])
     })?;
@@ -29,10 +28,9 @@ pub fn attach(lab: &Lab) -> Result<[OwnedFd; 2]> {
 }
 
 /// A link that sends what comes in at `from` into the pod behind `to`.
-fn redirect(from: u64, to: u64) -> io::Result<OwnedFd> {
+fn redirect(from: u32, to: u32) -> io::Result<OwnedFd> {
     // r1 = to; r2 = 0; call bpf_redirect_peer; exit
-    let program: [u64; 4] = [0x1b7 | to << 32, 0x2b7, 0x85 | BPF_FUNC_REDIRECT_PEER << 32, 0x95];
-    let program = bpf::load(BPF_PROG_TYPE_SCHED_CLS, &program)?;
-    // prog_fd, target_ifindex; attach_type, flags
-    bpf::bpf(BPF_LINK_CREATE, &[program.as_raw_fd() as u64 | from << 32, BPF_TCX_INGRESS])
+    let program: [u64; 4] = [0x1b7 | u64::from(to) << 32, 0x2b7, 0x85 | BPF_FUNC_REDIRECT_PEER << 32, 0x95];
+    let program = bpf::load(Kind::Tc, &program)?;
+    bpf::link_tcx(program.as_fd(), from)
 }

@@ -14,8 +14,8 @@ use crate::{Toolchain, cache, find};
 /// Target of the kernel programs.
 const TARGET: &str = "bpfel-unknown-none";
 
-/// Builds the kernel programs and puts the object at `out`. Nothing is installed.
-pub fn object(out: &Path) -> Result<()> {
+/// Builds kernel programs, those of a binary of `lb-ebpf`, and puts their object at `out`. Nothing is installed.
+pub fn object(binary: &str, out: &Path) -> Result<()> {
     let toolchain = find()?;
     let workspace = workspace()?;
     let target_dir = workspace.join("target/bpf");
@@ -23,7 +23,7 @@ pub fn object(out: &Path) -> Result<()> {
     clean_environment(&mut cargo);
     cargo
         .current_dir(&workspace)
-        .args(["build", "--package", "lb-ebpf", "--release", "--target", TARGET, "--locked"])
+        .args(["build", "--package", "lb-ebpf", "--bin", binary, "--release", "--target", TARGET, "--locked"])
         .arg("--target-dir")
         .arg(&target_dir)
         .env("RUSTC", &toolchain.rustc)
@@ -37,7 +37,7 @@ pub fn object(out: &Path) -> Result<()> {
     if !output.status.success() {
         bail!("the kernel programs do not build:\n{}", String::from_utf8_lossy(&output.stderr));
     }
-    let built = target_dir.join(TARGET).join("release/lb-ebpf");
+    let built = target_dir.join(TARGET).join("release").join(binary);
     fs::copy(&built, out).with_context(|| format!("copying {} to {}", built.display(), out.display()))?;
     Ok(())
 }

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use lb_common::{
-    abi::{BackendState, FrontendKind, Scope, SlotRow},
-    family::{V4, V6},
+    abi::{BackendState, FrontendKind, Scope},
+    family::{Family, V4, V6},
 };
 
 use super::{
@@ -72,19 +72,13 @@ impl Candidates {
 
 /// The backends in the slots of the client's scope.
 fn chosen(served: &Served, called: &Called<'_>) -> BTreeSet<SocketAddr> {
-    let set = &called.set;
-    let (first, len) = match called.scope {
-        Scope::Cluster => (set.first, set.len),
-        Scope::Local => (set.local_first, set.local_len),
-    };
-    let ids: BTreeSet<u32> =
-        served.memory.slots(first, len).iter().map(|slot: &SlotRow| slot.backend).collect();
     let ipv6 = called.wanted.frontends[0].at.address.is_ipv6();
-    let memory = &served.memory;
-    ids.into_iter()
-        .filter_map(|id| if ipv6 { memory.backend::<V6>(id) } else { memory.backend::<V4>(id) })
-        .map(SocketAddr::from)
-        .collect()
+    if ipv6 { of_family::<V6>(served, called) } else { of_family::<V4>(served, called) }
+}
+
+fn of_family<F: Family>(served: &Served, called: &Called<'_>) -> BTreeSet<SocketAddr> {
+    let found = served.maps.backends::<F>(called.set.service, called.scope).unwrap_or_default();
+    found.into_keys().filter_map(|id| F::of(&served.maps).socket(id)).collect()
 }
 
 /// What an endpoint was compiled to.

@@ -8,7 +8,7 @@ use std::{
 
 use rustix::net::netlink;
 
-use super::raw::Raw;
+use crate::netlink::Raw;
 
 /// `SOCK_DIAG_BY_FAMILY` of linux/sock_diag.h.
 const BY_FAMILY: u16 = 20;

@@ -15,7 +15,7 @@ const MESSAGE: u16 = 1;
 const HEADER: usize = 16;
 
 /// A netlink socket for the network namespace of the thread that made it.
-pub(super) struct Raw(OwnedFd);
+pub struct Raw(OwnedFd);
 
 impl Raw {
     /// For one of netlink's protocols.

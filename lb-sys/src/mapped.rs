@@ -1,8 +1,7 @@
 //! An array map in this process's memory: writing rows costs no system call.
 
-use std::{io, marker::PhantomData, os::fd::AsFd as _, ptr::NonNull, sync::atomic::AtomicU64};
+use std::{io, marker::PhantomData, os::fd::BorrowedFd, ptr::NonNull, sync::atomic::AtomicU64};
 
-use aya::maps::MapData;
 use bytemuck::Pod;
 use lb_common::abi::Word;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -11,7 +10,6 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 pub struct Mapped<T> {
     base: NonNull<u8>,
     len: u32,
-    _data: MapData,
     _rows: PhantomData<T>,
 }
 
@@ -22,7 +20,8 @@ impl<T: Pod> Mapped<T> {
     /// Bytes from one row to the next: the kernel pads rows to 8.
     const STRIDE: usize = size_of::<T>().next_multiple_of(align_of::<AtomicU64>());
 
-    pub(super) fn new(data: MapData, len: u32) -> io::Result<Self> {
+    /// Maps it; it stays mapped when the descriptor is closed.
+    pub fn new(map: BorrowedFd<'_>, len: u32) -> io::Result<Self> {
         // SAFETY: a new mapping of the kernel's choice of address, unmapped in `drop`.
         let base = unsafe {
             mmap(
@@ -30,12 +29,12 @@ impl<T: Pod> Mapped<T> {
                 Self::bytes(len),
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED,
-                data.fd().as_fd(),
+                map,
                 0,
             )
         }?;
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Mapped { base, len, _data: data, _rows: PhantomData })
+        Ok(Mapped { base, len, _rows: PhantomData })
     }
 
     fn bytes(len: u32) -> usize {

@@ -1,0 +1,318 @@
+//! The maps as programs see them while packets come.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, HashMap},
+};
+
+use bumpalo::Bump;
+use lb_common::{
+    abi::{
+        AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FragmentKey,
+        FragmentRow, FrontendKey, FrontendRow, HomeRow, INTEREST_BITS, Mac, ReachRow, ServiceRow, SetRow,
+        Settings, SlotRow, SnatRow, SocketKey, SocketRow, Traffic, UnprovenRow,
+    },
+    family::Family,
+    path::{self, Common, Insert, InsertError, Note, Parsed, Sockets, TURNS, Table},
+};
+
+use crate::{Learned, Outcome, Shared, Side};
+
+/// Tables in programs with the same settings. Rows that packets write live in an arena, so that a row that was
+/// replaced or removed stays where it is while the path holds it, as in the kernel.
+pub struct Tables<'a, F: Family> {
+    arena: &'a Bump,
+    shared: &'a Shared,
+    side: &'a Side<F>,
+    settings: Settings,
+    /// Rows of each array.
+    rows: u32,
+    zero: BackendRow<F>,
+    note: Cell<Option<&'a Note<F>>>,
+    flows: RefCell<HashMap<FlowKey<F>, &'a Cell<FlowRow<F>>>>,
+    unproven: RefCell<HashMap<FlowKey<F>, Unproved<'a, F>>>,
+    snat: RefCell<HashMap<FlowKey<F>, &'a Cell<SnatRow<F>>>>,
+    turns: RefCell<BTreeMap<u32, u32>>,
+    fragments: RefCell<HashMap<FragmentKey<F>, &'a Cell<FragmentRow>>>,
+    affinity: RefCell<HashMap<AffinityKey<F>, AffinityRow>>,
+    sockets: RefCell<HashMap<SocketKey<F>, SocketRow<F>>>,
+    counted: RefCell<Vec<Counter>>,
+    traffic: RefCell<BTreeMap<u32, Traffic>>,
+}
+
+/// An unproven flow's row and the proof that its client has to give.
+type Unproved<'a, F> = (&'a Cell<FlowRow<F>>, &'a Cell<u32>);
+
+fn keep<T>(arena: &Bump, row: T) -> &Cell<T> {
+    arena.alloc(Cell::new(row))
+}
+
+/// The rows of a table, in the arena.
+fn kept<'a, K: Copy + Eq + std::hash::Hash, V: Copy>(
+    arena: &'a Bump,
+    rows: &HashMap<K, V>,
+) -> RefCell<HashMap<K, &'a Cell<V>>> {
+    RefCell::new(rows.iter().map(|(key, row)| (*key, keep(arena, *row))).collect())
+}
+
+fn copied<K: Eq + std::hash::Hash, V: Copy>(rows: RefCell<HashMap<K, &Cell<V>>>) -> HashMap<K, V> {
+    rows.into_inner().into_iter().map(|(key, row)| (key, row.get())).collect()
+}
+
+impl<'a, F: Family> Tables<'a, F> {
+    /// Over these maps, of whose arrays each has so many `rows`, and what is known so far.
+    pub fn new(
+        arena: &'a Bump,
+        (shared, side, rows): (&'a Shared, &'a Side<F>, u32),
+        learned: &Learned<F>,
+        settings: Settings,
+    ) -> Self {
+        let unproven = learned.unproven.iter();
+        let unproven = unproven.map(|(key, row)| (*key, (keep(arena, row.row), keep(arena, row.proof))));
+        Tables {
+            arena,
+            shared,
+            side,
+            settings,
+            rows,
+            zero: BackendRow::default(),
+            note: Cell::new(None),
+            flows: kept(arena, &learned.flows),
+            unproven: RefCell::new(unproven.collect()),
+            snat: kept(arena, &learned.snat),
+            turns: RefCell::new(learned.turns.clone()),
+            fragments: kept(arena, &learned.fragments),
+            affinity: RefCell::new(learned.affinity.clone()),
+            sockets: RefCell::new(learned.sockets.clone()),
+            counted: RefCell::default(),
+            traffic: RefCell::default(),
+        }
+    }
+
+    /// Another packet comes.
+    pub fn next(&self) {
+        self.note.set(None);
+    }
+
+    /// What was counted, in order.
+    pub fn counted(&self) -> Vec<Counter> {
+        self.counted.borrow().clone()
+    }
+
+    /// What all packets have left; the last one is `packet` now.
+    pub fn outcome(self, packet: Vec<u8>) -> Outcome<F> {
+        let mut counters = BTreeMap::new();
+        for counter in self.counted.into_inner() {
+            *counters.entry(counter as u32).or_default() += 1;
+        }
+        let unproven = self.unproven.into_inner().into_iter();
+        let unproven = unproven.map(|(key, (row, proof))| {
+            let (row, proof) = (row.get(), proof.get());
+            (key, UnprovenRow { row, proof })
+        });
+        Outcome {
+            packet,
+            counters,
+            traffic: self.traffic.into_inner(),
+            learned: Learned {
+                flows: copied(self.flows),
+                unproven: unproven.collect(),
+                snat: copied(self.snat),
+                turns: self.turns.into_inner(),
+                affinity: self.affinity.into_inner(),
+                fragments: copied(self.fragments),
+                sockets: self.sockets.into_inner(),
+            },
+        }
+    }
+
+    /// A row of an array: one that nobody wrote is zero.
+    fn row<T: Copy + Default>(&self, rows: &BTreeMap<u32, T>, index: u32) -> Option<T> {
+        (index < self.rows).then(|| rows.get(&index).copied().unwrap_or_default())
+    }
+}
+
+impl<F: Family> Common for Tables<'_, F> {
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn now(&self) -> u32 {
+        0
+    }
+
+    /// The same question gets the same answer.
+    fn random(&self) -> u32 {
+        0x9d2c_5680
+    }
+
+    fn interesting(&self, hash: u32) -> bool {
+        self.shared.interest.contains(&(hash & (INTEREST_BITS - 1)))
+    }
+
+    fn service(&self, id: u32) -> Option<ServiceRow> {
+        self.row(&self.shared.services, id)
+    }
+
+    fn set(&self, index: u32) -> Option<SetRow> {
+        self.row(&self.shared.sets, index)
+    }
+
+    fn slot(&self, index: u32) -> Option<SlotRow> {
+        self.row(&self.shared.slots, index)
+    }
+
+    fn reach(&self, index: u32) -> Option<ReachRow> {
+        self.row(&self.shared.reach, index)
+    }
+
+    fn answer(&self, key: &AnswerKey) -> Option<Mac> {
+        self.shared.answers.get(key).map(|row| row.mac)
+    }
+
+    fn home(&self, key: &AnswerKey) -> Option<HomeRow> {
+        self.shared.homes.get(key).copied()
+    }
+
+    fn count(&self, counter: Counter) {
+        self.counted.borrow_mut().push(counter);
+    }
+
+    fn account(&self, service: u32, bytes: u32) {
+        if service < self.rows {
+            let mut traffic = self.traffic.borrow_mut();
+            let traffic = traffic.entry(service).or_default();
+            traffic.packets += 1;
+            traffic.bytes += u64::from(bytes);
+        }
+    }
+}
+
+impl<F: Family> path::Tables<F> for Tables<'_, F> {
+    fn note(&self, parsed: &Parsed<F>, proven: bool) {
+        if self.note.get().is_none() {
+            let note = self.arena.alloc(Note::default());
+            note.begin(parsed, proven);
+            self.note.set(Some(note));
+        }
+    }
+
+    fn noted(&self) -> Option<&Note<F>> {
+        self.note.get()
+    }
+
+    fn flow(&self, table: Table, key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>> {
+        match table {
+            Table::Proven => self.flows.borrow().get(key).copied(),
+            Table::Unproven => self.unproven.borrow().get(key).map(|(row, _)| *row),
+        }
+    }
+
+    fn proof(&self, key: &FlowKey<F>) -> Option<&Cell<u32>> {
+        self.unproven.borrow().get(key).map(|(_, proof)| *proof)
+    }
+
+    fn insert_flow(
+        &self,
+        table: Table,
+        key: FlowKey<F>,
+        row: FlowRow<F>,
+        how: Insert,
+    ) -> Result<(), InsertError> {
+        if how == Insert::New && self.flow(table, &key).is_some() {
+            return Err(InsertError::Exists);
+        }
+        let row = keep(self.arena, row);
+        match table {
+            Table::Proven => self.flows.borrow_mut().insert(key, row).is_some(),
+            Table::Unproven => self.unproven.borrow_mut().insert(key, (row, keep(self.arena, 0))).is_some(),
+        };
+        Ok(())
+    }
+
+    fn remove_flow(&self, table: Table, key: &FlowKey<F>) {
+        match table {
+            Table::Proven => self.flows.borrow_mut().remove(key).is_some(),
+            Table::Unproven => self.unproven.borrow_mut().remove(key).is_some(),
+        };
+    }
+
+    fn snat(&self, key: &FlowKey<F>) -> Option<&Cell<SnatRow<F>>> {
+        self.snat.borrow().get(key).copied()
+    }
+
+    fn insert_snat(&self, key: &FlowKey<F>, row: &SnatRow<F>) -> Result<(), InsertError> {
+        if self.snat.borrow().contains_key(key) {
+            return Err(InsertError::Exists);
+        }
+        self.snat.borrow_mut().insert(*key, keep(self.arena, *row));
+        Ok(())
+    }
+
+    fn turn(&self, count: u32, steps: u32) -> u32 {
+        assert!(count < TURNS, "no such count: {count}");
+        let mut turns = self.turns.borrow_mut();
+        let next = turns.entry(count).or_default();
+        let turn = *next;
+        *next = turn.wrapping_add(steps);
+        turn
+    }
+
+    fn remove_snat(&self, key: &FlowKey<F>) {
+        self.snat.borrow_mut().remove(key);
+    }
+
+    fn claim(&self, row: &Cell<SnatRow<F>>, seen: u32) -> bool {
+        let mut now = row.get();
+        let claimed = now.row.seen == seen;
+        if claimed {
+            now.row.seen = self.now();
+            row.set(now);
+        }
+        claimed
+    }
+
+    fn fragments(&self, key: &FragmentKey<F>) -> Option<&Cell<FragmentRow>> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn keep_fragments(&self, key: FragmentKey<F>, row: FragmentRow) {
+        self.fragments.borrow_mut().insert(key, keep(self.arena, row));
+    }
+
+    fn forget_fragments(&self, key: &FragmentKey<F>) {
+        self.fragments.borrow_mut().remove(key);
+    }
+
+    fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendRow> {
+        self.side.frontends.get(key).copied()
+    }
+
+    fn affinity(&self, key: &AffinityKey<F>) -> Option<AffinityRow> {
+        self.affinity.borrow().get(key).copied()
+    }
+
+    fn keep_affinity(&self, key: AffinityKey<F>, row: AffinityRow) {
+        self.affinity.borrow_mut().insert(key, row);
+    }
+
+    fn in_range(&self, set: u32, addr: F::Addr) -> bool {
+        self.side.in_range(set, addr)
+    }
+
+    fn backend(&self, id: u32) -> Option<(BackendWord, &BackendRow<F>)> {
+        let row = (id < self.rows).then(|| self.side.backends.get(&id).unwrap_or(&self.zero))?;
+        Some((BackendWord(row.word), row))
+    }
+}
+
+impl<F: Family> Sockets<F> for Tables<'_, F> {
+    fn socket(&self, key: &SocketKey<F>) -> Option<SocketRow<F>> {
+        self.sockets.borrow().get(key).copied()
+    }
+
+    fn keep_socket(&self, key: SocketKey<F>, row: SocketRow<F>) -> bool {
+        self.sockets.borrow_mut().insert(key, row);
+        true
+    }
+}
