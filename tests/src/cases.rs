@@ -23,16 +23,13 @@ mod uplinks;
 mod vlan;
 mod xdp;
 
-use lb_common::{
-    abi::{ReachKind, ReachRow},
-    wire::Protocol::{self, Tcp, Udp},
-};
+use lb_common::wire::Protocol::{self, Tcp};
 
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{first, of, tcp},
-    state::{BLUE, State},
+    state::State,
     world::{BACKEND, CLIENT, VIP},
 };
 
@@ -77,14 +74,4 @@ fn answered<F: Net>(name: impl Into<String>, state: State<F>, protocol: Protocol
 /// The same, and the client has shown that it heard it.
 fn proven<F: Net>(name: impl Into<String>, state: State<F>, protocol: Protocol) -> Case<F> {
     answered(name, state, protocol).asks(of(protocol, CLIENT, VIP)).proves()
-}
-
-/// Service 1 with one backend, reached so.
-fn web_by<F: Net>(at: &str, zone: u16, reach: ReachRow) -> State<F> {
-    State::default().service(1, &[(Tcp, VIP), (Udp, VIP)], &[1]).backend(1, 1, at, zone, reach)
-}
-
-/// Service 1 with one backend, the pod blue, straight into it.
-fn web<F: Net>() -> State<F> {
-    web_by(BACKEND, BLUE.bridge.zone, BLUE.reached(ReachKind::Peer))
 }

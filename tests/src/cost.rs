@@ -31,13 +31,14 @@ use program::{Spent, empty, run};
 pub use report::{RECORD, Report};
 use serde::Serialize;
 pub use traffic::Kind;
-use traffic::{FRESH, keys, over, service};
+use traffic::{FRESH, keys, over};
 
 use crate::{
     family::Net,
     kernel::{self, Kernel, maps::Maps},
     object::object,
     state::{BRIDGE, on},
+    world::web,
 };
 
 /// Rows of the flow tables: two for each of 131,072 flows.
@@ -164,7 +165,7 @@ impl Loaded {
         quiet: &mut Quiet,
         means: &mut Means,
     ) -> Result<()> {
-        self.maps.fill(&service::<F>())?;
+        self.maps.fill(&web::<F>())?;
         let mut bench = Bench::<F> {
             maps: &mut self.maps,
             program: self.program.as_fd(),

@@ -6,7 +6,7 @@
 mod chains;
 pub mod corpus;
 mod errors;
-mod fields;
+pub(crate) mod fields;
 pub mod history;
 pub mod kernel_log;
 mod packets;

@@ -2,14 +2,14 @@
 //! the bridges.
 
 use lb_common::{
-    abi::{Settings, ZONE_UPLINK},
+    abi::{ReachKind, ReachRow, Settings, ZONE_UPLINK},
     path::Way::{self, Neighbour},
     wire::Protocol::{Tcp, Udp},
 };
 
 use crate::{
     family::{Net, socket},
-    state::{State, UPLINK, on_uplink, outside},
+    state::{BLUE, State, UPLINK, on_uplink, outside},
 };
 
 /// A client in the pod [`crate::state::RED`].
@@ -59,8 +59,17 @@ pub fn lending<F: Net>() -> Settings {
     Settings { snat_first: FIRST, snat_ports: PORTS, ..on_node::<F>() }
 }
 
+/// Service 1 with one backend, reached so.
+pub fn web_by<F: Net>(at: &str, zone: u16, reach: ReachRow) -> State<F> {
+    State::default().service(1, &[(Tcp, VIP), (Udp, VIP)], &[1]).backend(1, 1, at, zone, reach)
+}
+
+/// Service 1 with one backend, the pod blue, straight into it.
+pub fn web<F: Net>() -> State<F> {
+    web_by(BACKEND, BLUE.bridge.zone, BLUE.reached(ReachKind::Peer))
+}
+
 /// Service 1 with the backend on the other node.
 pub fn remote<F: Net>() -> State<F> {
-    let state = State::default().service(1, &[(Tcp, VIP), (Udp, VIP)], &[1]);
-    state.backend(1, 1, REMOTE, ZONE_UPLINK, outside())
+    web_by(REMOTE, ZONE_UPLINK, outside())
 }

@@ -6,13 +6,12 @@ use lb_common::{
     wire::Protocol::{Tcp, Udp},
 };
 
-use super::{web, web_by};
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{tcp, udp},
     state::{BLUE, BRIDGE, GREEN, RED, State, slots_of},
-    world::{BACKEND, CLIENT, VIP},
+    world::{BACKEND, CLIENT, VIP, web, web_by},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {

@@ -6,13 +6,12 @@ use lb_common::{
     wire::Protocol::{self, Sctp, Tcp, Udp},
 };
 
-use super::web;
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{Wire, of, sctp, tcp},
     state::{BLUE, BRIDGE, GREEN, RED, State, on},
-    world::{BACKEND, CLIENT, OTHER_VIP, SPARE, VIP},
+    world::{BACKEND, CLIENT, OTHER_VIP, SPARE, VIP, web},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {

@@ -6,13 +6,13 @@ use lb_common::{
     wire::Protocol::{self, Tcp, Udp},
 };
 
-use super::{clash::other_port, proven, web};
+use super::{clash::other_port, proven};
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{first, of, tcp},
     state::{BLUE, BRIDGE, RED, on},
-    world::{BACKEND, CLIENT, VIP},
+    world::{BACKEND, CLIENT, VIP, web},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {

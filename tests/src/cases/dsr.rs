@@ -13,13 +13,12 @@ use lb_common::{
     wire::Protocol::{self, Sctp, Tcp, Udp},
 };
 
-use super::web_by;
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{Complaint, Wire, first, of, other, sctp, tcp, udp},
     state::{BLUE, BRIDGE, GREEN, NARROW, RED, State, UPLINK, host_process, on_uplink, outside},
-    world::{BACKEND, CLIENT, FAR, FAR_ROUTER, NODE, OTHER_NODE, OUT, REMOTE, VIP, on_node, remote},
+    world::{BACKEND, CLIENT, FAR, FAR_ROUTER, NODE, OTHER_NODE, OUT, REMOTE, VIP, on_node, remote, web_by},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {

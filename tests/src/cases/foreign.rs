@@ -5,13 +5,12 @@ use lb_common::{
     path::Hook,
 };
 
-use super::web;
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{other, tcp, udp},
     state::{BLUE, BRIDGE, ORANGE, OTHER_BRIDGE, RED, on},
-    world::{BACKEND, CLIENT, VIP},
+    world::{BACKEND, CLIENT, VIP, web},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {

@@ -9,13 +9,13 @@ use lb_common::{
     wire::Protocol::Tcp,
 };
 
-use super::{proven, web, web_by};
+use super::proven;
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{tcp, udp},
     state::{BLUE, BRIDGE, GREEN, Port, RED, State, on},
-    world::{BACKEND, CLIENT, VIP},
+    world::{BACKEND, CLIENT, VIP, web, web_by},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {

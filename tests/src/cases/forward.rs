@@ -9,13 +9,12 @@ use lb_common::{
     wire::Protocol,
 };
 
-use super::{web, web_by};
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{Complaint, of, tcp, udp},
     state::{BLUE, BRIDGE, ORANGE, OTHER_BRIDGE, RED, UPLINK, host_process, on, outside},
-    world::{BACKEND, CLIENT, OUTSIDER, VIP},
+    world::{BACKEND, CLIENT, OUTSIDER, VIP, web, web_by},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {

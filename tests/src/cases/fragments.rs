@@ -9,13 +9,12 @@ use lb_common::{
     wire::Protocol::{Tcp, Udp},
 };
 
-use super::{web, web_by};
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{Wire, of, tcp, udp},
     state::{BLUE, BRIDGE, GREEN, RED, State, host_process},
-    world::{BACKEND, CLIENT, OTHER_VIP, SPARE, VIP},
+    world::{BACKEND, CLIENT, OTHER_VIP, SPARE, VIP, web, web_by},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {

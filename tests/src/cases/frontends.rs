@@ -14,13 +14,12 @@ use lb_common::{
     wire::Protocol::{self, Sctp, Tcp, Udp},
 };
 
-use super::web;
 use crate::{
     case::{Case, case},
     family::{Net, socket},
     packet::{of, sctp, tcp, udp},
     state::{BLUE, BRIDGE, GREEN, RED, State, UPLINK, on, outside},
-    world::{BACKEND, CLIENT, SPARE, VIP},
+    world::{BACKEND, CLIENT, SPARE, VIP, web},
 };
 
 /// Of the node, of a load balancer and of nobody in particular.

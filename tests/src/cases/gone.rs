@@ -9,13 +9,13 @@ use lb_common::{
     wire::Protocol,
 };
 
-use super::{proven, web};
+use super::proven;
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{tcp, udp},
     state::{BLUE, BRIDGE, GREEN, RED, State},
-    world::{BACKEND, CLIENT, SPARE, VIP},
+    world::{BACKEND, CLIENT, SPARE, VIP, web},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {

@@ -6,13 +6,12 @@ use lb_common::{
     wire::Protocol,
 };
 
-use super::web_by;
 use crate::{
     case::{Case, case},
     family::Net,
     packet::of,
     state::{BRIDGE, RED, on},
-    world::{CLIENT, VIP},
+    world::{CLIENT, VIP, web_by},
 };
 
 /// Red's own server.

@@ -2,13 +2,12 @@
 
 use lb_common::{abi::Counter, path::Way::Peer, wire::Protocol};
 
-use super::web;
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{Wire, of, tcp, udp},
     state::{BLUE, RED, State},
-    world::{BACKEND, CLIENT, VIP},
+    world::{BACKEND, CLIENT, VIP, web},
 };
 
 const HOP_BY_HOP: u8 = 0;

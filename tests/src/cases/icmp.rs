@@ -10,13 +10,13 @@ use lb_common::{
     wire::Protocol::{self, Sctp, Tcp, Udp},
 };
 
-use super::{clash, refused, web, web_by};
+use super::{clash, refused};
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{Complaint, Wire, echo, of, tcp, udp},
     state::{BLUE, BRIDGE, GREEN, NARROW, RED, State, UPLINK, host_process, on, on_uplink, outside},
-    world::{BACKEND, CLIENT, FAR_ROUTER, NODE, OTHER_VIP, OUTSIDER, VIP},
+    world::{BACKEND, CLIENT, FAR_ROUTER, NODE, OTHER_VIP, OUTSIDER, VIP, web, web_by},
 };
 
 use Complaint::{PortUnreachable, Problem, TimeExceeded, TooBig};

@@ -9,13 +9,13 @@ use lb_common::{
     wire::Protocol,
 };
 
-use super::{answered, web};
+use super::answered;
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{of, tcp, udp},
     state::{BLUE, GREEN, RED, State},
-    world::{BACKEND, CLIENT, SPARE, VIP},
+    world::{BACKEND, CLIENT, SPARE, VIP, web},
 };
 
 const LIFE: Lifetimes = Lifetimes::SECONDS;

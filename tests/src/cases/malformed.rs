@@ -2,13 +2,12 @@
 
 use lb_common::abi::Counter;
 
-use super::web;
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{Wire, tcp, udp},
     state::RED,
-    world::{CLIENT, VIP},
+    world::{CLIENT, VIP, web},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {

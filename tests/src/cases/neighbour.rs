@@ -7,13 +7,12 @@ use lb_common::{
     path::Hook,
 };
 
-use super::web;
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{Wire, is_at, who_has},
     state::{BRIDGE, Bridge, ORANGE, OTHER_BRIDGE, RED, State, UPLINK, on},
-    world::{CLIENT, VIP},
+    world::{CLIENT, VIP, web},
 };
 
 /// In the subnet of [`BRIDGE`].

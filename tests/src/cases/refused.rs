@@ -7,13 +7,12 @@ use lb_common::{
     wire::Protocol::{Sctp, Tcp, Udp},
 };
 
-use super::web;
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{other, sctp, tcp, udp},
     state::{BLUE, BRIDGE, RED, State, on, on_uplink},
-    world::{BACKEND, CLIENT, OUTSIDER, VIP},
+    world::{BACKEND, CLIENT, OUTSIDER, VIP, web},
 };
 
 /// A port of the service's address that it does not have.

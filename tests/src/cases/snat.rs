@@ -9,13 +9,12 @@ use lb_common::{
     wire::Protocol::{self, Sctp, Tcp, Udp},
 };
 
-use super::web_by;
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{Wire, first, of, sctp, tcp, udp},
     state::{BLUE, BRIDGE, State, on_uplink, outside},
-    world::{BACKEND, FAR, FAR2, FIRST, OUT, PORTS, REMOTE, SHOWN, VIP, lending, remote},
+    world::{BACKEND, FAR, FAR2, FIRST, OUT, PORTS, REMOTE, SHOWN, VIP, lending, remote, web_by},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {

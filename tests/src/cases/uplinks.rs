@@ -9,13 +9,12 @@ use lb_common::{
     wire::Protocol::{self, Tcp, Udp},
 };
 
-use super::{web, web_by};
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{Complaint::TooBig, Wire, first, of, udp},
     state::{BLUE, BRIDGE, OTHER_UPLINK, ROUTER, State, UPLINK, on, outside},
-    world::{BACKEND, NODE, OTHER_NODE, REMOTE, SHOWN, VIP, on_node},
+    world::{BACKEND, NODE, OTHER_NODE, REMOTE, SHOWN, VIP, on_node, web, web_by},
 };
 
 /// A client behind routers.

@@ -5,13 +5,12 @@ use lb_common::{
     path::Way::{Continue, Egress},
 };
 
-use super::{web, web_by};
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{tcp, udp},
     state::{BLUE, BRIDGE, ORANGE, OTHER_BRIDGE, RED},
-    world::{BACKEND, CLIENT, VIP},
+    world::{BACKEND, CLIENT, VIP, web, web_by},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {

@@ -9,13 +9,13 @@ use lb_common::{
     wire::Protocol::{self, Sctp, Tcp, Udp},
 };
 
-use super::{refused::with_cidr, snat, web_by};
+use super::{refused::with_cidr, snat};
 use crate::{
     case::{Case, case},
     family::Net,
     packet::{Wire, echo, first, of, sctp, tcp, udp},
     state::{BLUE, BRIDGE, NARROW, State, UPLINK, outside},
-    world::{BACKEND, FAR, FAR2, OUT, REMOTE, SHOWN, VIP, lending, remote},
+    world::{BACKEND, FAR, FAR2, OUT, REMOTE, SHOWN, VIP, lending, remote, web_by},
 };
 
 /// Another router there.

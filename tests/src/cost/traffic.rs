@@ -3,15 +3,16 @@
 use std::fmt;
 
 use lb_common::{
-    abi::{Counter, FlowKey, FlowRow, Lifetimes, ReachKind, flow_bits},
+    abi::{Counter, FlowKey, FlowRow, Lifetimes, flow_bits},
     wire::Protocol,
 };
 use serde::Serialize;
 
 use crate::{
     family::Net,
-    packet::{Wire, of, tcp},
-    state::{BLUE, BRIDGE, RED, State},
+    packet::{Wire, first, of},
+    state::{BLUE, BRIDGE, RED},
+    world::{BACKEND, VIP},
 };
 
 /// What happens to a packet.
@@ -83,8 +84,6 @@ impl fmt::Display for Kind {
     }
 }
 
-const VIP: &str = "10.96.0.10:80";
-const BACKEND: &str = "10.244.1.3:8080";
 /// Clients from this one on have no flow yet.
 pub const FRESH: u32 = 1 << 22;
 
@@ -92,24 +91,6 @@ pub const FRESH: u32 = 1 << 22;
 fn address(client: u32) -> String {
     let host = client >> 14;
     format!("10.128.{}.{}:{}", host >> 8 & 0xff, host & 0xff, 20_000 + (client & 0x3fff))
-}
-
-fn first(protocol: Protocol, from: &str, to: &str) -> Wire {
-    match protocol {
-        Protocol::Tcp => tcp(from, to).syn(),
-        protocol => of(protocol, from, to),
-    }
-}
-
-/// A service with one backend, a pod that is reached straight.
-pub fn service<F: Net>() -> State<F> {
-    State::default().service(1, &[(Protocol::Tcp, VIP), (Protocol::Udp, VIP)], &[1]).backend(
-        1,
-        1,
-        BACKEND,
-        BRIDGE.zone,
-        BLUE.reached(ReachKind::Peer),
-    )
 }
 
 /// The keys of a client's two rows.

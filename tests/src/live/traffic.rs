@@ -14,6 +14,7 @@ use super::{NODE, REMOTE, programs::FRAME};
 use crate::{
     family::{Net as _, socket},
     kernel::{Summed, load, maps::Maps, test_run::test_run},
+    mutate::fields::sum,
     object::object,
     packet::{Wire, tcp},
     state::{ROUTER, State, UPLINK, mac_of, on_uplink, outside},
@@ -107,9 +108,9 @@ impl Kind {
         let (ip, rest) = frame[14..].split_at(20);
         let len = u16::from_be_bytes([ip[2], ip[3]]) as usize - ip.len();
         let segment = &rest[..len];
-        ensure!(sum(&[ip]) == 0xffff, "a wrong checksum of IPv4");
-        let pseudo = [0, ip[9], 0, len as u8];
-        ensure!(sum(&[&ip[12..20], &pseudo, segment]) == 0xffff, "a wrong checksum of TCP");
+        ensure!(sum(ip, 0) == 0xffff, "a wrong checksum of IPv4");
+        let pseudo = u32::from(sum(&ip[12..20], 0)) + u32::from(ip[9]) + len as u32;
+        ensure!(sum(segment, pseudo) == 0xffff, "a wrong checksum of TCP");
         let at = |address: &[u8], port: &[u8]| {
             SocketAddrV4::new(
                 [address[0], address[1], address[2], address[3]].into(),
@@ -127,17 +128,6 @@ impl Kind {
         ensure!(right && to == socket(REMOTE) && ip[8] == 63, "{from} to {to}, {} hops left", ip[8]);
         Ok(())
     }
-}
-
-/// One's complement sum (RFC 1071) of parts that are of whole words, but for the last.
-fn sum(parts: &[&[u8]]) -> u16 {
-    let words = parts.iter().flat_map(|part| part.chunks(2));
-    let mut sum: u32 =
-        words.map(|word| u32::from(word[0]) << 8 | u32::from(word.get(1).copied().unwrap_or(0))).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
 }
 
 /// A client's `address:port`. Each has its own; 16,384 share an address.
