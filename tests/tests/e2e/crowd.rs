@@ -19,7 +19,7 @@ use xtask::lab::Pod;
 
 use crate::{
     Test,
-    bed::{Bed, CONFIG, only, service, vip},
+    bed::{Bed, CONFIG, NAME, only, service, vip},
 };
 
 pub const ALL: &[Test] = &[
@@ -105,7 +105,7 @@ fn flood(sent: &AtomicU32, over: &AtomicBool) -> Result<()> {
 
 fn routes(count: u32) -> Result<()> {
     let bed = Bed::new(&[])?;
-    let batch = std::env::temp_dir().join(format!("lbtest-routes-{}", std::process::id()));
+    let batch = std::env::temp_dir().join(format!("{NAME}-routes-{}", std::process::id()));
     let lines: String = (0..count)
         .map(|number| format!("route add {} dev eth0\n", std::net::Ipv4Addr::from(0x0b00_0000 + number)))
         .collect();

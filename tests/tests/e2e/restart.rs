@@ -160,7 +160,10 @@ fn killed_under_load(options: &[&str]) -> Result<()> {
 fn second() -> Result<()> {
     let bed = Bed::new(&[])?;
     let (status, said) = bed.agent.start_second()?;
-    ensure!(!status.success() && said.contains("an agent already runs instance lbtest"), "{status}: {said}");
+    ensure!(
+        !status.success() && said.contains(&format!("an agent already runs instance {NAME}")),
+        "{status}: {said}"
+    );
     bed.answered("red", service::BLUE, &["blue"], 3)
 }
 

@@ -12,7 +12,7 @@ use xtask::lab::{Lab, request};
 
 use crate::{
     Test,
-    bed::{Bed, only},
+    bed::{Bed, NAME, only},
 };
 
 pub const ALL: &[Test] = &[
@@ -83,7 +83,7 @@ fn at(text: &str) -> SocketAddr {
 
 /// What `lb explain` says of the config that is served.
 fn explained(bed: &Bed, config: &str, from: &str, to: SocketAddr, protocol: &str) -> Result<String> {
-    let path = std::env::temp_dir().join(format!("lbtest-explain-{}.yaml", std::process::id()));
+    let path = std::env::temp_dir().join(format!("{NAME}-explain-{}.yaml", std::process::id()));
     // What the agent finds on the host, said: `explain` looks at no host.
     let node = "node: {name: node1, addresses: [192.168.1.11, \"fd00:1::11\"], podCIDRs: [10.244.1.0/24, \"fd00:244:1::/64\"]}";
     std::fs::write(&path, config.replace("node: {name: node1}", node))?;

@@ -21,7 +21,7 @@ fn leaves_nothing(options: &[&str]) -> Result<()> {
     bed.answered("red", service::BLUE, &["blue"], 3)?;
     let refused = bed.agent.output(&["uninstall"]);
     let refused = format!("{:#}", refused.err().context("uninstalled under a running agent")?);
-    ensure!(refused.contains("runs instance lbtest"), "{refused}");
+    ensure!(refused.contains(&format!("runs instance {NAME}")), "{refused}");
     bed.agent.signal(Signal::TERM)?;
     bed.answered("red", service::BLUE, &["blue"], 3)?;
     let said = bed.agent.output(&["uninstall", "--all"])?;
