@@ -13,16 +13,15 @@ fn script(node: &Node, mode: &str, script: &str) -> Result<Output> {
     node.write("c.yaml", GOOD)?;
     let lb = binary()?;
     let lb = lb.parent().unwrap_or(Path::new("."));
+    // Over /run and /var/lib, which nobody removes: a mount over /run/lb would go when another test's uninstall
+    // removes that.
     let text = format!(
-        "set -e\nPATH={}:$PATH\nmount -t bpf -o mode={mode} bpf /sys/fs/bpf\nmount -t tmpfs tmpfs /run/lb\nmount -t tmpfs \
-         tmpfs /var/lib/lb\nrun() {{ lb run --bridge br0 --config c.yaml --instance owned & agent=$!; \
-         for i in $(seq 100); do sleep 0.1; [ -e /run/lb/owned/view.json ] && break; kill -0 $agent \
+        "set -e\nPATH={}:$PATH\nmount -t bpf -o mode={mode} bpf /sys/fs/bpf\nfor at in /run /var/lib; do mount -t tmpfs \
+         -o mode=755 tmpfs $at; mkdir -m 755 $at/lb; done\nrun() {{ lb run --bridge br0 --config c.yaml --instance owned \
+         & agent=$!; for i in $(seq 100); do sleep 0.1; [ -e /run/lb/owned/view.json ] && break; kill -0 $agent \
          2>/dev/null || break; done; kill $agent 2>/dev/null; wait $agent; }}\n{script}",
         lb.display()
     );
-    for directory in ["/run/lb", "/var/lib/lb"] {
-        std::fs::create_dir_all(directory)?;
-    }
     Ok(node.command(Path::new("unshare"), "-m sh -c")?.arg(text).output()?)
 }
 
@@ -61,7 +60,7 @@ fn what_others_have_is_not_used() -> Result<()> {
              -r {path}` or `chown -R root {path}`"
         );
         // Where all may make directories, the first one has it.
-        refused(&node, "1777", &format!("chmod 755 /run/lb /var/lib/lb; {prepare}"), &why)?;
+        refused(&node, "1777", &prepare, &why)?;
     }
     Ok(())
 }
@@ -78,7 +77,7 @@ fn what_others_may_write_is_not_used() -> Result<()> {
             "{path} can be written by others (mode {mode}), who can change what packets get: it is not used; find out \
              what is in it, then `chmod go-w {path}`"
         );
-        refused(&node, "1777", &format!("chmod 755 /run/lb /var/lib/lb\n{prepare}"), &why)?;
+        refused(&node, "1777", prepare, &why)?;
     }
     Ok(())
 }
@@ -87,7 +86,7 @@ fn what_others_may_write_is_not_used() -> Result<()> {
 fn a_shared_bpf_file_system_serves_where_ours_is_ours() -> Result<()> {
     let node = Node::new("lbo-shared")?;
     let steps = format!(
-        "chmod 755 /run/lb /var/lib/lb\nrun\n! {NOBODY} mv /sys/fs/bpf/lb /sys/fs/bpf/gone 2>/dev/null\n\
+        "run\n! {NOBODY} mv /sys/fs/bpf/lb /sys/fs/bpf/gone 2>/dev/null\n\
          lb uninstall --all --instance owned"
     );
     let output = script(&node, "1777", &steps)?;
@@ -100,7 +99,7 @@ fn a_shared_bpf_file_system_serves_where_ours_is_ours() -> Result<()> {
 fn uninstall_says_what_stays() -> Result<()> {
     let node = Node::new("lbo-stays")?;
     // Root itself has moved the pins away, or has pinned a program a second time.
-    let steps = "chmod 755 /run/lb /var/lib/lb\nrun\nmv /sys/fs/bpf/lb /sys/fs/bpf/gone\n";
+    let steps = "run\nmv /sys/fs/bpf/lb /sys/fs/bpf/gone\n";
     let output = script(&node, "1777", &format!("{steps}lb uninstall --instance owned"))?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(said.contains("error: not removed: the program bridge_ingress (number "), "{output:?}");
