@@ -27,7 +27,7 @@ use lb_common::{
 use lb_sys::bpf;
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::facts::Facts;
+use super::{facts::Facts, state::give_back_memory};
 use crate::{
     maps::{PINNED, Pins, Sizes},
     observe::clock,
@@ -163,7 +163,10 @@ impl Programs {
     /// Lets go of all programs that have not been asked for since they were last to be loaded anew, and of what
     /// loading took.
     pub fn tidy(&mut self) -> Result<()> {
-        self.objects.clear();
+        if !self.objects.is_empty() {
+            self.objects.clear();
+            give_back_memory();
+        }
         let directory = self.pins.programs();
         for entry in fs::read_dir(&directory).with_context(|| format!("reading {}", directory.display()))? {
             let path = entry.with_context(|| format!("reading {}", directory.display()))?.path();
