@@ -15,7 +15,7 @@ use super::{
     tables::{Insert, Packet, Table, Tables, interest_hash, noted},
 };
 use crate::{
-    abi::{BackendRow, Counter, FlowKey, FlowRow, ZONE_UPLINK, flow_bits},
+    abi::{BackendRow, Event, FlowKey, FlowRow, Stop, ZONE_UPLINK, flow_bits},
     family::{Address as _, Family, V6},
     wire::{NetworkHeader as _, Protocol},
 };
@@ -45,7 +45,7 @@ pub fn record<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     note: &Note<F>,
     backend: &BackendRow<F>,
-) -> Result<(), Counter> {
+) -> Result<(), Stop> {
     let key = &note.parsed.key;
     let old = if note.misguided.get() { find(tables, key) } else { None };
     let row = FlowRow {
@@ -67,9 +67,9 @@ pub fn aim<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     parsed: &Parsed<F>,
     found: Found<'_, F>,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let to = found.1.backend;
-    let (_, backend) = tables.backend(to.low).ok_or(Counter::Unsettled)?;
+    let (_, backend) = tables.backend(to.low).ok_or(Stop::Unsettled)?;
     tables.account(backend.service, packet.size());
     noted(tables)?.backend.set(to);
     keep(tables, parsed, found);
@@ -107,7 +107,7 @@ pub fn promote<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, known: &Fl
         return;
     }
     tables.remove_flow(Table::Unproven, key);
-    tables.count(Counter::Proven);
+    tables.count(Event::Proven.into());
 }
 
 /// Sends the packet to the node of the backend that was noted.
@@ -117,7 +117,7 @@ pub fn encap<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     _: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let next = stop::conclude(send(packet, tables, hook, noted(tables)?), tables, hook);
     // As in [`super::error`], which some of them have come from.
     Ok(if next == Step::Reject && is_message::<F, P>(packet) { next.unanswered() } else { next })
@@ -129,29 +129,29 @@ fn send<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     note: &Note<F>,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let parsed = &note.parsed;
     let here = F::host(tables.settings());
-    let (word, backend) = tables.backend(note.backend.get().low).ok_or(Counter::Unsettled)?;
+    let (word, backend) = tables.backend(note.backend.get().low).ok_or(Stop::Unsettled)?;
     if here == F::Addr::ZERO || backend.node == F::Addr::ZERO {
-        return Err(Counter::Unreachable);
+        return Err(Stop::Unreachable);
     }
-    let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
+    let reach = tables.reach(word.reach()).ok_or(Stop::Unreachable)?;
     let onward = forward::to_backend(packet, tables, hook, parsed, &reach, false)?;
     let device = match onward.way {
         Way::Egress(device) | Way::Neighbour(device) => device,
         // A pod takes everything.
         Way::Peer(_) => 0,
-        Way::Continue => return Err(Counter::Unreachable),
+        Way::Continue => return Err(Stop::Unreachable),
     };
     let outer = size_of::<F::Header>() as u32;
     let mtu = packet.mtu(device);
     if mtu != 0 && size(packet, parsed)? + outer > mtu {
         note.mtu.set(mtu.saturating_sub(outer));
-        return Err(Counter::TooBig);
+        return Err(Stop::TooBig);
     }
-    let Some(mut ip) = packet.load::<F::Header>(NETWORK) else { return Err(Counter::Truncated) };
-    let difference = ip.take_hop().ok_or(Counter::TtlExceeded)?;
+    let Some(mut ip) = packet.load::<F::Header>(NETWORK) else { return Err(Stop::Truncated) };
+    let difference = ip.take_hop().ok_or(Stop::TtlExceeded)?;
     if F::ETHERTYPE == V6::ETHERTYPE {
         packet.update_sum(difference);
     }
@@ -159,15 +159,15 @@ fn send<F: Family, P: Packet, T: Tables<F>>(
         && packet.wrap::<F>(&ip.around(here, backend.node))
         && packet.store(0, &onward.destination);
     if !changed {
-        return Err(Counter::RewriteFailed);
+        return Err(Stop::RewriteFailed);
     }
-    tables.count(Counter::Tunneled);
+    tables.count(Event::Tunneled.into());
     Ok(onward.way.into())
 }
 
 /// Bytes of the packet from its network header on, or of the largest part that it is to be segmented into.
 #[inline(always)]
-fn size<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>) -> Result<u32, Counter> {
+fn size<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>) -> Result<u32, Stop> {
     let part = packet.segment();
     if part == 0 {
         return Ok(packet.size() - NETWORK as u32);
@@ -194,7 +194,7 @@ pub fn decap<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     _: Hook,
     _: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     Ok(if unwrap(packet, tables) { Step::Established } else { Step::Icmp }.into())
 }
 
@@ -214,6 +214,6 @@ fn unwrap<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> boo
     if !ours || !packet.unwrap::<F>() {
         return false;
     }
-    tables.count(Counter::Unwrapped);
+    tables.count(Event::Unwrapped.into());
     true
 }

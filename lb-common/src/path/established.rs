@@ -11,7 +11,7 @@ use super::{
     translate,
 };
 use crate::{
-    abi::{Counter, FlowKey},
+    abi::{FlowKey, Stop},
     family::Family,
     wire::{Ethernet, NetworkHeader as _},
 };
@@ -24,7 +24,7 @@ pub fn established<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     _: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     if packet.tagged() {
         // At an uplink it is for the device of that VLAN, which may have a program of its own.
         return Ok(if hook.is_uplink() { Next::PASS } else { Step::SlowParse.into() });
@@ -32,8 +32,8 @@ pub fn established<F: Family, P: Packet, T: Tables<F>>(
     let frame = match parse::frame::<F, P>(packet) {
         Ok(frame) => frame,
         // Too short: perhaps a fragment of a byte or two.
-        Err(Counter::Truncated | Counter::Fragment | Counter::Options) => return Ok(Step::SlowParse.into()),
-        Err(Counter::Protocol) => return Ok(Step::Icmp.into()),
+        Err(Stop::Truncated | Stop::Fragment | Stop::Options) => return Ok(Step::SlowParse.into()),
+        Err(Stop::Protocol) => return Ok(Step::Icmp.into()),
         Err(stop) => return Err(stop),
     };
     let key = frame.key(tables.settings().zone as u16);
@@ -71,7 +71,7 @@ pub fn established<F: Family, P: Packet, T: Tables<F>>(
 
 /// Why a packet is nobody's of ours, if it is not.
 #[inline(always)]
-pub fn outsider<F: Family, T: Tables<F>>(tables: &T, hook: Hook, key: &FlowKey<F>) -> Option<Counter> {
+pub fn outsider<F: Family, T: Tables<F>>(tables: &T, hook: Hook, key: &FlowKey<F>) -> Option<Stop> {
     if tables.interesting(interest_hash(key.dst, 0))
         || tables.interesting(interest_hash(key.src, key.src_port))
         || hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port))
@@ -79,5 +79,5 @@ pub fn outsider<F: Family, T: Tables<F>>(tables: &T, hook: Hook, key: &FlowKey<F
         return None;
     }
     let unowned = !hook.is_egress() && select::is_unowned::<F, T>(tables, key.dst);
-    Some(if unowned { Counter::Unowned } else { Counter::NotOurs })
+    Some(if unowned { Stop::Unowned } else { Stop::NotOurs })
 }

@@ -11,7 +11,7 @@ use super::{
     tables::{Common, Insert, Packet, Table, Tables},
 };
 use crate::{
-    abi::{BackendState, BackendWord, Counter, FlowKey, FlowRow, FlowState, ReachKind, flow_bits, is_known},
+    abi::{BackendState, BackendWord, Event, FlowKey, FlowRow, FlowState, ReachKind, flow_bits, is_known},
     family::Family,
     wire::Protocol,
 };
@@ -182,7 +182,7 @@ fn keep<F: Family, T: Tables<F>>(
     if tables.flow(elsewhere, &twin_key).is_none()
         && tables.insert_flow(table, twin_key, row, Insert::New).is_ok()
     {
-        tables.count(Counter::Rebuilt);
+        tables.count(Event::Rebuilt.into());
     }
 }
 

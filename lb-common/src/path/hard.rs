@@ -18,7 +18,7 @@ use super::{
     turn,
 };
 use crate::{
-    abi::{BackendRef, Counter, FlowKey, FragmentKey, FragmentRow},
+    abi::{BackendRef, FlowKey, FragmentKey, FragmentRow, Stop},
     family::Family,
     wire::{Ethernet, Extension, Layers, NetworkHeader, Part, Ports, Protocol, TcpFlags},
 };
@@ -38,7 +38,7 @@ pub fn slow_parse<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     _: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     if hook == Hook::UplinkXdp {
         return turn::parse(packet, tables);
     }
@@ -66,10 +66,10 @@ pub fn slow_parse<F: Family, P: Packet, T: Tables<F>>(
         return Ok(Step::Translate.into());
     }
     if Protocol::from_number(protocol).is_none() {
-        return Err(Counter::Protocol);
+        return Err(Stop::Protocol);
     }
     if (place.payload as usize) < size_of::<Ports>() {
-        return Err(Counter::Truncated);
+        return Err(Stop::Truncated);
     }
     let ports = readable::<Ports, P>(packet, place.transport)?;
     (key.src_port, key.dst_port) = (ports.source, ports.destination);
@@ -85,7 +85,7 @@ pub fn slow_parse<F: Family, P: Packet, T: Tables<F>>(
 /// Passes by the extension headers; not by what is behind the header of a later fragment. The protocol of what
 /// follows them.
 #[inline(always)]
-fn pass_by<P: Packet>(packet: &mut P, mut number: u8, place: &mut Place) -> Result<u8, Counter> {
+fn pass_by<P: Packet>(packet: &mut P, mut number: u8, place: &mut Place) -> Result<u8, Stop> {
     for _ in 0..EXTENSIONS {
         if !Extension::can_be_passed(number) {
             break;
@@ -93,15 +93,15 @@ fn pass_by<P: Packet>(packet: &mut P, mut number: u8, place: &mut Place) -> Resu
         let header = readable::<Extension, P>(packet, place.transport)?;
         let length = header.length(number);
         if length > place.payload {
-            return Err(Counter::Truncated);
+            return Err(Stop::Truncated);
         }
         if number == Extension::ROUTING && header.segments_left() != 0 {
-            return Err(Counter::Options);
+            return Err(Stop::Options);
         }
         place.transport += length as usize;
         place.payload -= length;
         if place.transport > FARTHEST {
-            return Err(Counter::Options);
+            return Err(Stop::Options);
         }
         place.transport = within(place.transport, FARTHEST);
         place.payload = within(place.payload as usize, MOST_PAYLOAD) as u32;
@@ -113,7 +113,7 @@ fn pass_by<P: Packet>(packet: &mut P, mut number: u8, place: &mut Place) -> Resu
             return Ok(number);
         }
     }
-    if Extension::is(number) { Err(Counter::Options) } else { Ok(number) }
+    if Extension::is(number) { Err(Stop::Options) } else { Ok(number) }
 }
 
 /// A value that is not above a mask. That is nothing new to LLVM, but it must not leave the mask out: else each chain
@@ -133,7 +133,7 @@ fn follow<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     flow: &mut FlowKey<F>,
     place: &Place,
-) -> Result<BackendRef, Counter> {
+) -> Result<BackendRef, Stop> {
     let key = FragmentKey::new(flow, place.fragment.id);
     let Some(known) = tables.fragments(&key) else { return Err(lost(tables, hook, flow)) };
     let (row, now) = (known.get(), tables.now());
@@ -141,7 +141,7 @@ fn follow<F: Family, P: Packet, T: Tables<F>>(
         return Err(lost(tables, hook, flow));
     }
     if is_forged(packet, tables, hook, flow.src) {
-        return Err(Counter::Forged);
+        return Err(Stop::Forged);
     }
     let bytes = row.bytes + place.fragment.length;
     let end = place.fragment.offset as u32 + place.fragment.length;
@@ -158,15 +158,15 @@ fn follow<F: Family, P: Packet, T: Tables<F>>(
 /// Why a later fragment of an unknown packet goes nowhere. It is ours for certain only where all of an address is a
 /// service's: the host has other ports at its own.
 #[inline(always)]
-fn lost<F: Family, T: Tables<F>>(tables: &T, hook: Hook, flow: &FlowKey<F>) -> Counter {
+fn lost<F: Family, T: Tables<F>>(tables: &T, hook: Hook, flow: &FlowKey<F>) -> Stop {
     if hook.is_egress() {
-        return Counter::Fragment;
+        return Stop::Fragment;
     }
     if !tables.interesting(interest_hash(flow.dst, 0)) {
         let unowned = select::is_unowned::<F, T>(tables, flow.dst);
-        return if unowned { Counter::Unowned } else { Counter::Fragment };
+        return if unowned { Stop::Unowned } else { Stop::Fragment };
     }
-    if select::is_owned::<F, T>(tables, flow.dst) { Counter::FragmentLost } else { Counter::Fragment }
+    if select::is_owned::<F, T>(tables, flow.dst) { Stop::FragmentLost } else { Stop::Fragment }
 }
 
 /// Keeps what a first fragment said, which has gone to this backend.

@@ -13,7 +13,7 @@ use super::{
     turn,
 };
 use crate::{
-    abi::{BackendState, BackendWord, Counter, FlowKey, FlowRow, FlowState, ReachKind, flow_bits},
+    abi::{BackendState, BackendWord, Event, FlowKey, FlowRow, FlowState, ReachKind, Stop, flow_bits},
     family::Family,
     wire::Protocol,
 };
@@ -25,7 +25,7 @@ pub fn lookup<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     asked: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let note = noted(tables)?;
     if hook == Hook::UplinkIngress {
         note.unwrapped.set(asked.is_decapped());
@@ -42,7 +42,7 @@ pub fn lookup<F: Family, P: Packet, T: Tables<F>>(
         }
         known if known == Resumed::Misguided || tables.interesting(interest_hash(key.dst, 0)) => {
             if flow::is_forged(packet, tables, hook, key.src) {
-                return Err(Counter::Forged);
+                return Err(Stop::Forged);
             }
             note.misguided.set(known == Resumed::Misguided);
             Ok(Step::Select.into())
@@ -55,11 +55,11 @@ pub fn lookup<F: Family, P: Packet, T: Tables<F>>(
             let mark =
                 || flow::find(tables, &flow::twin(key, key.zone)).is_some_and(|(_, row)| row.is_direct());
             let made = !parsed.flags.resets() || mark();
-            Err(if made { Counter::Direct } else { Counter::StrayReset })
+            Err(if made { Stop::Direct } else { Stop::StrayReset })
         }
         _ => {
             let unowned = !hook.is_egress() && select::is_unowned::<F, T>(tables, key.dst);
-            Err(if unowned { Counter::Unowned } else { Counter::NoFrontend })
+            Err(if unowned { Stop::Unowned } else { Stop::NoFrontend })
         }
     }
 }
@@ -71,26 +71,26 @@ fn resume<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     note: &Note<F>,
-) -> Result<Resumed, Counter> {
+) -> Result<Resumed, Stop> {
     let parsed = &note.parsed;
     let table = if note.proven.get() { Table::Proven } else { Table::Unproven };
     let Some(row) = tables.flow(table, &parsed.key) else {
-        return if hook.is_egress() { Err(Counter::WrongHook) } else { Ok(Resumed::Unknown) };
+        return if hook.is_egress() { Err(Stop::WrongHook) } else { Ok(Resumed::Unknown) };
     };
     let known = row.get();
     if known.is_direct() {
         FlowRow::touch(row, tables.now());
-        return Err(Counter::Direct);
+        return Err(Stop::Direct);
     }
     if known.is_reply() {
         if hook == Hook::UplinkXdp {
-            return Err(Counter::WrongHook);
+            return Err(Stop::WrongHook);
         }
         answered(packet, tables, parsed, &known)?;
         return Ok(Resumed::Guided);
     }
     if hook.is_egress() {
-        return Err(Counter::WrongHook);
+        return Err(Stop::WrongHook);
     }
     let lost_port =
         snat::is_of(hook, &known) && !known.is_proven() && !snat::holds(tables, &parsed.key, &known);
@@ -100,14 +100,14 @@ fn resume<F: Family, P: Packet, T: Tables<F>>(
     let Some(word) = flow::usable(tables, parsed, &known) else { return Ok(Resumed::Misguided) };
     if parsed.protocol() == Protocol::Tcp && ends(tables, word) {
         flow::end(tables, parsed, (row, known));
-        return Err(Counter::BackendGone);
+        return Err(Stop::BackendGone);
     }
     if hook == Hook::UplinkXdp && !turn::can_send(packet, tables, parsed, known.backend) {
-        return Err(Counter::WrongHook);
+        return Err(Stop::WrongHook);
     }
     if flow::is_elsewhere(packet, hook, &known) {
         if flow::is_forged(packet, tables, hook, parsed.key.src) {
-            return Err(Counter::Forged);
+            return Err(Stop::Forged);
         }
         move_over(packet, tables, hook, parsed, known)?;
     } else if dsr::is_of(hook, &known) {
@@ -154,10 +154,10 @@ fn answered<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     parsed: &Parsed<F>,
     known: &FlowRow<F>,
-) -> Result<(), Counter> {
+) -> Result<(), Stop> {
     let protocol = parsed.protocol();
     if known.expired(protocol, tables.now(), &tables.settings().lifetimes) {
-        return Err(Counter::NotOurs);
+        return Err(Stop::NotOurs);
     }
     if protocol == Protocol::Tcp {
         expect(packet, tables, parsed, &twin(&translated(&parsed.key, known), known.twin_zone()))?;
@@ -172,7 +172,7 @@ pub fn expect<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     parsed: &Parsed<F>,
     request: &FlowKey<F>,
-) -> Result<(), Counter> {
+) -> Result<(), Stop> {
     const SEQUENCE: usize = 4;
     let sequence = readable::<[u16; 2], P>(packet, parsed.transport() + SEQUENCE)?;
     if let Some(proof) = tables.proof(request) {
@@ -230,7 +230,7 @@ fn promote<F: Family, P: Packet, T: Tables<F>>(
     }
     tables.remove_flow(Table::Unproven, &parsed.key);
     tables.remove_flow(Table::Unproven, &reply_key);
-    tables.count(Counter::Proven);
+    tables.count(Event::Proven.into());
 }
 
 /// A known flow's client is at another port of its bridge, and nobody knows better: replies go there.
@@ -241,13 +241,13 @@ fn move_over<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     parsed: &Parsed<F>,
     known: FlowRow<F>,
-) -> Result<(), Counter> {
+) -> Result<(), Stop> {
     let request = FlowRow { mac: parsed.source, ifindex: packet.ifindex(), seen: tables.now(), ..known };
     let reply = flow::reply_row(tables, hook, packet.ifindex(), parsed, &request);
     let reply_key = twin(&translated(&parsed.key, &request), request.twin_zone());
-    let full = |_| Counter::TableFull;
+    let full = |_| Stop::TableFull;
     tables.insert_flow(known.table(), reply_key, reply, Insert::Replace).map_err(full)?;
     tables.insert_flow(known.table(), parsed.key, request, Insert::Replace).map_err(full)?;
-    tables.count(Counter::Moved);
+    tables.count(Event::Moved.into());
     Ok(())
 }

@@ -12,7 +12,7 @@ use super::{
     turn,
 };
 use crate::{
-    abi::{Counter, FlowKey},
+    abi::{Event, FlowKey, Stop},
     family::{Family, V6},
     wire::{Ethernet, Icmp, NetworkHeader, Ports, Protocol, Solicitation, TcpFlags, checksum},
 };
@@ -24,10 +24,10 @@ pub fn icmp<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     _: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let frame = readable::<Frame<F>, P>(packet, 0)?;
     if frame.ip.protocol() != F::Header::ICMP {
-        return Err(Counter::Protocol);
+        return Err(Stop::Protocol);
     }
     let kind: [u8; 2] = bytemuck::cast(frame.ports.source);
     if F::Header::is_error(kind[0]) && hook.has(Step::IcmpError) {
@@ -42,22 +42,22 @@ pub fn icmp<F: Family, P: Packet, T: Tables<F>>(
     if F::ETHERTYPE == V6::ETHERTYPE && hook.is_asked() && kind == Solicitation::KIND {
         return Ok(Step::ProxyNd.into());
     }
-    Err(Counter::Protocol)
+    Err(Stop::Protocol)
 }
 
 /// What an error is about: as a packet of the other direction, whose row says what to make of it.
 #[inline(always)]
-fn about<F: Family, P: Packet>(packet: &mut P, frame: &Frame<F>, zone: u16) -> Result<Parsed<F>, Counter> {
+fn about<F: Family, P: Packet>(packet: &mut P, frame: &Frame<F>, zone: u16) -> Result<Parsed<F>, Stop> {
     let payload = frame.ip.payload(packet.size() - NETWORK as u32);
     if payload < About::<F>::PAYLOAD as u32 {
-        return Err(Counter::Protocol);
+        return Err(Stop::Protocol);
     }
     // Told by the size: it is all there.
     let quote = readable::<About<F>, P>(packet, NETWORK)?.quote;
     let known = Protocol::from_number(quote.ip.protocol()).is_some() && quote.ip.begins_transport();
     // Else somebody says something about a packet that is not from whom it tells.
     if !known || quote.ip.source() != frame.ip.destination() {
-        return Err(Counter::Protocol);
+        return Err(Stop::Protocol);
     }
     let [source, destination, ..] = quote.transport;
     let key = FlowKey {
@@ -77,15 +77,15 @@ fn echo<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     frame: &Frame<F>,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let addr = frame.ip.destination();
     if !(tables.interesting(interest_hash(addr, 0)) && select::is_owned::<F, T>(tables, addr)) {
         let unowned = select::is_unowned::<F, T>(tables, addr);
-        return Err(if unowned { Counter::Unowned } else { Counter::Protocol });
+        return Err(if unowned { Stop::Unowned } else { Stop::Protocol });
     }
     let payload = frame.ip.payload(packet.size() - NETWORK as u32);
     if payload < size_of::<Icmp>() as u32 {
-        return Err(Counter::Truncated);
+        return Err(Stop::Truncated);
     }
     let Ports { source: request, destination: check } = frame.ports;
     let reply: u16 = bytemuck::cast([F::Header::ECHO_REPLY, 0]);
@@ -95,8 +95,8 @@ fn echo<F: Family, P: Packet, T: Tables<F>>(
     let answer = Answer::<F, Ports> { ip, then: Ports { source: reply, destination: check } };
     let Ethernet { destination, source, .. } = frame.ethernet;
     if !packet.replace(NETWORK, &answer) || !packet.store(0, &[source, destination]) {
-        return Err(Counter::RewriteFailed);
+        return Err(Stop::RewriteFailed);
     }
-    tables.count(Counter::Echoed);
+    tables.count(Event::Echoed.into());
     Ok(Way::Egress(packet.ifindex()).into())
 }

@@ -39,7 +39,6 @@ pub use parse::{Note, Parsed};
 pub use select::{TRIES, client_hash, scope, slot_hash};
 pub use socket::{Access, Caller, Peer, Socket, Sockets, connect, send, shown};
 pub use step::{Next, Step, Verdict, Way};
-pub use stop::is_rejected;
 pub use tables::{
     Common, InPlace, Insert, InsertError, Packet, SumKind, TURNS, Table, Tables, interest_hash,
 };
@@ -104,7 +103,7 @@ pub trait Steps {
     fn established(&mut self) -> Next;
     /// The step with that body, for a packet of which the step before it has left `asked`.
     fn step<B: Body>(&mut self, asked: Next) -> Next;
-    /// The packet is about to be dropped or rejected, and why: a [`Counter`].
+    /// The packet is about to be dropped or rejected, and why: a [`Stop`].
     fn refused(&mut self, why: u32);
 }
 

@@ -11,7 +11,7 @@ use super::{
     turn,
 };
 use crate::{
-    abi::{BackendRow, Counter, FlowKey, FlowRow, FlowState, Mac, ZONE_OF_CLIENT, flow_bits},
+    abi::{BackendRow, Event, FlowKey, FlowRow, FlowState, Mac, Stop, ZONE_OF_CLIENT, flow_bits},
     family::Family,
     wire::Protocol,
 };
@@ -24,12 +24,12 @@ pub fn open<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     _: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let note = noted(tables)?;
     if hook == Hook::UplinkXdp && !turn::can_send(packet, tables, &note.parsed, note.backend.get()) {
-        return Err(Counter::WrongHook);
+        return Err(Stop::WrongHook);
     }
-    let (_, backend) = tables.backend(note.backend.get().low).ok_or(Counter::Unsettled)?;
+    let (_, backend) = tables.backend(note.backend.get().low).ok_or(Stop::Unsettled)?;
     if dsr::is_needed(hook, backend) {
         dsr::record(packet, tables, note, backend)?;
         recorded(tables, note, backend.service);
@@ -40,7 +40,7 @@ pub fn open<F: Family, P: Packet, T: Tables<F>>(
     }
     match put(packet, tables, hook, note, backend) {
         Ok(()) => {}
-        Err(Counter::Clash) if (note.attempts.get() as u32) < select::TRIES => return Ok(Step::Select.into()),
+        Err(Stop::Clash) if (note.attempts.get() as u32) < select::TRIES => return Ok(Step::Select.into()),
         Err(stop) => return Err(stop),
     }
     recorded(tables, note, backend.service);
@@ -53,7 +53,7 @@ pub fn recorded<F: Family, T: Tables<F>>(tables: &T, note: &Note<F>, service: u3
     if note.keep.get() {
         select::keep(tables, note.parsed.key.src, service, note.backend.get());
     }
-    tables.count(Counter::NewFlow);
+    tables.count(Event::NewFlow.into());
 }
 
 #[inline(always)]
@@ -63,7 +63,7 @@ fn put<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     note: &Note<F>,
     backend: &BackendRow<F>,
-) -> Result<(), Counter> {
+) -> Result<(), Stop> {
     let parsed = &note.parsed;
     let old = if note.misguided.get() { find(tables, &parsed.key) } else { None };
     let ifindex = packet.ifindex();
@@ -91,7 +91,7 @@ fn put<F: Family, P: Packet, T: Tables<F>>(
     // In the way among the proven ones: another flow that lives, or what is over.
     if let Some(found) = tables.flow(Table::Proven, &reply_key) {
         if !gives_way(tables, protocol, &found.get(), &reply) {
-            return Err(Counter::Clash);
+            return Err(Stop::Clash);
         }
         tables.remove_flow(Table::Proven, &reply_key);
     }
@@ -119,8 +119,8 @@ pub fn enter<F: Family, T: Tables<F>>(
     key: &FlowKey<F>,
     request: FlowRow<F>,
     old: Option<Found<'_, F>>,
-) -> Result<(), Counter> {
-    tables.insert_flow(Table::Unproven, *key, request, Insert::Replace).map_err(|_| Counter::TableFull)?;
+) -> Result<(), Stop> {
+    tables.insert_flow(Table::Unproven, *key, request, Insert::Replace).map_err(|_| Stop::TableFull)?;
     if old.is_some_and(|(_, known)| known.is_proven()) {
         // It would be found before the new one.
         tables.remove_flow(Table::Proven, key);
@@ -136,18 +136,18 @@ pub fn take<F: Family, T: Tables<F>>(
     protocol: Protocol,
     key: FlowKey<F>,
     row: &FlowRow<F>,
-) -> Result<(), Counter> {
+) -> Result<(), Stop> {
     match tables.insert_flow(table, key, *row, Insert::New) {
         Ok(()) => return Ok(()),
-        Err(InsertError::Full) => return Err(Counter::TableFull),
+        Err(InsertError::Full) => return Err(Stop::TableFull),
         Err(InsertError::Exists) => {}
     }
     if let Some(found) = tables.flow(table, &key)
         && !gives_way(tables, protocol, &found.get(), row)
     {
-        return Err(Counter::Clash);
+        return Err(Stop::Clash);
     }
-    tables.insert_flow(table, key, *row, Insert::Replace).map_err(|_| Counter::TableFull)
+    tables.insert_flow(table, key, *row, Insert::Replace).map_err(|_| Stop::TableFull)
 }
 
 /// A client that uses its port again gets the same backend again, most of the time: then both rows are

@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::tables::Packet;
 use crate::{
-    abi::{BackendRef, Counter, FlowKey, Mac},
+    abi::{BackendRef, FlowKey, Mac, Stop},
     family::{Family, V4, V6},
     wire::{Ethernet, Fragment, NetworkHeader, Part, Ports, Protocol, TcpFlags},
 };
@@ -182,11 +182,11 @@ impl<F: Family> Parsed<F> {
         ethernet: &Ethernet,
         key: FlowKey<F>,
         place: Place,
-    ) -> Result<Self, Counter> {
+    ) -> Result<Self, Stop> {
         let Place { transport, payload, fragment } = place;
-        let protocol = Protocol::from_number(key.protocol as u8).ok_or(Counter::Protocol)?;
+        let protocol = Protocol::from_number(key.protocol as u8).ok_or(Stop::Protocol)?;
         if payload < protocol.header_len() {
-            return Err(Counter::Truncated);
+            return Err(Stop::Truncated);
         }
         let (flags, length) = match protocol {
             Protocol::Udp => {
@@ -203,7 +203,7 @@ impl<F: Family> Parsed<F> {
         };
         // UDP's length is the datagram's, not the fragment's.
         if length < protocol.header_len() || length > payload && fragment.part() == Part::Whole {
-            return Err(Counter::Malformed);
+            return Err(Stop::Malformed);
         }
         Ok(Self::with(ethernet, key, place, flags))
     }
@@ -247,25 +247,25 @@ pub const FARTHEST: usize = 0x3ff;
 
 /// The headers of a whole, plain packet of a protocol with ports.
 #[inline(always)]
-pub fn frame<F: Family, P: Packet>(packet: &mut P) -> Result<Frame<F>, Counter> {
+pub fn frame<F: Family, P: Packet>(packet: &mut P) -> Result<Frame<F>, Stop> {
     let frame = readable::<Frame<F>, P>(packet, 0)?;
     frame.ip.check(packet.size() - size_of::<Ethernet>() as u32)?;
     match Protocol::from_number(frame.ip.protocol()) {
         Some(_) => Ok(frame),
-        None => Err(Counter::Protocol),
+        None => Err(Stop::Protocol),
     }
 }
 
 /// Loads, after pulling it in where it lies outside the packet's linear part.
 #[inline(always)]
-pub fn readable<T: Pod, P: Packet>(packet: &mut P, offset: usize) -> Result<T, Counter> {
+pub fn readable<T: Pod, P: Packet>(packet: &mut P, offset: usize) -> Result<T, Stop> {
     if let Some(value) = packet.load(offset) {
         return Ok(value);
     }
     let end = (offset + size_of::<T>()) as u32;
     if packet.size() < end {
-        return Err(Counter::Truncated);
+        return Err(Stop::Truncated);
     }
     packet.pull(end);
-    packet.load(offset).ok_or(Counter::Truncated)
+    packet.load(offset).ok_or(Stop::Truncated)
 }

@@ -12,7 +12,7 @@ use super::{
     tables::{Packet, Tables},
 };
 use crate::{
-    abi::Counter,
+    abi::Stop,
     family::{Address, Family, V6},
     wire::{Ethernet, Icmp, NetworkHeader, Protocol, Tcp, checksum},
 };
@@ -25,7 +25,7 @@ pub fn reject<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     asked: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     Ok(answer(packet, tables, hook, asked).map_or(asked.unanswered(), Next::from))
 }
 
@@ -36,8 +36,8 @@ fn answer<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     asked: Next,
 ) -> Option<Way> {
-    const TTL_EXCEEDED: u32 = Counter::TtlExceeded as u32;
-    const TOO_BIG: u32 = Counter::TooBig as u32;
+    const TTL_EXCEEDED: u32 = Stop::TtlExceeded as u32;
+    const TOO_BIG: u32 = Stop::TooBig as u32;
     let Note { parsed, mtu, .. } = tables.noted()?;
     let Headers { ethernet, ip } = packet.load::<Headers<F>>(0)?;
     let settings = tables.settings();

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     abi::{
-        AffinityKey, AffinityRow, BackendRef, BackendRow, Counter, FlowKey, FrontendKey, FrontendKind,
-        FrontendRow, Scope, SetRow, ZONE_UPLINK, flow_bits, set_flags,
+        AffinityKey, AffinityRow, BackendRef, BackendRow, FlowKey, FrontendKey, FrontendKind, FrontendRow,
+        Scope, SetRow, Stop, ZONE_UPLINK, flow_bits, set_flags,
     },
     family::{Address, Family, scramble},
 };
@@ -25,7 +25,7 @@ pub fn select<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     _: Hook,
     _: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let note = noted(tables)?;
     let parsed = &note.parsed;
     let target = target(tables, &parsed.key)?;
@@ -44,7 +44,7 @@ pub fn select<F: Family, P: Packet, T: Tables<F>>(
         note.port.set(if attempt < 2 { 0 } else { other_port(offer.hash, attempt) });
         return Ok(Step::Open.into());
     }
-    if attempt + 1 < TRIES { Ok(Step::Select.into()) } else { Err(Counter::Unsettled) }
+    if attempt + 1 < TRIES { Ok(Step::Select.into()) } else { Err(Stop::Unsettled) }
 }
 
 /// One of the ports besides its own that a client can have on the backend's side.
@@ -121,16 +121,16 @@ pub struct Choice<'a, F: Family> {
 
 /// The service that a packet to `key`'s destination is for, or what becomes of it without one.
 #[inline(always)]
-pub fn target<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>) -> Result<Target, Counter> {
+pub fn target<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>) -> Result<Target, Stop> {
     let frontend =
         FrontendKey { addr: key.dst, port: key.dst_port, zone: ZONE_UPLINK, protocol: key.protocol as u32 };
     if let Some(row) = tables.frontend(&frontend) {
         return Ok(Target { service: row.service, kind: FrontendKind::from_bits(row.kind) });
     }
     if is_owned::<F, T>(tables, key.dst) {
-        return Err(Counter::NoPort);
+        return Err(Stop::NoPort);
     }
-    Err(if is_unowned::<F, T>(tables, key.dst) { Counter::Unowned } else { Counter::NoFrontend })
+    Err(if is_unowned::<F, T>(tables, key.dst) { Stop::Unowned } else { Stop::NoFrontend })
 }
 
 /// Whether an address is a service's and nobody else's: a [`FrontendKind::Address`].
@@ -163,7 +163,7 @@ pub fn scope(kind: FrontendKind, set: &SetRow, outside: bool) -> Scope {
     if local { Scope::Local } else { Scope::Cluster }
 }
 
-/// What a target offers to a client, or why not: [`Counter::NotOurs`] where only its packets tell. Affinity never overrules that a backend takes no new flows.
+/// What a target offers to a client, or why not: [`Stop::NotOurs`] where only its packets tell. Affinity never overrules that a backend takes no new flows.
 #[inline(always)]
 pub fn offer<F: Family, T: Tables<F>>(
     tables: &T,
@@ -171,20 +171,20 @@ pub fn offer<F: Family, T: Tables<F>>(
     target: Target,
     client: Client,
     among: Among,
-) -> Result<Offer, Counter> {
+) -> Result<Offer, Stop> {
     let settings = tables.settings();
     let Target { service, kind } = target;
-    let word = tables.service(service).ok_or(Counter::Unsettled)?;
-    let set = tables.set(word.low).ok_or(Counter::Unsettled)?;
+    let word = tables.service(service).ok_or(Stop::Unsettled)?;
+    let set = tables.set(word.low).ok_or(Stop::Unsettled)?;
     if set.service != service {
-        return Err(Counter::Unsettled);
+        return Err(Stop::Unsettled);
     }
     let ranged = kind == FrontendKind::LoadBalancer && set.source_ranges != 0;
     if client == Client::Unknown && (ranged || set.affinity != 0) {
-        return Err(Counter::NotOurs);
+        return Err(Stop::NotOurs);
     }
     if ranged && !tables.in_range(set.source_ranges, key.src) {
-        return Err(Counter::SourceRange);
+        return Err(Stop::SourceRange);
     }
     let scope = match among {
         Among::All => scope(kind, &set, settings.outside != 0),
@@ -195,7 +195,7 @@ pub fn offer<F: Family, T: Tables<F>>(
         Scope::Local => (set.local_first, set.local_len),
     };
     if len == 0 {
-        return Err(if set.len == 0 { Counter::NoBackend } else { Counter::NoLocalBackend });
+        return Err(if set.len == 0 { Stop::NoBackend } else { Stop::NoLocalBackend });
     }
     let keep = set.affinity != 0;
     let (mut kept, mut hash) = (BackendRef::default(), slot_hash(key, settings.hash_seed));

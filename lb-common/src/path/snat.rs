@@ -17,7 +17,7 @@ use super::{
     turn,
 };
 use crate::{
-    abi::{BackendRow, Counter, FlowKey, FlowRow, Mac, ReachKind, SnatRow, flow_bits},
+    abi::{BackendRow, Event, FlowKey, FlowRow, Mac, ReachKind, SnatRow, Stop, flow_bits},
     family::{Address as _, Family},
     wire::{Part, Protocol},
 };
@@ -53,13 +53,13 @@ pub fn allocate<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     _: Hook,
     _: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let note = noted(tables)?;
     let parsed = &note.parsed;
     let key = &parsed.key;
     let settings = tables.settings();
     let backend = note.backend.get();
-    let (_, to) = tables.backend(backend.low).ok_or(Counter::Unsettled)?;
+    let (_, to) = tables.backend(backend.low).ok_or(Stop::Unsettled)?;
     let mut lent = FlowKey {
         // By a mask: whole, LLVM would copy an IPv6 address by memmove.
         src: to.addr.masked(F::Addr::ONES),
@@ -89,7 +89,7 @@ pub fn allocate<F: Family, P: Packet, T: Tables<F>>(
     if parsed.protocol() == Protocol::Sctp {
         // Its checksum covers ports: the client's own, or none.
         if !take(tables, &lent, &row)? {
-            return Err(Counter::Clash);
+            return Err(Stop::Clash);
         }
     } else {
         let ports = settings.snat_ports.max(1);
@@ -123,7 +123,7 @@ pub fn allocate<F: Family, P: Packet, T: Tables<F>>(
             tables.turn(count, passed.wrapping_add(ports) % ports);
         }
         if !free || !take(tables, &lent, &row)? {
-            return Err(Counter::NoSnatPort);
+            return Err(Stop::NoSnatPort);
         }
     }
     let request = FlowRow {
@@ -144,10 +144,10 @@ pub fn allocate<F: Family, P: Packet, T: Tables<F>>(
 
 /// Takes one port for a flow, if nobody has it, or who had it is gone.
 #[inline(always)]
-fn take<F: Family, T: Tables<F>>(tables: &T, lent: &FlowKey<F>, row: &SnatRow<F>) -> Result<bool, Counter> {
+fn take<F: Family, T: Tables<F>>(tables: &T, lent: &FlowKey<F>, row: &SnatRow<F>) -> Result<bool, Stop> {
     match tables.insert_snat(lent, row) {
         Ok(()) => return Ok(true),
-        Err(InsertError::Full) => return Err(Counter::NoSnatPort),
+        Err(InsertError::Full) => return Err(Stop::NoSnatPort),
         Err(InsertError::Exists) => {}
     }
     let Some(held) = tables.snat(lent) else { return Ok(false) };
@@ -245,7 +245,7 @@ pub fn request<F: Family, P: Packet, T: Tables<F>>(
         reserved: 0,
     };
     if tables.insert_snat(&lent, &reply).is_ok() {
-        tables.count(Counter::Rebuilt);
+        tables.count(Event::Rebuilt.into());
     }
 }
 
@@ -268,7 +268,7 @@ pub fn promote<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, request: &
     if let Some(held) = tables.snat(&lent_to(tables, key, request)) {
         SnatRow::touch(held, request.seen, held.get().row.bits | request.bits & flow_bits::SHARED);
     }
-    tables.count(Counter::Proven);
+    tables.count(Event::Proven.into());
 }
 
 /// Notes a packet to a port of the node's that is lent: [`Step::SnatReverse`] takes it then.
@@ -278,17 +278,17 @@ pub fn track<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     _: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let parsed = &noted(tables)?.parsed;
     let key = &parsed.key;
-    let held = tables.snat(key).ok_or(Counter::NotOurs)?;
+    let held = tables.snat(key).ok_or(Stop::NotOurs)?;
     if hook == Hook::UplinkXdp && !turn::can_return::<F, P>(packet, &held.get()) {
-        return Err(Counter::WrongHook);
+        return Err(Stop::WrongHook);
     }
     let SnatRow { row: known, client, port, .. } = held.get();
     let now = tables.now();
     if known.expired(parsed.protocol(), now, &tables.settings().lifetimes) {
-        return Err(Counter::NotOurs);
+        return Err(Stop::NotOurs);
     }
     let asked = FlowKey {
         src: client,
@@ -320,7 +320,7 @@ pub fn track<F: Family, P: Packet, T: Tables<F>>(
         ..known
     };
     if tables.insert_flow(request.table(), asked, request, Insert::New).is_ok() {
-        tables.count(Counter::Rebuilt);
+        tables.count(Event::Rebuilt.into());
     }
     Ok(Step::SnatReverse.into())
 }
@@ -332,10 +332,10 @@ pub fn reverse<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     _: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let parsed = &noted(tables)?.parsed;
     let later = parsed.part == Part::Later;
-    let lost = if later { Counter::FragmentLost } else { Counter::TableFull };
+    let lost = if later { Stop::FragmentLost } else { Stop::TableFull };
     let held = tables.snat(&parsed.key).ok_or(lost)?.get();
     let onward = match hook {
         Hook::UplinkXdp => turn::to_client(packet, parsed, &held)?,
@@ -345,7 +345,7 @@ pub fn reverse<F: Family, P: Packet, T: Tables<F>>(
     if parsed.part == Part::First {
         hard::keep(tables, parsed, held.row.backend);
     }
-    tables.count(Counter::Reply);
+    tables.count(Event::Reply.into());
     Ok(onward.way.into())
 }
 

@@ -9,7 +9,7 @@ use crate::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FragmentKey,
         FragmentRow, FrontendKey, FrontendRow, HomeRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow,
-        SnatRow,
+        SnatRow, Stop,
     },
     family::{Address, Family, scramble},
     wire::Protocol,
@@ -184,8 +184,8 @@ pub enum InsertError {
 
 /// What was noted of a packet.
 #[inline(always)]
-pub fn noted<F: Family, T: Tables<F>>(tables: &T) -> Result<&Note<F>, Counter> {
-    tables.noted().ok_or(Counter::Unsettled)
+pub fn noted<F: Family, T: Tables<F>>(tables: &T) -> Result<&Note<F>, Stop> {
+    tables.noted().ok_or(Stop::Unsettled)
 }
 
 /// How many counts [`Tables::turn`] knows.

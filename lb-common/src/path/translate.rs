@@ -11,7 +11,7 @@ use super::{
     turn,
 };
 use crate::{
-    abi::{Counter, FlowRow, ReachKind},
+    abi::{Event, FlowRow, ReachKind, Stop},
     family::Family,
     wire::Part,
 };
@@ -23,7 +23,7 @@ pub fn translate<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     _: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     if hook == Hook::UplinkXdp {
         return turn::finish(packet, tables);
     }
@@ -31,7 +31,7 @@ pub fn translate<F: Family, P: Packet, T: Tables<F>>(
     let parsed = &note.parsed;
     let later = parsed.part == Part::Later;
     // What has just been recorded is gone again: the table is that full.
-    let gone = if later { Counter::FragmentLost } else { Counter::TableFull };
+    let gone = if later { Stop::FragmentLost } else { Stop::TableFull };
     let found = flow::find(tables, &parsed.key);
     if later && hook == Hook::UplinkIngress && found.is_none() && tables.snat(&parsed.key).is_some() {
         return Ok(Step::SnatReverse.into());
@@ -64,27 +64,27 @@ pub fn go<F: Family, P: Packet, T: Tables<F>>(
     parsed: &Parsed<F>,
     found: flow::Found<'_, F>,
     form: Form,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let (_, known) = found;
     let (onward, port);
     if known.is_reply() {
         if hook == Hook::PortIngress && answers_for_another(packet, tables, &known) {
-            return Err(Counter::Forged);
+            return Err(Stop::Forged);
         }
         (onward, port) = (forward::to_client(packet, tables, hook, parsed, &known)?, known.ifindex);
         flow::reply(tables, parsed, found);
     } else if hook.is_egress() {
-        return Err(Counter::WrongHook);
+        return Err(Stop::WrongHook);
     } else {
         flow::request(packet, tables, hook, parsed, found);
-        let (word, backend) = tables.backend(known.backend.low).ok_or(Counter::Unsettled)?;
-        let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
+        let (word, backend) = tables.backend(known.backend.low).ok_or(Stop::Unsettled)?;
+        let reach = tables.reach(word.reach()).ok_or(Stop::Unreachable)?;
         onward = forward::to_backend(packet, tables, hook, parsed, &reach, known.is_hairpin())?;
         port = reach.ifindex;
         tables.account(backend.service, packet.size());
     }
     if !hook.is_egress() && forward::is_too_big(packet, tables, onward.way, port) {
-        return Err(Counter::TooBig);
+        return Err(Stop::TooBig);
     }
     let to = if snat::is_of(hook, &known) {
         snat::translated(tables, &parsed.key, &known)
@@ -92,7 +92,8 @@ pub fn go<F: Family, P: Packet, T: Tables<F>>(
         flow::translated(&parsed.key, &known)
     };
     rewrite::rewrite(packet, parsed, &to, &onward, form)?;
-    tables.count(if known.is_reply() { Counter::Reply } else { Counter::Request });
+    let event = if known.is_reply() { Event::Reply } else { Event::Request };
+    tables.count(event.into());
     Ok(onward.way.into())
 }
 

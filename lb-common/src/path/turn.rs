@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     abi::{
-        BackendRef, BackendRow, Counter, FlowKey, FlowRow, Mac, ReachKind, ReachRow, SnatRow, flow_bits,
+        BackendRef, BackendRow, Event, FlowKey, FlowRow, Mac, ReachKind, ReachRow, SnatRow, Stop, flow_bits,
         is_known,
     },
     family::{Address as _, Family, V6},
@@ -74,7 +74,7 @@ fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Op
     let mut key = frame.key(tables.settings().zone as u16);
     key.join_halves();
     if let Some(stop) = outsider(tables, HOOK, &key) {
-        return if stop == Counter::NotOurs { Some(Next::PASS) } else { None };
+        return if stop == Stop::NotOurs { Some(Next::PASS) } else { None };
     }
     let now = tables.now();
     if is_lent(tables, &key) {
@@ -87,7 +87,7 @@ fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Op
             return None;
         }
         send(packet, &key, &snat::returned(&key, &held), held.row.mac).ok()?;
-        tables.count(Counter::Reply);
+        tables.count(Event::Reply.into());
         return Some(Way::Egress(packet.ifindex()).into());
     }
     let known = tables.flow(Table::Proven, &key)?.get();
@@ -107,10 +107,10 @@ fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Op
     let bytes = packet.size();
     if known.is_tunnel() {
         enclose::<F, P, T>(packet, tables, own, backend.node, reach.mac).ok()?;
-        tables.count(Counter::Tunneled);
+        tables.count(Event::Tunneled.into());
     } else {
         send(packet, &key, &translated(tables, &key, &known), reach.mac).ok()?;
-        tables.count(Counter::Request);
+        tables.count(Event::Request.into());
     }
     tables.account(backend.service, bytes);
     Some(Way::Egress(packet.ifindex()).into())
@@ -118,9 +118,9 @@ fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Op
 
 /// Reads a plain packet again; what is none is left to tc.
 #[inline(always)]
-pub fn parse<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Result<Next, Counter> {
+pub fn parse<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Result<Next, Stop> {
     let frame = match parse::frame::<F, P>(packet) {
-        Err(Counter::Protocol) => return Ok(Step::Icmp.into()),
+        Err(Stop::Protocol) => return Ok(Step::Icmp.into()),
         frame => frame?,
     };
     let key = frame.key(tables.settings().zone as u16);
@@ -128,7 +128,7 @@ pub fn parse<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> 
         return Err(stop);
     }
     if !is_for_one(packet) {
-        return Err(Counter::WrongHook);
+        return Err(Stop::WrongHook);
     }
     let payload = frame.ip.payload(packet.size() - NETWORK as u32);
     let parsed = Parsed::new(packet, &frame.ethernet, key, Place::plain::<F>(payload))?;
@@ -217,9 +217,9 @@ pub fn to_client<F: Family, P: Packet>(
     packet: &P,
     parsed: &Parsed<F>,
     held: &SnatRow<F>,
-) -> Result<Onward, Counter> {
+) -> Result<Onward, Stop> {
     if !leads_back(packet, held) {
-        return Err(Counter::WrongHook);
+        return Err(Stop::WrongHook);
     }
     Ok(onward(packet, parsed, held.row.mac))
 }
@@ -238,26 +238,26 @@ fn can_hop<F: Family, P: Packet>(packet: &P) -> bool {
 
 /// As [`super::translate`].
 #[inline(always)]
-pub fn finish<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Result<Next, Counter> {
+pub fn finish<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Result<Next, Stop> {
     let parsed = &noted(tables)?.parsed;
     // What has just been recorded is gone again: the table is that full.
-    let found: Found<'_, F> = flow::find(tables, &parsed.key).ok_or(Counter::TableFull)?;
+    let found: Found<'_, F> = flow::find(tables, &parsed.key).ok_or(Stop::TableFull)?;
     let known = &found.1;
-    let (word, backend) = tables.backend(known.backend.low).ok_or(Counter::Unsettled)?;
-    let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
+    let (word, backend) = tables.backend(known.backend.low).ok_or(Stop::Unsettled)?;
+    let reach = tables.reach(word.reach()).ok_or(Stop::Unreachable)?;
     if !can_hop::<F, P>(packet) || !leads_on(packet, tables, parsed.destination, backend, &reach) {
-        return Err(Counter::WrongHook);
+        return Err(Stop::WrongHook);
     }
     let bytes = packet.size();
     if known.is_tunnel() {
         dsr::keep(tables, parsed, found);
         enclose::<F, P, T>(packet, tables, parsed.destination, backend.node, reach.mac)?;
-        tables.count(Counter::Tunneled);
+        tables.count(Event::Tunneled.into());
     } else {
         flow::request(packet, tables, HOOK, parsed, found);
         let to = translated(tables, &parsed.key, known);
         rewrite::rewrite(packet, parsed, &to, &onward(packet, parsed, reach.mac), Form::Plain)?;
-        tables.count(Counter::Request);
+        tables.count(Event::Request.into());
     }
     tables.account(backend.service, bytes);
     Ok(Way::Egress(packet.ifindex()).into())
@@ -272,15 +272,15 @@ fn enclose<F: Family, P: Packet, T: Common>(
     own: Mac,
     node: F::Addr,
     next: Mac,
-) -> Result<(), Counter> {
-    let mut ip = packet.load::<F::Header>(NETWORK).ok_or(Counter::Truncated)?;
-    ip.take_hop().ok_or(Counter::TtlExceeded)?;
+) -> Result<(), Stop> {
+    let mut ip = packet.load::<F::Header>(NETWORK).ok_or(Stop::Truncated)?;
+    ip.take_hop().ok_or(Stop::TtlExceeded)?;
     if !packet.wrap::<F>(&ip.around(F::host(tables.settings()), node)) {
-        return Err(Counter::WrongHook);
+        return Err(Stop::WrongHook);
     }
     let ethernet = Ethernet { destination: next, source: own, ethertype: F::ETHERTYPE };
     let written = packet.store(NETWORK + size_of::<F::Header>(), &ip) && packet.store(0, &ethernet);
-    written.then_some(()).ok_or(Counter::RewriteFailed)
+    written.then_some(()).ok_or(Stop::RewriteFailed)
 }
 
 /// The addresses and ports that a request gets.
@@ -297,19 +297,19 @@ fn send<F: Family, P: InPlace>(
     from: &FlowKey<F>,
     to: &FlowKey<F>,
     next: Mac,
-) -> Result<(), Counter> {
+) -> Result<(), Stop> {
     let (old, new) = (from.src.sum() + from.dst.sum(), to.src.sum() + to.dst.sum());
-    let frame: &mut Frame<F> = packet.at(0).ok_or(Counter::Truncated)?;
-    frame.ip.take_hop().ok_or(Counter::TtlExceeded)?;
+    let frame: &mut Frame<F> = packet.at(0).ok_or(Stop::Truncated)?;
+    frame.ip.take_hop().ok_or(Stop::TtlExceeded)?;
     frame.ip.set_addresses(to.src, to.dst, checksum::difference(old, new));
     (frame.ethernet.destination, frame.ethernet.source) = (next, frame.ethernet.destination);
     frame.ports = Ports { source: to.src_port, destination: to.dst_port };
-    let protocol = Protocol::from_number(from.protocol as u8).ok_or(Counter::Protocol)?;
+    let protocol = Protocol::from_number(from.protocol as u8).ok_or(Stop::Protocol)?;
     let mended = protocol.checksum_offset().is_none_or(|offset| {
         let ports = |key: &FlowKey<F>| key.src_port as u64 + key.dst_port as u64;
         let difference = checksum::difference(old + ports(from), new + ports(to));
         let kind = SumKind { protocol, pseudo_header: true, ipv6: F::ETHERTYPE == V6::ETHERTYPE };
         packet.update_checksum(Frame::<F>::TRANSPORT + offset, difference, kind)
     });
-    mended.then_some(()).ok_or(Counter::RewriteFailed)
+    mended.then_some(()).ok_or(Stop::RewriteFailed)
 }

@@ -15,7 +15,7 @@ mod words;
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{
-    abi::Counter,
+    abi::{Counter, Ending},
     family::{V4, V6},
     path::{self, Access, Hook},
 };
@@ -236,9 +236,10 @@ fn packet<F: Sided>(tables: &Tried<'_, F>, asked: &Asked, hook: Hook, ifindex: u
             protocol: asked.to.protocol.number(),
         };
     }
+    let rejected = counter.stop().is_some_and(|why| why.ending() == Ending::Reject);
     let (verdict, answer) = match verdict {
-        path::Verdict::Forward(_) if path::is_rejected(counter) => (Verdict::Reject, packet.headers()),
-        path::Verdict::Drop(_) if path::is_rejected(counter) => (Verdict::Reject, None),
+        path::Verdict::Forward(_) if rejected => (Verdict::Reject, packet.headers()),
+        path::Verdict::Drop(_) if rejected => (Verdict::Reject, None),
         path::Verdict::Forward(_) => (Verdict::Forward, None),
         path::Verdict::Drop(_) => (Verdict::Drop, None),
         path::Verdict::Pass => (Verdict::Pass, None),

@@ -10,7 +10,7 @@ use bytemuck::Zeroable as _;
 use super::*;
 use crate::{
     abi::{
-        AffinityKey, AffinityRow, AnswerKey, BackendWord, Cidr, FlowRow, FragmentKey, FragmentRow,
+        AffinityKey, AffinityRow, AnswerKey, BackendWord, Cidr, Counter, FlowRow, FragmentKey, FragmentRow,
         FrontendKey, FrontendKind, FrontendRow, HomeRow, Mac, ReachKind, ReachRow, Scopes, ServiceRow,
         SetRow, Settings, SlotRow, SnatRow, Word, set_flags,
     },
