@@ -12,8 +12,6 @@ use lb_common::{
 pub trait Net: Family {
     /// Part of the test's name.
     const NAME: &str;
-    /// Suffix of the family's maps.
-    const MAPS: &str;
     /// Offset of the transport header of a packet without options.
     const TRANSPORT: usize;
 
@@ -42,7 +40,6 @@ pub trait Net: Family {
 
 impl Net for V4 {
     const NAME: &str = "ipv4";
-    const MAPS: &str = "4";
     const TRANSPORT: usize = 34;
 
     fn ip(written: Ipv4Addr) -> IpAddr {
@@ -64,7 +61,6 @@ impl Net for V4 {
 
 impl Net for V6 {
     const NAME: &str = "ipv6";
-    const MAPS: &str = "6";
     const TRANSPORT: usize = 54;
 
     fn ip(written: Ipv4Addr) -> IpAddr {

@@ -39,13 +39,12 @@ pub use parse::{Note, Parsed};
 pub use select::{TRIES, client_hash, scope, slot_hash};
 pub use socket::{Access, Caller, Peer, Socket, Sockets, connect, send, shown};
 pub use step::{Next, Step, Verdict, Way};
-pub use tables::{
-    Common, InPlace, Insert, InsertError, Packet, SumKind, TURNS, Table, Tables, interest_hash,
-};
+pub use tables::{Common, InPlace, Insert, InsertError, Packet, SumKind, Table, Tables, interest_hash};
 pub use turn::established as established_in_place;
 
 use core::marker::PhantomData;
 
+pub use crate::abi::maps::PORT_CURSORS as TURNS;
 use crate::family::Family;
 
 /// Takes a packet through the steps that it needs, in their order.

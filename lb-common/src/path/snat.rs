@@ -13,11 +13,13 @@ use super::{
     parse::Parsed,
     rewrite::{self, Form},
     step::{Next, Step},
-    tables::{Insert, InsertError, Packet, TURNS, Table, Tables, interest_hash, noted},
+    tables::{Insert, InsertError, Packet, Table, Tables, interest_hash, noted},
     turn,
 };
 use crate::{
-    abi::{BackendRow, Event, FlowKey, FlowRow, Mac, ReachKind, SnatRow, Stop, flow_bits},
+    abi::{
+        BackendRow, Event, FlowKey, FlowRow, Mac, ReachKind, SnatRow, Stop, flow_bits, maps::PORT_CURSORS,
+    },
     family::{Address as _, Family},
     wire::{Part, Protocol},
 };
@@ -93,7 +95,7 @@ pub fn allocate<F: Family, P: Packet, T: Tables<F>>(
         }
     } else {
         let ports = settings.snat_ports.max(1);
-        let count = interest_hash(to.addr, to.port) % TURNS;
+        let count = interest_hash(to.addr, to.port) % PORT_CURSORS;
         // Asked for once more below: "R2 !read_ok" (kernel 6.18) where what it has not found is kept over the loop.
         let start = match old() {
             // A port that is used again gets the same one, most of the time. Towards another backend, that may be one

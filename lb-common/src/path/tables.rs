@@ -131,7 +131,7 @@ pub trait Tables<F: Family>: Common {
     fn snat(&self, key: &FlowKey<F>) -> Option<&Cell<SnatRow<F>>>;
     /// Lends a port, if it is not.
     fn insert_snat(&self, key: &FlowKey<F>, row: &SnatRow<F>) -> Result<(), InsertError>;
-    /// Moves one of [`TURNS`] counts on by so many steps, in one step for who asks at once; where it was.
+    /// Moves one of [`PORT_CURSORS`](crate::abi::maps::PORT_CURSORS) counts on by so many steps, in one step for who asks at once; where it was.
     fn turn(&self, count: u32, steps: u32) -> u32;
     /// A port is lent no longer.
     fn remove_snat(&self, key: &FlowKey<F>);
@@ -187,9 +187,6 @@ pub enum InsertError {
 pub fn noted<F: Family, T: Tables<F>>(tables: &T) -> Result<&Note<F>, Stop> {
     tables.noted().ok_or(Stop::Unsettled)
 }
-
-/// How many counts [`Tables::turn`] knows.
-pub const TURNS: u32 = 256;
 
 /// The bit of an address and port (0: of the address whatever the port) in the map of interest,
 /// before it is reduced to the map's size.

@@ -15,6 +15,7 @@ use lb_common::{
     abi::{
         AffinityKey, AffinityRow, Counter, FlowKey, FlowRow, FragmentKey, FragmentRow, INTEREST_BITS,
         RangeKey, SnatRow, Traffic, UnprovenRow,
+        maps::{self, of_family},
     },
     path::{Hook, TURNS},
 };
@@ -61,21 +62,21 @@ impl Maps {
             debug_assert!(*bit < INTEREST_BITS);
             *words.entry(bit / 64).or_default() |= 1 << (bit % 64);
         }
-        self.array("INTEREST", &words)?;
-        self.array("SERVICES", &state.services)?;
-        self.array("SETS", &state.sets)?;
-        self.array("SLOTS", &state.slots)?;
-        self.array("REACH", &state.reach)?;
-        self.array(&format!("BACKENDS{}", F::MAPS), &state.backends)?;
-        self.hash(&format!("FRONTENDS{}", F::MAPS), &state.frontends)?;
-        self.hash(&format!("FLOWS{}", F::MAPS), &state.flows)?;
-        self.hash(&format!("UNPROVEN{}", F::MAPS), &state.unproven)?;
-        self.hash(&format!("SNAT{}", F::MAPS), &state.snat)?;
+        self.array(maps::INTEREST.name, &words)?;
+        self.array(maps::SERVICES.name, &state.services)?;
+        self.array(maps::SETS.name, &state.sets)?;
+        self.array(maps::SLOTS.name, &state.slots)?;
+        self.array(maps::REACH.name, &state.reach)?;
+        self.array(of_family::<F>().backends.name, &state.backends)?;
+        self.hash(of_family::<F>().frontends.name, &state.frontends)?;
+        self.hash(of_family::<F>().flows.name, &state.flows)?;
+        self.hash(of_family::<F>().unproven.name, &state.unproven)?;
+        self.hash(of_family::<F>().snat.name, &state.snat)?;
         self.turns(&state.turns)?;
-        self.hash(&format!("AFFINITY{}", F::MAPS), &state.affinity)?;
-        self.hash(&format!("FRAGMENTS{}", F::MAPS), &state.fragments)?;
-        self.hash("ANSWERS", &state.answers)?;
-        self.hash("HOMES", &state.homes)?;
+        self.hash(of_family::<F>().affinity.name, &state.affinity)?;
+        self.hash(of_family::<F>().fragments.name, &state.fragments)?;
+        self.hash(maps::ANSWERS.name, &state.answers)?;
+        self.hash(maps::HOMES.name, &state.homes)?;
         self.ranges(state)
     }
 
@@ -85,7 +86,7 @@ impl Maps {
         Ok(Outcome {
             packet: Vec::new(),
             counters: self.counters()?,
-            traffic: self.moved("TRAFFIC", ROWS, |sum: Traffic, more| Traffic {
+            traffic: self.moved(maps::TRAFFIC.name, ROWS, |sum: Traffic, more| Traffic {
                 packets: sum.packets + more.packets,
                 bytes: sum.bytes + more.bytes,
             })?,
@@ -104,25 +105,25 @@ impl Maps {
 
     /// How far each counter has moved since this was last asked; none that has not.
     pub fn counters(&mut self) -> Result<BTreeMap<u32, u64>> {
-        self.moved("COUNTERS", Counter::COUNT, |sum: u64, more| sum + more)
+        self.moved(maps::COUNTERS.name, Counter::COUNT, |sum: u64, more| sum + more)
     }
 
     /// The flow table of a family.
     pub fn flows<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FlowKey<F>, FlowRow<F>>> {
-        Ok(HashTable::try_from(self.map(&format!("FLOWS{}", F::MAPS))?)?)
+        Ok(HashTable::try_from(self.map(of_family::<F>().flows.name)?)?)
     }
 
     /// The table of unproven flows of a family.
     pub fn unproven<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FlowKey<F>, UnprovenRow<F>>> {
-        Ok(HashTable::try_from(self.map(&format!("UNPROVEN{}", F::MAPS))?)?)
+        Ok(HashTable::try_from(self.map(of_family::<F>().unproven.name)?)?)
     }
 
     fn snat<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FlowKey<F>, SnatRow<F>>> {
-        Ok(HashTable::try_from(self.map(&format!("SNAT{}", F::MAPS))?)?)
+        Ok(HashTable::try_from(self.map(of_family::<F>().snat.name)?)?)
     }
 
     fn turns(&mut self, turns: &Turns) -> Result<()> {
-        let mut array = Array::<_, u32>::try_from(self.map("TURNS")?)?;
+        let mut array = Array::<_, u32>::try_from(self.map(maps::TURNS.name)?)?;
         for (count, turn) in turns {
             array.set(*count, turn, 0)?;
         }
@@ -131,7 +132,7 @@ impl Maps {
 
     /// The counts that are not 0, and then are again.
     fn turns_left(&mut self) -> Result<Turns> {
-        let mut array = Array::<_, u32>::try_from(self.map("TURNS")?)?;
+        let mut array = Array::<_, u32>::try_from(self.map(maps::TURNS.name)?)?;
         let mut left = Turns::new();
         for count in 0..TURNS {
             let turn = array.get(&count, 0)?;
@@ -144,15 +145,15 @@ impl Maps {
     }
 
     fn fragments<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FragmentKey<F>, FragmentRow>> {
-        Ok(HashTable::try_from(self.map(&format!("FRAGMENTS{}", F::MAPS))?)?)
+        Ok(HashTable::try_from(self.map(of_family::<F>().fragments.name)?)?)
     }
 
     fn affinity<F: Net>(&mut self) -> Result<HashTable<&mut MapData, AffinityKey<F>, AffinityRow>> {
-        Ok(HashTable::try_from(self.map(&format!("AFFINITY{}", F::MAPS))?)?)
+        Ok(HashTable::try_from(self.map(of_family::<F>().affinity.name)?)?)
     }
 
     fn ranges<F: Net>(&mut self, state: &State<F>) -> Result<()> {
-        let mut trie = LpmTrie::<_, RangeKey<F>, u32>::try_from(self.map(&format!("RANGES{}", F::MAPS))?)?;
+        let mut trie = LpmTrie::<_, RangeKey<F>, u32>::try_from(self.map(of_family::<F>().ranges.name)?)?;
         for key in trie.keys().collect::<Result<Vec<_>, _>>()? {
             trie.remove(&key)?;
         }
