@@ -12,10 +12,10 @@ use super::{
     select,
     step::{Next, Step, Way},
     stop,
-    tables::{Insert, Packet, Table, Tables, interest_hash, noted},
+    tables::{Common, Insert, Packet, Table, Tables, interest_hash, noted},
 };
 use crate::{
-    abi::{BackendRow, Event, FlowKey, FlowRow, Stop, ZONE_UPLINK, flow_bits},
+    abi::{BackendRow, Event, FlowKey, FlowRow, Mac, Stop, ZONE_UPLINK, flow_bits},
     family::{Address as _, Family, V6},
     wire::{NetworkHeader as _, Protocol},
 };
@@ -65,12 +65,15 @@ pub fn record<F: Family, P: Packet, T: Tables<F>>(
 pub fn aim<F: Family, P: Packet, T: Tables<F>>(
     packet: &P,
     tables: &T,
+    hook: Hook,
     parsed: &Parsed<F>,
     found: Found<'_, F>,
 ) -> Result<Next, Stop> {
     let to = found.1.backend;
     let (_, backend) = tables.backend(to.low).ok_or(Stop::Unsettled)?;
-    tables.account(backend.service, packet.size());
+    if hook != Hook::UplinkXdp {
+        tables.account(backend.service, packet.size());
+    }
     noted(tables)?.backend.set(to);
     keep(tables, parsed, found);
     Ok(Step::Encap.into())
@@ -150,19 +153,37 @@ fn send<F: Family, P: Packet, T: Tables<F>>(
         note.mtu.set(mtu.saturating_sub(outer));
         return Err(Stop::TooBig);
     }
-    let Some(mut ip) = packet.load::<F::Header>(NETWORK) else { return Err(Stop::Truncated) };
+    let bytes = packet.size();
+    let enclosed = enclose::<F, P, T>(packet, tables, backend.node, [onward.destination, onward.source]);
+    if hook == Hook::UplinkXdp {
+        // A frame without room is left to tc, which accounts it.
+        enclosed.map_err(|_| Stop::WrongHook)?;
+        tables.account(backend.service, bytes);
+    }
+    enclosed?;
+    tables.count(Event::Tunneled.into());
+    Ok(onward.way.into())
+}
+
+/// Puts a packet into one to a backend's node, between these MACs; its own has one hop less. Nothing is written where
+/// there is none left or no room.
+#[inline(always)]
+pub fn enclose<F: Family, P: Packet, T: Common>(
+    packet: &mut P,
+    tables: &T,
+    node: F::Addr,
+    macs: [Mac; 2],
+) -> Result<(), Stop> {
+    let mut ip = packet.load::<F::Header>(NETWORK).ok_or(Stop::Truncated)?;
     let difference = ip.take_hop().ok_or(Stop::TtlExceeded)?;
+    if !packet.wrap::<F>(&ip.around(F::host(tables.settings()), node)) {
+        return Err(Stop::RewriteFailed);
+    }
     if F::ETHERTYPE == V6::ETHERTYPE {
         packet.update_sum(difference);
     }
-    let changed = packet.store(NETWORK, &ip)
-        && packet.wrap::<F>(&ip.around(here, backend.node))
-        && packet.store(0, &onward.destination);
-    if !changed {
-        return Err(Stop::RewriteFailed);
-    }
-    tables.count(Event::Tunneled.into());
-    Ok(onward.way.into())
+    let written = packet.store(NETWORK + size_of::<F::Header>(), &ip) && packet.store(0, &macs);
+    written.then_some(()).ok_or(Stop::RewriteFailed)
 }
 
 /// Bytes of the packet from its network header on, or of the largest part that it is to be segmented into.

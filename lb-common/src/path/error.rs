@@ -12,7 +12,7 @@ use super::{
     step::{Next, Step},
     stop,
     tables::{Packet, Tables, noted},
-    translate::answers_for_another,
+    translate::{answers_for_another, translated},
 };
 use crate::{
     abi::{Event, FlowKey, Stop},
@@ -123,8 +123,7 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
     let next = Next::from(onward.way);
     let to = match lent {
         Some(row) => snat::returned(key, &row.get()),
-        None if snat::is_of(hook, &known) => snat::translated(tables, key, &known),
-        None => flow::translated(key, &known),
+        None => translated(tables, hook, key, &known),
     };
     let source = if of_end { to.src } else { from };
     // One after the other: both at once do not fit the stack.

@@ -54,7 +54,7 @@ pub fn established<F: Family, P: Packet, T: Tables<F>>(
         };
         if guides && dsr::is_of(hook, &known) {
             tables.note(&parsed, true);
-            return dsr::aim(packet, tables, &parsed, (row, known));
+            return dsr::aim(packet, tables, hook, &parsed, (row, known));
         }
         if guides {
             let way = translate::go(packet, tables, hook, &parsed, (row, known), Form::Plain);

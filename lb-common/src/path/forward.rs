@@ -31,6 +31,13 @@ impl Onward {
         Onward { way, destination: parsed.destination, source: parsed.source, hop }
     }
 
+    /// Out by the device that the packet came in by, to the next hop: XDP's, which has looked whether that leads there.
+    #[inline(always)]
+    fn back<F: Family, P: Packet>(packet: &P, parsed: &Parsed<F>, next: Mac) -> Self {
+        let way = Way::Egress(packet.ifindex());
+        Onward { way, destination: next, source: parsed.destination, hop: true }
+    }
+
     #[inline(always)]
     fn to(self, destination: Mac) -> Self {
         Onward { destination, ..self }
@@ -47,6 +54,9 @@ pub fn to_backend<F: Family, P: Packet, T: Common>(
     reach: &ReachRow,
     hairpin: bool,
 ) -> Result<Onward, Stop> {
+    if hook == Hook::UplinkXdp {
+        return Ok(Onward::back(packet, parsed, reach.mac));
+    }
     let settings = tables.settings();
     let kind = reach.kind();
     // Between an uplink and a bridge, and out of an uplink, a packet is routed.
@@ -92,6 +102,9 @@ pub fn to_client<F: Family, P: Packet, T: Common>(
     parsed: &Parsed<F>,
     row: &FlowRow<F>,
 ) -> Result<Onward, Stop> {
+    if hook == Hook::UplinkXdp {
+        return Ok(Onward::back(packet, parsed, row.mac));
+    }
     if hook.is_egress() {
         return Ok(Onward::new(Way::Continue, parsed, false));
     }

@@ -15,7 +15,7 @@ use super::{
     select,
     step::{Next, Step},
     tables::{Packet, Table, Tables, interest_hash, noted},
-    turn,
+    xdp,
 };
 use crate::{
     abi::{BackendRef, FlowKey, FragmentKey, FragmentRow, Stop},
@@ -40,7 +40,7 @@ pub fn slow_parse<F: Family, P: Packet, T: Tables<F>>(
     _: Next,
 ) -> Result<Next, Stop> {
     if hook == Hook::UplinkXdp {
-        return turn::parse(packet, tables);
+        return xdp::parse(packet, tables);
     }
     let Headers { ethernet, ip } = readable::<Headers<F>, P>(packet, 0)?;
     let Layers { mut protocol, offset, payload, fragment } = ip.layers(packet.size() - NETWORK as u32)?;

@@ -10,7 +10,7 @@ use super::{
     select, snat,
     step::{Next, Step},
     tables::{Common, Insert, Packet, Table, Tables, interest_hash, noted},
-    turn,
+    xdp,
 };
 use crate::{
     abi::{BackendState, BackendWord, Event, FlowKey, FlowRow, FlowState, ReachKind, Stop, flow_bits},
@@ -102,7 +102,7 @@ fn resume<F: Family, P: Packet, T: Tables<F>>(
         flow::end(tables, parsed, (row, known));
         return Err(Stop::BackendGone);
     }
-    if hook == Hook::UplinkXdp && !turn::can_send(packet, tables, parsed, known.backend) {
+    if hook == Hook::UplinkXdp && !xdp::can_send(packet, tables, parsed, known.backend) {
         return Err(Stop::WrongHook);
     }
     if flow::is_elsewhere(packet, hook, &known) {

@@ -9,7 +9,7 @@ use super::{
     select,
     step::{Next, Step, Way},
     tables::{Packet, Table, Tables, interest_hash},
-    turn,
+    xdp,
 };
 use crate::{
     abi::{Event, FlowKey, Stop},
@@ -35,7 +35,7 @@ pub fn icmp<F: Family, P: Packet, T: Tables<F>>(
         tables.note(&parsed, tables.flow(Table::Proven, &parsed.key).is_some());
         return Ok(Step::IcmpError.into());
     }
-    let answered = !hook.is_egress() && (hook != Hook::UplinkXdp || turn::is_for_one(packet));
+    let answered = !hook.is_egress() && (hook != Hook::UplinkXdp || xdp::is_for_one(packet));
     if kind == [F::Header::ECHO_REQUEST, 0] && answered {
         return echo(packet, tables, &frame);
     }

@@ -31,7 +31,7 @@ mod step;
 mod stop;
 mod tables;
 mod translate;
-mod turn;
+mod xdp;
 
 pub use hook::Hook;
 pub use neighbour::answer_arp;
@@ -40,7 +40,7 @@ pub use select::{TRIES, client_hash, scope, slot_hash};
 pub use socket::{Access, Caller, Peer, Socket, Sockets, connect, send, shown};
 pub use step::{Next, Step, Verdict, Way};
 pub use tables::{Common, InPlace, Insert, InsertError, Packet, SumKind, Table, Tables, interest_hash};
-pub use turn::established as established_in_place;
+pub use xdp::established as established_in_place;
 
 use core::marker::PhantomData;
 

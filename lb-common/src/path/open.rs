@@ -8,7 +8,7 @@ use super::{
     select, snat,
     step::{Next, Step},
     tables::{Insert, InsertError, Packet, Table, Tables, noted},
-    turn,
+    xdp,
 };
 use crate::{
     abi::{BackendRow, Event, FlowKey, FlowRow, FlowState, Mac, Stop, ZONE_OF_CLIENT, flow_bits},
@@ -26,7 +26,7 @@ pub fn open<F: Family, P: Packet, T: Tables<F>>(
     _: Next,
 ) -> Result<Next, Stop> {
     let note = noted(tables)?;
-    if hook == Hook::UplinkXdp && !turn::can_send(packet, tables, &note.parsed, note.backend.get()) {
+    if hook == Hook::UplinkXdp && !xdp::can_send(packet, tables, &note.parsed, note.backend.get()) {
         return Err(Stop::WrongHook);
     }
     let (_, backend) = tables.backend(note.backend.get().low).ok_or(Stop::Unsettled)?;

@@ -14,7 +14,7 @@ use super::{
     rewrite::{self, Form},
     step::{Next, Step},
     tables::{Insert, InsertError, Packet, Table, Tables, interest_hash, noted},
-    turn,
+    xdp,
 };
 use crate::{
     abi::{
@@ -284,7 +284,7 @@ pub fn track<F: Family, P: Packet, T: Tables<F>>(
     let parsed = &noted(tables)?.parsed;
     let key = &parsed.key;
     let held = tables.snat(key).ok_or(Stop::NotOurs)?;
-    if hook == Hook::UplinkXdp && !turn::can_return::<F, P>(packet, &held.get()) {
+    if hook == Hook::UplinkXdp && !xdp::can_return::<F, P>(packet, &held.get()) {
         return Err(Stop::WrongHook);
     }
     let SnatRow { row: known, client, port, .. } = held.get();
@@ -336,15 +336,16 @@ pub fn reverse<F: Family, P: Packet, T: Tables<F>>(
     _: Next,
 ) -> Result<Next, Stop> {
     let parsed = &noted(tables)?.parsed;
-    let later = parsed.part == Part::Later;
+    let later = hook != Hook::UplinkXdp && parsed.part == Part::Later;
     let lost = if later { Stop::FragmentLost } else { Stop::TableFull };
     let held = tables.snat(&parsed.key).ok_or(lost)?.get();
-    let onward = match hook {
-        Hook::UplinkXdp => turn::to_client(packet, parsed, &held)?,
-        _ => forward::to_client(packet, tables, hook, parsed, &held.row)?,
-    };
-    rewrite::rewrite(packet, parsed, &returned(&parsed.key, &held), &onward, Form::Any)?;
-    if parsed.part == Part::First {
+    if hook == Hook::UplinkXdp && !xdp::can_return::<F, P>(packet, &held) {
+        return Err(Stop::WrongHook);
+    }
+    let onward = forward::to_client(packet, tables, hook, parsed, &held.row)?;
+    let form = if hook == Hook::UplinkXdp { Form::Plain } else { Form::Any };
+    rewrite::rewrite(packet, parsed, &returned(&parsed.key, &held), &onward, form)?;
+    if hook != Hook::UplinkXdp && parsed.part == Part::First {
         hard::keep(tables, parsed, held.row.backend);
     }
     tables.count(Event::Reply.into());

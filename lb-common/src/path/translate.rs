@@ -8,10 +8,10 @@ use super::{
     snat,
     step::{Next, Step},
     tables::{Packet, Tables, noted},
-    turn,
+    xdp,
 };
 use crate::{
-    abi::{Event, FlowRow, ReachKind, Stop},
+    abi::{Event, FlowKey, FlowRow, ReachKind, Stop},
     family::Family,
     wire::Part,
 };
@@ -24,12 +24,13 @@ pub fn translate<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     _: Next,
 ) -> Result<Next, Stop> {
-    if hook == Hook::UplinkXdp {
-        return turn::finish(packet, tables);
-    }
     let note = noted(tables)?;
     let parsed = &note.parsed;
-    let later = parsed.part == Part::Later;
+    // None of them comes to XDP.
+    let (first, later) = match hook {
+        Hook::UplinkXdp => (false, false),
+        _ => (parsed.part == Part::First, parsed.part == Part::Later),
+    };
     // What has just been recorded is gone again: the table is that full.
     let gone = if later { Stop::FragmentLost } else { Stop::TableFull };
     let found = flow::find(tables, &parsed.key);
@@ -38,18 +39,22 @@ pub fn translate<F: Family, P: Packet, T: Tables<F>>(
     }
     let found = found.ok_or(gone)?;
     let backend = found.1.backend;
+    if hook == Hook::UplinkXdp && !xdp::can_send(packet, tables, parsed, backend) {
+        return Err(Stop::WrongHook);
+    }
     // The flow has moved since its packet began.
     if later && backend != note.backend.get() {
         return Err(gone);
     }
     if dsr::is_of(hook, &found.1) {
-        if parsed.part == Part::First {
+        if first {
             hard::keep(tables, parsed, backend);
         }
-        return dsr::aim(packet, tables, parsed, found);
+        return dsr::aim(packet, tables, hook, parsed, found);
     }
-    let next = go(packet, tables, hook, parsed, found, Form::Any)?;
-    if parsed.part == Part::First {
+    let form = if hook == Hook::UplinkXdp { Form::Plain } else { Form::Any };
+    let next = go(packet, tables, hook, parsed, found, form)?;
+    if first {
         hard::keep(tables, parsed, backend);
     }
     Ok(next)
@@ -86,15 +91,22 @@ pub fn go<F: Family, P: Packet, T: Tables<F>>(
     if !hook.is_egress() && forward::is_too_big(packet, tables, onward.way, port) {
         return Err(Stop::TooBig);
     }
-    let to = if snat::is_of(hook, &known) {
-        snat::translated(tables, &parsed.key, &known)
-    } else {
-        flow::translated(&parsed.key, &known)
-    };
+    let to = translated(tables, hook, &parsed.key, &known);
     rewrite::rewrite(packet, parsed, &to, &onward, form)?;
     let event = if known.is_reply() { Event::Reply } else { Event::Request };
     tables.count(event.into());
     Ok(onward.way.into())
+}
+
+/// The addresses and ports that a packet gets.
+#[inline(always)]
+pub fn translated<F: Family, T: Tables<F>>(
+    tables: &T,
+    hook: Hook,
+    key: &FlowKey<F>,
+    row: &FlowRow<F>,
+) -> FlowKey<F> {
+    if snat::is_of(hook, row) { snat::translated(tables, key, row) } else { flow::translated(key, row) }
 }
 
 /// Whether a reply comes in by another port than that of the flow's backend.

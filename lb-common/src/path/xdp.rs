@@ -1,4 +1,4 @@
-//! Turn: what is XDP's alone. The program at an uplink sees a packet before the host has made anything of it, and
+//! XDP: what is its alone. The program at an uplink sees a packet before the host has made anything of it, and
 //! finishes what can leave again by the device that it came in by, or ends there: requests to backends on other
 //! nodes and replies to the node's ports, refusals, drops, answers in a service's name.
 //!
@@ -11,14 +11,13 @@ use super::{
     answer::NETWORK,
     dsr,
     established::outsider,
-    flow::{self, Found},
-    forward::{self, Onward},
+    forward,
     hook::Hook,
     parse::{self, Frame, Parsed, Place},
-    rewrite::{self, Form},
     snat,
     step::{Next, Step, Way},
-    tables::{Common, InPlace, Packet, SumKind, Table, Tables, noted},
+    tables::{Common, InPlace, Packet, SumKind, Table, Tables},
+    translate,
 };
 use crate::{
     abi::{
@@ -26,7 +25,7 @@ use crate::{
         is_known,
     },
     family::{Address as _, Family, V6},
-    wire::{Ethernet, NetworkHeader as _, Ports, Protocol, TcpFlags, checksum},
+    wire::{NetworkHeader as _, Ports, Protocol, TcpFlags, checksum},
 };
 
 const HOOK: Hook = Hook::UplinkXdp;
@@ -106,10 +105,10 @@ fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Op
     }
     let bytes = packet.size();
     if known.is_tunnel() {
-        enclose::<F, P, T>(packet, tables, own, backend.node, reach.mac).ok()?;
+        dsr::enclose::<F, P, T>(packet, tables, backend.node, [reach.mac, own]).ok()?;
         tables.count(Event::Tunneled.into());
     } else {
-        send(packet, &key, &translated(tables, &key, &known), reach.mac).ok()?;
+        send(packet, &key, &translate::translated(tables, HOOK, &key, &known), reach.mac).ok()?;
         tables.count(Event::Request.into());
     }
     tables.account(backend.service, bytes);
@@ -133,8 +132,9 @@ pub fn parse<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> 
     let payload = frame.ip.payload(packet.size() - NETWORK as u32);
     let parsed = Parsed::new(packet, &frame.ethernet, key, Place::plain::<F>(payload))?;
     tables.note(&parsed, tables.flow(Table::Proven, &key).is_some());
-    Ok(if is_lent(tables, &key) && tables.snat(&key).is_some() { Step::SnatTrack } else { Step::Lookup }
-        .into())
+    // First, as on the short path.
+    let is_reply = is_lent(tables, &key) && tables.snat(&key).is_some();
+    Ok(if is_reply { Step::SnatTrack } else { Step::Lookup }.into())
 }
 
 /// Whether a packet's link destination is one device's: what goes to all is not answered from it.
@@ -211,82 +211,10 @@ pub fn can_return<F: Family, P: Packet>(packet: &P, held: &SnatRow<F>) -> bool {
     can_hop::<F, P>(packet) && leads_back(packet, held)
 }
 
-/// How it is sent there.
-#[inline(always)]
-pub fn to_client<F: Family, P: Packet>(
-    packet: &P,
-    parsed: &Parsed<F>,
-    held: &SnatRow<F>,
-) -> Result<Onward, Stop> {
-    if !leads_back(packet, held) {
-        return Err(Stop::WrongHook);
-    }
-    Ok(onward(packet, parsed, held.row.mac))
-}
-
-/// Out by the device that a packet came in by, to the next hop.
-#[inline(always)]
-fn onward<F: Family, P: Packet>(packet: &P, parsed: &Parsed<F>, next: Mac) -> Onward {
-    Onward { way: Way::Egress(packet.ifindex()), destination: next, source: parsed.destination, hop: true }
-}
-
 /// Whether a packet has hops left.
 #[inline(always)]
 fn can_hop<F: Family, P: Packet>(packet: &P) -> bool {
     packet.load::<F::Header>(NETWORK).is_some_and(|mut ip| ip.take_hop().is_some())
-}
-
-/// As [`super::translate`].
-#[inline(always)]
-pub fn finish<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Result<Next, Stop> {
-    let parsed = &noted(tables)?.parsed;
-    // What has just been recorded is gone again: the table is that full.
-    let found: Found<'_, F> = flow::find(tables, &parsed.key).ok_or(Stop::TableFull)?;
-    let known = &found.1;
-    let (word, backend) = tables.backend(known.backend.low).ok_or(Stop::Unsettled)?;
-    let reach = tables.reach(word.reach()).ok_or(Stop::Unreachable)?;
-    if !can_hop::<F, P>(packet) || !leads_on(packet, tables, parsed.destination, backend, &reach) {
-        return Err(Stop::WrongHook);
-    }
-    let bytes = packet.size();
-    if known.is_tunnel() {
-        dsr::keep(tables, parsed, found);
-        enclose::<F, P, T>(packet, tables, parsed.destination, backend.node, reach.mac)?;
-        tables.count(Event::Tunneled.into());
-    } else {
-        flow::request(packet, tables, HOOK, parsed, found);
-        let to = translated(tables, &parsed.key, known);
-        rewrite::rewrite(packet, parsed, &to, &onward(packet, parsed, reach.mac), Form::Plain)?;
-        tables.count(Event::Request.into());
-    }
-    tables.account(backend.service, bytes);
-    Ok(Way::Egress(packet.ifindex()).into())
-}
-
-/// Puts a packet into one to a backend's node and addresses that to the next hop, from here; its own has one hop less.
-/// Nothing is written where there is none left or no room.
-#[inline(always)]
-fn enclose<F: Family, P: Packet, T: Common>(
-    packet: &mut P,
-    tables: &T,
-    own: Mac,
-    node: F::Addr,
-    next: Mac,
-) -> Result<(), Stop> {
-    let mut ip = packet.load::<F::Header>(NETWORK).ok_or(Stop::Truncated)?;
-    ip.take_hop().ok_or(Stop::TtlExceeded)?;
-    if !packet.wrap::<F>(&ip.around(F::host(tables.settings()), node)) {
-        return Err(Stop::WrongHook);
-    }
-    let ethernet = Ethernet { destination: next, source: own, ethertype: F::ETHERTYPE };
-    let written = packet.store(NETWORK + size_of::<F::Header>(), &ip) && packet.store(0, &ethernet);
-    written.then_some(()).ok_or(Stop::RewriteFailed)
-}
-
-/// The addresses and ports that a request gets.
-#[inline(always)]
-fn translated<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, known: &FlowRow<F>) -> FlowKey<F> {
-    if known.is_snat() { snat::translated(tables, key, known) } else { flow::translated(key, known) }
 }
 
 /// Gives a plain packet the addresses and ports of `to` and addresses it to the next hop, from here, one hop less.
