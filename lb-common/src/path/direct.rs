@@ -1,13 +1,9 @@
 //! Direct: a client that calls a backend by its own address.
 
-use super::{
-    flow::{find, twin},
-    hook::Hook,
-    open::is_over,
-    select,
-    step::{Next, Step},
-    tables::{Insert, Packet, Table, Tables, noted},
-};
+use super::flow_table::{find, is_over, twin};
+use super::step::{Next, Step};
+use super::tables::{Insert, Table, Tables, noted};
+use super::{hook::Hook, packet::Packet, select};
 use crate::{
     abi::{FlowRow, Stop, flow_bits},
     family::Family,

@@ -1,19 +1,19 @@
 //! Lookup: what the flow tables know of a packet that the short path could not send on. An unassured flow moves to the
 //! assured ones once its client has shown that it hears the backend.
 
-use super::{
-    dsr,
-    flow::{self, translated, twin},
-    hook::Hook,
-    open::take,
-    parse::{Note, Parsed, readable},
-    select, snat,
-    step::{Next, Step},
-    tables::{Common, Insert, Packet, Table, Tables, interest_hash, noted},
-    xdp,
+use super::flow_table::{self, expect, take, twin};
+use super::nat::{
+    self, Nat,
+    dnat::{self, translated},
+    dsr, snat,
 };
+use super::source_guard::{is_elsewhere, is_forged};
+use super::state::{Note, Parsed};
+use super::step::{Next, Step};
+use super::tables::{Common, Insert, Table, Tables, interest_hash, noted};
+use super::{hook::Hook, leave, packet::Packet, parse::readable, prefilter::is_unowned};
 use crate::{
-    abi::{BackendState, BackendWord, Event, FlowKey, FlowRow, FlowState, ReachKind, Stop, flow_bits},
+    abi::{BackendState, BackendWord, Event, FlowRow, FlowState, ReachKind, Stop, flow_bits},
     family::Family,
     wire::Protocol,
 };
@@ -41,7 +41,7 @@ pub fn lookup<F: Family, P: Packet, T: Tables<F>>(
             Ok(Step::SnatTrack.into())
         }
         known if known == Resumed::Misguided || tables.interesting(interest_hash(key.dst, 0)) => {
-            if flow::is_forged(packet, tables, hook, key.src) {
+            if is_forged(packet, tables, hook, key.src) {
                 return Err(Stop::Forged);
             }
             note.misguided.set(known == Resumed::Misguided);
@@ -53,12 +53,12 @@ pub fn lookup<F: Family, P: Packet, T: Tables<F>>(
                 return Ok(Step::Direct.into());
             }
             let mark =
-                || flow::find(tables, &flow::twin(key, key.zone)).is_some_and(|(_, row)| row.is_direct());
+                || flow_table::find(tables, &twin(key, key.zone)).is_some_and(|(_, row)| row.is_direct());
             let made = !parsed.flags.resets() || mark();
             Err(if made { Stop::Direct } else { Stop::StrayReset })
         }
         _ => {
-            let unowned = !hook.is_egress() && select::is_unowned::<F, T>(tables, key.dst);
+            let unowned = !hook.is_egress() && is_unowned::<F, T>(tables, key.dst);
             Err(if unowned { Stop::Unowned } else { Stop::NoFrontend })
         }
     }
@@ -93,28 +93,24 @@ fn resume<F: Family, P: Packet, T: Tables<F>>(
         return Err(Stop::WrongHook);
     }
     let lost_port =
-        snat::is_of(hook, &known) && !known.is_proven() && !snat::holds(tables, &parsed.key, &known);
+        Nat::of(hook, &known) == Nat::Snat && !known.is_proven() && !snat::holds(tables, &parsed.key, &known);
     if lost_port {
         return Ok(Resumed::Misguided);
     }
-    let Some(word) = flow::usable(tables, parsed, &known) else { return Ok(Resumed::Misguided) };
+    let Some(word) = flow_table::usable(tables, parsed, &known) else { return Ok(Resumed::Misguided) };
     if parsed.protocol() == Protocol::Tcp && ends(tables, word) {
-        flow::end(tables, parsed, (row, known));
+        nat::end(tables, hook, parsed, (row, known));
         return Err(Stop::BackendGone);
     }
-    if hook == Hook::UplinkXdp && !xdp::can_send(packet, tables, parsed, known.backend) {
+    if hook == Hook::UplinkXdp && !leave::can_send(packet, tables, parsed, known.backend) {
         return Err(Stop::WrongHook);
     }
-    if flow::is_elsewhere(packet, hook, &known) {
-        if flow::is_forged(packet, tables, hook, parsed.key.src) {
+    if is_elsewhere(packet, hook, &known) {
+        if is_forged(packet, tables, hook, parsed.key.src) {
             return Err(Stop::Forged);
         }
         move_over(packet, tables, hook, parsed, known)?;
-    } else if dsr::is_of(hook, &known) {
-        if !known.is_proven() && dsr::proves(parsed) {
-            dsr::promote(tables, &parsed.key, &known);
-        }
-    } else if !known.is_proven() && proves(packet, tables, parsed, &known) {
+    } else if !known.is_proven() {
         promote(packet, tables, hook, parsed, &known);
     }
     Ok(Resumed::Guided)
@@ -165,22 +161,6 @@ fn answered<F: Family, P: Packet, T: Tables<F>>(
     Ok(())
 }
 
-/// Notes what the client of an unproven TCP flow, whose request's key this is, will acknowledge.
-#[inline(always)]
-pub fn expect<F: Family, P: Packet, T: Tables<F>>(
-    packet: &mut P,
-    tables: &T,
-    parsed: &Parsed<F>,
-    request: &FlowKey<F>,
-) -> Result<(), Stop> {
-    const SEQUENCE: usize = 4;
-    let sequence = readable::<[u16; 2], P>(packet, parsed.transport() + SEQUENCE)?;
-    if let Some(proof) = tables.proof(request) {
-        proof.set(u32::from_be(bytemuck::cast(sequence)));
-    }
-    Ok(())
-}
-
 /// Whether a client's packet of an unproven flow shows that it hears the backend: TCP acknowledges what it
 /// was sent, others say a second thing after they were answered.
 #[inline(always)]
@@ -207,20 +187,31 @@ fn proves<F: Family, P: Packet, T: Tables<F>>(
     parsed.flags.acknowledges() && number.wrapping_sub(proof.get()).wrapping_add(NEAR) < 2 * NEAR
 }
 
-/// Moves a flow to the proven ones, the reply's row first. Where there is no room it stays where it is.
+/// Moves a flow to the proven ones if the packet shows that its client is real, the reply's row first. Where there is no
+/// room it stays where it is.
 #[inline(always)]
 fn promote<F: Family, P: Packet, T: Tables<F>>(
-    packet: &P,
+    packet: &mut P,
     tables: &T,
     hook: Hook,
     parsed: &Parsed<F>,
     known: &FlowRow<F>,
 ) {
+    let nat = Nat::of(hook, known);
+    if nat == Nat::Dsr {
+        if dsr::proves(parsed) {
+            dsr::promote(tables, &parsed.key, known);
+        }
+        return;
+    }
+    if !proves(packet, tables, parsed, known) {
+        return;
+    }
     let request = FlowRow { bits: known.bits | flow_bits::PROVEN, seen: tables.now(), ..*known };
-    if snat::is_of(hook, known) {
+    if nat == Nat::Snat {
         return snat::promote(tables, &parsed.key, &request);
     }
-    let reply = flow::reply_row(tables, hook, packet.ifindex(), parsed, &request);
+    let reply = dnat::reply_row(tables, hook, packet.ifindex(), parsed, &request);
     let reply_key = twin(&translated(&parsed.key, &request), request.twin_zone());
     if take(tables, Table::Proven, parsed.protocol(), reply_key, &reply).is_err() {
         return;
@@ -243,7 +234,7 @@ fn move_over<F: Family, P: Packet, T: Tables<F>>(
     known: FlowRow<F>,
 ) -> Result<(), Stop> {
     let request = FlowRow { mac: parsed.source, ifindex: packet.ifindex(), seen: tables.now(), ..known };
-    let reply = flow::reply_row(tables, hook, packet.ifindex(), parsed, &request);
+    let reply = dnat::reply_row(tables, hook, packet.ifindex(), parsed, &request);
     let reply_key = twin(&translated(&parsed.key, &request), request.twin_zone());
     let full = |_| Stop::TableFull;
     tables.insert_flow(known.table(), reply_key, reply, Insert::Replace).map_err(full)?;

@@ -4,13 +4,11 @@
 //! TCP that nobody takes gets a RST (RFC 9293, section 3.10.7.1), everything else an error of ICMP (RFC 792, RFC
 //! 4443). The packet itself becomes the answer and leaves where it came from.
 
-use super::{
-    answer::{Answer, NETWORK, complete, put, started, sum},
-    hook::Hook,
-    parse::{Frame, Headers, Note, Parsed, readable},
-    step::{Next, Way},
-    tables::{Packet, Tables},
-};
+use super::answer::{Answer, NETWORK, complete, put, started, sum};
+use super::parse::{Frame, Headers, readable};
+use super::state::{Note, Parsed};
+use super::step::{Next, Way};
+use super::{hook::Hook, packet::Packet, tables::Tables};
 use crate::{
     abi::Stop,
     family::{Address, Family, V6},

@@ -1,10 +1,8 @@
 //! Rewrite: new addresses and ports, with every checksum that covers them.
 
-use super::{
-    forward::Onward,
-    parse::{Frame, Headers, Parsed},
-    tables::{Packet, SumKind},
-};
+use super::packet::{Packet, SumKind};
+use super::parse::{Frame, Headers};
+use super::{egress::Onward, state::Parsed};
 use crate::{
     abi::{FlowKey, Stop},
     family::{Address, Family, V6},

@@ -1,15 +1,12 @@
 //! Select: from a frontend to a backend for a new flow.
 
-use super::{
-    dsr,
-    hook::Hook,
-    step::{Next, Step},
-    tables::{Packet, Tables, noted},
-};
+use super::step::{Next, Step};
+use super::tables::{Tables, noted};
+use super::{hook::Hook, packet::Packet, prefilter::is_unowned, state::Note};
 use crate::{
     abi::{
-        AffinityKey, AffinityRow, BackendRef, BackendRow, FlowKey, FrontendKey, FrontendKind, FrontendRow,
-        Scope, SetRow, Stop, ZONE_UPLINK, flow_bits, set_flags,
+        AffinityKey, AffinityRow, BackendRef, BackendRow, Event, FlowKey, FrontendKey, FrontendKind,
+        FrontendRow, Scope, SetRow, Stop, ZONE_UPLINK, flow_bits, set_flags,
     },
     family::{Address, Family, scramble},
 };
@@ -36,7 +33,7 @@ pub fn select<F: Family, P: Packet, T: Tables<F>>(
     let offer = offer(tables, &parsed.key, target, Client::Known, among)?;
     note.attempts.set(attempt as u8 + 1);
     if let Some(choice) = backend(tables, &offer, attempt)
-        && (!here || dsr::is_here(choice.row))
+        && (!here || is_here(choice.row))
     {
         note.backend.set(choice.backend);
         note.keep.set(offer.keep);
@@ -145,13 +142,6 @@ pub fn address<F: Family, T: Tables<F>>(tables: &T, addr: F::Addr) -> Option<Fro
     tables.frontend(&FrontendKey { addr, port: 0, zone: ZONE_UPLINK, protocol: 0 })
 }
 
-/// Whether an address that is no frontend's is one of the ranges of service addresses.
-#[inline(always)]
-pub fn is_unowned<F: Family, T: Tables<F>>(tables: &T, addr: F::Addr) -> bool {
-    // They are constants for the verifier, which takes out what is behind the last of them.
-    F::cidrs(tables.settings()).iter().take_while(|cidr| cidr.is_some()).any(|cidr| cidr.holds(addr))
-}
-
 /// The backends a client may get: all usable ones, or those on this node. Policies of frontends that are
 /// reached from outside hold for who comes from there: pods and the host itself get all.
 #[inline(always)]
@@ -244,4 +234,19 @@ pub fn backend<'a, F: Family, T: Tables<F>>(
 pub fn keep<F: Family, T: Tables<F>>(tables: &T, client: F::Addr, service: u32, backend: BackendRef) {
     let row = AffinityRow { backend, seen: tables.now(), reserved: 0 };
     tables.keep_affinity(AffinityKey { client, service }, row);
+}
+
+/// A new flow is recorded.
+#[inline(always)]
+pub fn recorded<F: Family, T: Tables<F>>(tables: &T, note: &Note<F>, service: u32) {
+    if note.keep.get() {
+        keep(tables, note.parsed.key.src, service, note.backend.get());
+    }
+    tables.count(Event::NewFlow.into());
+}
+
+/// Whether a backend is on this node.
+#[inline(always)]
+fn is_here<F: Family>(backend: &BackendRow<F>) -> bool {
+    backend.node == F::Addr::ZERO && backend.zone != ZONE_UPLINK
 }

@@ -1,10 +1,8 @@
 //! Clients on the host, and pods where that is asked for: a socket's destination is translated once, when it connects, or with each
 //! datagram where it is not connected. No packet pays; what the application is shown stays the frontend.
 
-use super::{
-    select,
-    tables::{Tables, interest_hash},
-};
+use super::tables::{Tables, interest_hash};
+use super::{prefilter::is_unowned, select};
 use crate::{
     abi::{
         BackendRef, BackendRow, BackendState, Ending, Event, FlowKey, SocketEnd, SocketKey, SocketRow, Stop,
@@ -158,7 +156,7 @@ fn flow_of<F: Family, S: Socket<F>, T: Tables<F>>(socket: &S, tables: &T) -> Res
         return Err(Stop::NotOurs);
     }
     if !tables.interesting(interest_hash(peer.addr, 0)) {
-        let unowned = select::is_unowned::<F, T>(tables, peer.addr);
+        let unowned = is_unowned::<F, T>(tables, peer.addr);
         return Err(if unowned { Stop::Unowned } else { Stop::NotOurs });
     }
     Ok(FlowKey {

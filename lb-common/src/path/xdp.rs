@@ -7,23 +7,14 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{
-    answer::NETWORK,
-    dsr,
-    established::outsider,
-    forward,
-    hook::Hook,
-    parse::{self, Frame, Parsed, Place},
-    snat,
-    step::{Next, Step, Way},
-    tables::{Common, InPlace, Packet, SumKind, Table, Tables},
-    translate,
-};
+use super::leave::{is_for_one, leads_back, leads_on};
+use super::nat::{self, dsr, snat};
+use super::packet::{InPlace, SumKind};
+use super::step::{Next, Step, Way};
+use super::tables::{Table, Tables};
+use super::{answer::NETWORK, hook::Hook, parse::Frame, prefilter::outsider};
 use crate::{
-    abi::{
-        BackendRef, BackendRow, Event, FlowKey, FlowRow, Mac, ReachKind, ReachRow, SnatRow, Stop, flow_bits,
-        is_known,
-    },
+    abi::{Event, FlowKey, FlowRow, Mac, Stop, flow_bits},
     family::{Address as _, Family, V6},
     wire::{NetworkHeader as _, Ports, Protocol, TcpFlags, checksum},
 };
@@ -76,7 +67,7 @@ fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Op
         return if stop == Stop::NotOurs { Some(Next::PASS) } else { None };
     }
     let now = tables.now();
-    if is_lent(tables, &key) {
+    if snat::is_lent(tables, &key) {
         const SETTLED: u32 = flow_bits::PROVEN | flow_bits::ANSWERED;
         let held = tables.snat(&key)?.get();
         if !is_for_one(packet) || !is_noted(flags, &held.row, now, SETTLED, flow_bits::FIN_BACKEND) {
@@ -108,48 +99,11 @@ fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Op
         dsr::enclose::<F, P, T>(packet, tables, backend.node, [reach.mac, own]).ok()?;
         tables.count(Event::Tunneled.into());
     } else {
-        send(packet, &key, &translate::translated(tables, HOOK, &key, &known), reach.mac).ok()?;
+        send(packet, &key, &nat::translated(tables, HOOK, &key, &known), reach.mac).ok()?;
         tables.count(Event::Request.into());
     }
     tables.account(backend.service, bytes);
     Some(Way::Egress(packet.ifindex()).into())
-}
-
-/// Reads a plain packet again; what is none is left to tc.
-#[inline(always)]
-pub fn parse<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Result<Next, Stop> {
-    let frame = match parse::frame::<F, P>(packet) {
-        Err(Stop::Protocol) => return Ok(Step::Icmp.into()),
-        frame => frame?,
-    };
-    let key = frame.key(tables.settings().zone as u16);
-    if let Some(stop) = outsider(tables, HOOK, &key) {
-        return Err(stop);
-    }
-    if !is_for_one(packet) {
-        return Err(Stop::WrongHook);
-    }
-    let payload = frame.ip.payload(packet.size() - NETWORK as u32);
-    let parsed = Parsed::new(packet, &frame.ethernet, key, Place::plain::<F>(payload))?;
-    tables.note(&parsed, tables.flow(Table::Proven, &key).is_some());
-    // First, as on the short path.
-    let is_reply = is_lent(tables, &key) && tables.snat(&key).is_some();
-    Ok(if is_reply { Step::SnatTrack } else { Step::Lookup }.into())
-}
-
-/// Whether a packet's link destination is one device's: what goes to all is not answered from it.
-#[inline(always)]
-pub fn is_for_one<P: Packet>(packet: &P) -> bool {
-    const GROUP: u8 = 1;
-    packet.load::<[u8; 2]>(0).is_some_and(|[first, _]| first & GROUP == 0)
-}
-
-/// Whether a packet is to a port of the node's that may be lent.
-#[inline(always)]
-fn is_lent<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>) -> bool {
-    let settings = tables.settings();
-    let port = (u16::from_be(key.dst_port) as u32).wrapping_sub(settings.snat_first);
-    port < settings.snat_ports && key.dst == F::host(settings)
 }
 
 /// Whether a packet is nothing new to its flow's row, which has these bits and was used in this tick. `fin`: the bit
@@ -160,61 +114,6 @@ fn is_noted<F: Family>(flags: TcpFlags, row: &FlowRow<F>, now: u32, bits: u32, f
     let reset = if flags.resets() { flow_bits::RESET } else { 0 };
     let bits = bits | finished | reset;
     row.seen == now && row.bits & bits == bits
-}
-
-/// Whether a packet that has hops left can be sent on from here to a backend, by this way. `own`: its link
-/// destination.
-#[inline(always)]
-fn leads_on<F: Family, P: Packet, T: Common>(
-    packet: &P,
-    tables: &T,
-    own: Mac,
-    backend: &BackendRow<F>,
-    reach: &ReachRow,
-) -> bool {
-    // None of these differs, most of the time: one comparison for all.
-    let [a, b, c] = reach.host_mac;
-    let other = (a ^ own[0]) | (b ^ own[1]) | (c ^ own[2]);
-    let elsewhere = (reach.kind ^ ReachKind::Uplink as u32) | (reach.ifindex ^ packet.ifindex());
-    let here = other as u32 | elsewhere == 0 && is_known(&reach.mac);
-    if !dsr::is_needed(HOOK, backend) {
-        return here && !forward::is_too_big(packet, tables, Way::Egress(reach.ifindex), 0);
-    }
-    /// No link of IPv6 takes less (RFC 8200 section 5); one of IPv4 that does is asked.
-    const SURE: u32 = 1280;
-    let len = packet.size() - NETWORK as u32 + size_of::<F::Header>() as u32;
-    here && F::host(tables.settings()) != F::Addr::ZERO && (len <= SURE || len <= packet.mtu(reach.ifindex))
-}
-
-/// Whether a packet can be sent to a backend from here.
-#[inline(always)]
-pub fn can_send<F: Family, P: Packet, T: Tables<F>>(
-    packet: &P,
-    tables: &T,
-    parsed: &Parsed<F>,
-    backend: BackendRef,
-) -> bool {
-    let Some((word, backend)) = tables.backend(backend.low) else { return false };
-    let Some(reach) = tables.reach(word.reach()) else { return false };
-    can_hop::<F, P>(packet) && leads_on(packet, tables, parsed.destination, backend, &reach)
-}
-
-/// Whether a packet that has hops left can be sent to the client that has a port of the node's from here.
-#[inline(always)]
-fn leads_back<F: Family, P: Packet>(packet: &P, held: &SnatRow<F>) -> bool {
-    held.row.ifindex == packet.ifindex() && is_known(&held.row.mac)
-}
-
-/// Whether a reply can be sent to the client that has a port of the node's from here.
-#[inline(always)]
-pub fn can_return<F: Family, P: Packet>(packet: &P, held: &SnatRow<F>) -> bool {
-    can_hop::<F, P>(packet) && leads_back(packet, held)
-}
-
-/// Whether a packet has hops left.
-#[inline(always)]
-fn can_hop<F: Family, P: Packet>(packet: &P) -> bool {
-    packet.load::<F::Header>(NETWORK).is_some_and(|mut ip| ip.take_hop().is_some())
 }
 
 /// Gives a plain packet the addresses and ports of `to` and addresses it to the next hop, from here, one hop less.

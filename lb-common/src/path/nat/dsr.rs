@@ -2,20 +2,13 @@
 //! a hop, each inside another (RFC 2003, RFC 2473). There they are taken out and handled as if they had come there
 //! by themselves; the replies go straight to the client. So here is a row of requests and none of replies.
 
-use super::{
-    answer::NETWORK,
-    flow::{Found, find},
-    forward,
-    hook::Hook,
-    open,
-    parse::{Note, Parsed, readable},
-    select,
-    step::{Next, Step, Way},
-    stop,
-    tables::{Common, Insert, Packet, Table, Tables, interest_hash, noted},
-};
+use super::super::flow_table::{Found, advance, enter, find, progress};
+use super::super::state::{Note, Parsed};
+use super::super::step::{Next, Step, Way};
+use super::super::tables::{Common, Insert, Table, Tables, interest_hash, noted};
+use super::super::{answer::NETWORK, egress, hook::Hook, packet::Packet, parse::readable, select, stop};
 use crate::{
-    abi::{BackendRow, Event, FlowKey, FlowRow, Mac, Stop, ZONE_UPLINK, flow_bits},
+    abi::{BackendRow, Event, FlowKey, FlowRow, Mac, Stop, flow_bits},
     family::{Address as _, Family, V6},
     wire::{NetworkHeader as _, Protocol},
 };
@@ -30,12 +23,6 @@ pub fn is_of<F: Family>(hook: Hook, request: &FlowRow<F>) -> bool {
 #[inline(always)]
 pub fn is_needed<F: Family>(hook: Hook, backend: &BackendRow<F>) -> bool {
     hook.from_outside() && backend.node != F::Addr::ZERO
-}
-
-/// Whether a backend is on this node.
-#[inline(always)]
-pub fn is_here<F: Family>(backend: &BackendRow<F>) -> bool {
-    backend.node == F::Addr::ZERO && backend.zone != ZONE_UPLINK
 }
 
 /// Records a new flow to the backend that was noted.
@@ -57,7 +44,7 @@ pub fn record<F: Family, P: Packet, T: Tables<F>>(
         mac: note.parsed.source,
         ifindex: packet.ifindex(),
     };
-    open::enter(tables, key, row, old)
+    enter(tables, key, row, old)
 }
 
 /// Notes a client's packet of a known flow, which [`send`] takes then.
@@ -81,16 +68,9 @@ pub fn aim<F: Family, P: Packet, T: Tables<F>>(
 
 /// Keeps the row of a flow. What the backend sends is not seen: the flow ends with the client's last word.
 #[inline(always)]
-pub fn keep<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, (row, known): Found<'_, F>) {
+pub fn keep<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, found: Found<'_, F>) {
     const FINISHED: u32 = flow_bits::FIN_CLIENT | flow_bits::FIN_BACKEND;
-    let now = tables.now();
-    let finished = if parsed.flags.finishes() { FINISHED } else { 0 };
-    let reset = if parsed.flags.resets() { flow_bits::RESET } else { 0 };
-    let bits = known.bits | finished | reset;
-    if known.seen != now || known.bits != bits {
-        FlowRow::touch(row, now);
-        FlowRow::set_bits(row, bits);
-    }
+    advance(tables, &found, progress(parsed.flags, FINISHED));
 }
 
 /// Whether a packet of an unproven flow, which is not its first, shows that the client is real, as far as that can
@@ -122,7 +102,7 @@ pub fn encap<F: Family, P: Packet, T: Tables<F>>(
     _: Next,
 ) -> Result<Next, Stop> {
     let next = stop::conclude(send(packet, tables, hook, noted(tables)?), tables, hook);
-    // As in [`super::error`], which some of them have come from.
+    // As in [`super::super::icmp_error`], which some of them have come from.
     Ok(if next == Step::Reject && is_message::<F, P>(packet) { next.unanswered() } else { next })
 }
 
@@ -140,7 +120,7 @@ fn send<F: Family, P: Packet, T: Tables<F>>(
         return Err(Stop::Unreachable);
     }
     let reach = tables.reach(word.reach()).ok_or(Stop::Unreachable)?;
-    let onward = forward::to_backend(packet, tables, hook, parsed, &reach, false)?;
+    let onward = egress::to_backend(packet, tables, hook, parsed, &reach, false)?;
     let device = match onward.way {
         Way::Egress(device) | Way::Neighbour(device) => device,
         // A pod takes everything.

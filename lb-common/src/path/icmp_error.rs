@@ -3,17 +3,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{
-    answer::{Answer, NETWORK, sum},
-    dsr, flow, forward,
-    hook::Hook,
-    parse::{Parsed, readable},
-    snat,
-    step::{Next, Step},
-    stop,
-    tables::{Packet, Tables, noted},
-    translate::{answers_for_another, translated},
-};
+use super::answer::{Answer, NETWORK, sum};
+use super::nat::{self, Nat, snat};
+use super::source_guard::{answers_for_another, is_elsewhere};
+use super::step::{Next, Step};
+use super::tables::{Tables, noted};
+use super::{egress, flow_table, hook::Hook, packet::Packet, parse::readable, state::Parsed, stop};
 use crate::{
     abi::{Event, FlowKey, Stop},
     family::{Address, Family, V4, V6},
@@ -83,7 +78,7 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
     parsed: &Parsed<F>,
 ) -> Result<Next, Stop> {
     let key = &parsed.key;
-    let found = flow::find(tables, key);
+    let found = flow_table::find(tables, key);
     let lent = if hook == Hook::UplinkIngress && found.is_none() { tables.snat(key) } else { None };
     let known = match (found, lent) {
         (Some((_, known)), _) => known,
@@ -101,29 +96,29 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
         if of_end && at_port && answers_for_another(packet, tables, &known) {
             return Err(Stop::Forged);
         }
-        forward::to_client(packet, tables, hook, parsed, &known)?
+        egress::to_client(packet, tables, hook, parsed, &known)?
     } else {
         if hook.is_egress() {
             return Err(Stop::WrongHook);
         }
-        if flow::usable(tables, parsed, &known).is_none() {
+        if flow_table::usable(tables, parsed, &known).is_none() {
             return Err(Stop::Protocol);
         }
-        if of_end && flow::is_elsewhere(packet, hook, &known) {
+        if of_end && is_elsewhere(packet, hook, &known) {
             return Err(Stop::Forged);
         }
-        if dsr::is_of(hook, &known) {
+        if Nat::of(hook, &known) == Nat::Dsr {
             noted(tables)?.backend.set(known.backend);
             return Ok(Step::Encap.into());
         }
         let (word, _) = tables.backend(known.backend.low).ok_or(Stop::Unsettled)?;
         let reach = tables.reach(word.reach()).ok_or(Stop::Unreachable)?;
-        forward::to_backend(packet, tables, hook, parsed, &reach, known.is_hairpin())?
+        egress::to_backend(packet, tables, hook, parsed, &reach, known.is_hairpin())?
     };
     let next = Next::from(onward.way);
     let to = match lent {
         Some(row) => snat::returned(key, &row.get()),
-        None => translated(tables, hook, key, &known),
+        None => nat::translated(tables, hook, key, &known),
     };
     let source = if of_end { to.src } else { from };
     // One after the other: both at once do not fit the stack.

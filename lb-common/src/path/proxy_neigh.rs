@@ -4,14 +4,10 @@
 //!
 //! The request itself becomes the answer and leaves where it came from.
 
-use super::{
-    answer::{Answer, NETWORK, complete, put, started, sum},
-    hook::Hook,
-    parse::readable,
-    step::{Next, Way},
-    stop,
-    tables::{Common, Packet, Tables},
-};
+use super::answer::{Answer, NETWORK, complete, put, started, sum};
+use super::step::{Next, Way};
+use super::tables::{Common, Tables};
+use super::{hook::Hook, packet::Packet, parse::readable, stop};
 use crate::{
     abi::{AnswerKey, Event, Mac, Stop},
     family::{Addr6, Address as _, Family, V6},

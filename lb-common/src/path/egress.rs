@@ -1,11 +1,6 @@
-//! Forward: how a rewritten packet travels on.
+//! Egress: how a rewritten packet travels on.
 
-use super::{
-    hook::Hook,
-    parse::Parsed,
-    step::Way,
-    tables::{Common, Packet},
-};
+use super::{hook::Hook, packet::Packet, state::Parsed, step::Way, tables::Common};
 use crate::{
     abi::{AnswerKey, FlowRow, Mac, ReachKind, ReachRow, Stop, flow_bits, is_known},
     family::Family,

@@ -1,15 +1,13 @@
 //! Messages: what ICMP and ICMPv6 have to say. An echo request to an address of a service is answered here, in
-//! its name; an error about a packet of a flow is translated by [`super::error`]; all others are left alone.
+//! its name; an error about a packet of a flow is translated by [`super::icmp_error`]; all others are left alone.
 
+use super::answer::{Answer, NETWORK};
+use super::parse::{Frame, Place, readable};
+use super::step::{Next, Step, Way};
+use super::tables::{Table, Tables, interest_hash};
 use super::{
-    answer::{Answer, NETWORK},
-    error::About,
-    hook::Hook,
-    parse::{Frame, Parsed, Place, readable},
-    select,
-    step::{Next, Step, Way},
-    tables::{Packet, Table, Tables, interest_hash},
-    xdp,
+    hook::Hook, icmp_error::About, leave::is_for_one, packet::Packet, prefilter::is_unowned, select,
+    state::Parsed,
 };
 use crate::{
     abi::{Event, FlowKey, Stop},
@@ -35,7 +33,7 @@ pub fn icmp<F: Family, P: Packet, T: Tables<F>>(
         tables.note(&parsed, tables.flow(Table::Proven, &parsed.key).is_some());
         return Ok(Step::IcmpError.into());
     }
-    let answered = !hook.is_egress() && (hook != Hook::UplinkXdp || xdp::is_for_one(packet));
+    let answered = !hook.is_egress() && (hook != Hook::UplinkXdp || is_for_one(packet));
     if kind == [F::Header::ECHO_REQUEST, 0] && answered {
         return echo(packet, tables, &frame);
     }
@@ -80,7 +78,7 @@ fn echo<F: Family, P: Packet, T: Tables<F>>(
 ) -> Result<Next, Stop> {
     let addr = frame.ip.destination();
     if !(tables.interesting(interest_hash(addr, 0)) && select::is_owned::<F, T>(tables, addr)) {
-        let unowned = select::is_unowned::<F, T>(tables, addr);
+        let unowned = is_unowned::<F, T>(tables, addr);
         return Err(if unowned { Stop::Unowned } else { Stop::Protocol });
     }
     let payload = frame.ip.payload(packet.size() - NETWORK as u32);
