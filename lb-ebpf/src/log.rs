@@ -4,9 +4,10 @@
 use aya_log_ebpf::debug;
 use bytemuck::cast;
 use lb_common::{
-    abi::Counter,
+    abi::Stop,
     family::{Family, V4},
     path::Packet,
+    stops,
 };
 
 /// Offset of the IPv4 addresses in a frame.
@@ -14,42 +15,34 @@ const IPV4: usize = 26;
 /// Offset of the IPv6 addresses in a frame.
 const IPV6: usize = 22;
 
-/// Says which packet was dropped or rejected and why. A function of its own: the paths of the families leave it
-/// too little stack.
+/// Says which packet is about to be dropped or rejected and why (a [`Stop`]). A function of its own: the paths of the
+/// families leave it too little stack.
 #[inline(never)]
 pub fn refused<F: Family, P: Packet>(packet: &P, why: u32) {
+    // The words are part of the program: what it could look up by number would be a table of pointers.
     macro_rules! say {
-        ($from:ident, $to:ident) => {
-            say! { $from, $to:
-                NoBackend: "{:i} -> {:i} rejected: no-backend",
-                NoPort: "{:i} -> {:i} rejected: no-port",
-                TtlExceeded: "{:i} -> {:i} rejected: ttl-exceeded",
-                TooBig: "{:i} -> {:i} rejected: too-big",
-                NoLocalBackend: "{:i} -> {:i} dropped: no-local-backend",
-                SourceRange: "{:i} -> {:i} dropped: source-not-allowed",
-                Unowned: "{:i} -> {:i} dropped: unowned-address",
-                BackendGone: "{:i} -> {:i} rejected: backend-gone",
-                Unsettled: "{:i} -> {:i} dropped: service-changing",
-                Unreachable: "{:i} -> {:i} dropped: backend-unreachable",
-                FragmentLost: "{:i} -> {:i} dropped: fragment-without-first",
-                TableFull: "{:i} -> {:i} dropped: flow-table-full",
-                Clash: "{:i} -> {:i} dropped: tuple-clash",
-                RewriteFailed: "{:i} -> {:i} dropped: rewrite-failed",
+        ($from:ident, $to:ident; $($(#[$doc:meta])+ $name:ident = $row:literal, $ending:ident, $label:literal;)*) => {
+            $(say! { @ $ending $from, $to, $name, $label })*
+        };
+        (@ Pass $($passes:tt)*) => {};
+        (@ Drop $from:ident, $to:ident, $name:ident, $label:literal) => {
+            say! { @ concat!("dropped: ", $label), $from, $to, $name }
+        };
+        (@ Reject $from:ident, $to:ident, $name:ident, $label:literal) => {
+            say! { @ concat!("rejected: ", $label), $from, $to, $name }
+        };
+        (@ $words:expr, $from:ident, $to:ident, $name:ident) => {
+            if why == Stop::$name as u32 {
+                debug!(packet, "{:i} -> {:i} {}", $from, $to, $words);
             }
         };
-        ($from:ident, $to:ident: $($counter:ident: $words:literal,)*) => {
-            $(if why == Counter::$counter as u32 {
-                debug!(packet, $words, $from, $to);
-            })*
-        };
     }
-    // The words are part of the program: what it could look up by number would be a table of pointers.
     if F::ETHERTYPE == V4::ETHERTYPE {
         if let Some([from, to]) = packet.load::<[[u16; 2]; 2]>(IPV4) {
             let (from, to) = (u32::from_be(cast(from)), u32::from_be(cast(to)));
-            say!(from, to);
+            stops!(say!(from, to;));
         }
     } else if let Some([from, to]) = packet.load::<[[u8; 16]; 2]>(IPV6) {
-        say!(from, to);
+        stops!(say!(from, to;));
     }
 }

@@ -17,8 +17,7 @@ use lb_common::{
 };
 
 use crate::maps::{
-    ANSWERS, COUNTERS, FamilyMaps, HOMES, INTEREST, REACH, SERVICES, SETS, SETTINGS, SLOTS, SocketMaps,
-    TRAFFIC, TURNS,
+    ANSWERS, COUNTERS, FamilyMaps, HOMES, INTEREST, REACH, SERVICES, SETS, SETTINGS, SLOTS, TRAFFIC, TURNS,
 };
 
 /// All of them.
@@ -262,7 +261,7 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     }
 }
 
-impl<F: SocketMaps> Sockets<F> for Maps {
+impl<F: FamilyMaps> Sockets<F> for Maps {
     #[inline(always)]
     fn socket(&self, key: &SocketKey<F>) -> Option<SocketRow<F>> {
         // SAFETY: copied at once. A row that is recycled meanwhile may be another socket's: senders check

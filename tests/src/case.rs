@@ -220,7 +220,7 @@ impl<F: Net> Case<F> {
     /// The last packet is dropped for this reason.
     pub fn drops(mut self, why: Counter) -> Self {
         let sent = self.last();
-        sent.verdict = Verdict::Drop(why);
+        sent.verdict = Verdict::Drop(why.stop().expect("the counter of a stop"));
         sent.counters = vec![why];
         self
     }

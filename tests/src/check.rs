@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Error, Result, anyhow, ensure};
 use lb_common::{
-    abi::{Counter, Settings, Traffic},
+    abi::{Counter, Ending, Settings, Stop, Traffic},
     path::{Hook, Verdict, Way},
     wire::ethernet,
 };
@@ -125,13 +125,8 @@ pub fn is_sane<F: Net>(state: &State<F>, at: At, bytes: &[u8]) -> Result<()> {
         Counter::Echoed,
         Counter::Answered,
     ]);
-    let refused = all(&[
-        Counter::NoBackend,
-        Counter::NoPort,
-        Counter::BackendGone,
-        Counter::TtlExceeded,
-        Counter::TooBig,
-    ]);
+    let refused = Stop::ALL.iter().filter(|stop| stop.ending() == Ending::Reject);
+    let refused = refused.map(|stop| counted((*stop).into())).sum::<u64>();
     let forwarded = matches!(verdict, Verdict::Forward(_));
     let as_counted = match (sent, refused) {
         // A reset gets no answer, nor does an error.
@@ -207,17 +202,10 @@ pub fn agrees<F: Net>(
 
 /// Whether a packet was put into another or taken out, and not answered.
 fn carried<F: Net>(outcome: &Outcome<F>) -> bool {
-    let counted = |counters: &[Counter]| {
-        counters.iter().any(|counter| outcome.counters.contains_key(&(*counter as u32)))
-    };
-    counted(&[Counter::Tunneled, Counter::Unwrapped])
-        && !counted(&[
-            Counter::NoBackend,
-            Counter::NoPort,
-            Counter::BackendGone,
-            Counter::TtlExceeded,
-            Counter::TooBig,
-        ])
+    let counted = |row| outcome.counters.contains_key(&row);
+    let mut rejects = Stop::ALL.iter().filter(|stop| stop.ending() == Ending::Reject);
+    [Counter::Tunneled, Counter::Unwrapped].iter().any(|counter| counted(*counter as u32))
+        && !rejects.any(|stop| counted(*stop as u32))
 }
 
 pub(crate) fn disagreement<F: Net>(host: (Action, &Outcome<F>), kernel: (Action, &Outcome<F>)) -> Error {

@@ -12,8 +12,6 @@ use lb_common::{
 pub trait Net: Family {
     /// Part of the test's name.
     const NAME: &str;
-    /// Suffix of the family's maps.
-    const MAPS: &str;
     /// Offset of the transport header of a packet without options.
     const TRANSPORT: usize = size_of::<Ethernet>() + size_of::<Self::Header>();
 
@@ -44,7 +42,6 @@ pub trait Net: Family {
 
 impl Net for V4 {
     const NAME: &str = "ipv4";
-    const MAPS: &str = "4";
 
     fn ip(written: Ipv4Addr) -> IpAddr {
         written.into()
@@ -61,7 +58,6 @@ impl Net for V4 {
 
 impl Net for V6 {
     const NAME: &str = "ipv6";
-    const MAPS: &str = "6";
 
     fn ip(written: Ipv4Addr) -> IpAddr {
         v6(written).into()

@@ -12,7 +12,10 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::{
-    abi::Settings,
+    abi::{
+        self, Settings,
+        maps::{MapKind, MapSize},
+    },
     path::{Hook, Verdict, Way},
 };
 use maps::Maps;
@@ -208,13 +211,16 @@ pub fn load(object: &[u8], settings: &Settings, flows: u32) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     // Without their log, as the agent loads them.
     loader.override_global("SETTINGS", settings, true).override_global("AYA_LOG_LEVEL", &0u8, true);
-    for name in ["SERVICES", "SETS", "SLOTS", "REACH", "BACKENDS4", "BACKENDS6", "TRAFFIC"] {
-        loader.map_max_entries(name, ROWS);
-    }
-    for name in
-        ["FLOWS4", "FLOWS6", "UNPROVEN4", "UNPROVEN6", "AFFINITY4", "AFFINITY6", "FRAGMENTS4", "FRAGMENTS6"]
-    {
-        loader.map_max_entries(name, flows);
+    for map in abi::maps::all() {
+        match (map.kind, map.size) {
+            (MapKind::Mapped | MapKind::PerCpu, MapSize::PerService { .. }) => {
+                loader.map_max_entries(map.name, ROWS);
+            }
+            (MapKind::Lru, _) => {
+                loader.map_max_entries(map.name, flows);
+            }
+            _ => {}
+        }
     }
     loader.load(object).context("can't load the kernel object")
 }

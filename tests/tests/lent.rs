@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use bumpalo::Bump;
 use lb_common::{
-    abi::{Counter, Settings, ZONE_UPLINK},
+    abi::{Settings, Stop, ZONE_UPLINK},
     family::{V4, V6},
     path::{Hook, Verdict},
     wire::Protocol,
@@ -46,7 +46,7 @@ fn until_refused<F: Net>(ports: u32, clients: u32) -> u32 {
         match asks(*number, VIP) {
             Verdict::Forward(_) => false,
             verdict => {
-                assert_eq!(verdict, Verdict::Drop(Counter::NoSnatPort));
+                assert_eq!(verdict, Verdict::Drop(Stop::NoSnatPort));
                 true
             }
         }

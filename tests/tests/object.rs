@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, env, fmt::Write, fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
+use lb_common::abi::{Counter, Ending, Stop};
 use lb_tests::{
     object::{PROGRAMS, XDP, object},
     verifier::{Effort, efforts},
@@ -119,5 +120,25 @@ fn no_byte_loops_on_the_path() -> Result<()> {
     let loops: Vec<_> =
         calls.iter().filter(|(from, to)| !is_log(from) && (to.starts_with("mem") || to == "bcmp")).collect();
     ensure!(loops.is_empty(), "the path calls byte loops (copy scalars, not bytes): {loops:?}");
+    Ok(())
+}
+
+/// Whoever asks for the log of drops is told of each, and why.
+#[test]
+fn every_exit_is_logged_with_its_reason() -> Result<()> {
+    let object = object()?;
+    let missing: Vec<String> = Stop::ALL
+        .iter()
+        .filter_map(|stop| {
+            let ending = match stop.ending() {
+                Ending::Pass => return None,
+                Ending::Drop => "dropped",
+                Ending::Reject => "rejected",
+            };
+            Some(format!("{ending}: {}", Counter::from(*stop).label()))
+        })
+        .filter(|words| !object.windows(words.len()).any(|found| found == words.as_bytes()))
+        .collect();
+    ensure!(missing.is_empty(), "the programs never log {missing:?}");
     Ok(())
 }

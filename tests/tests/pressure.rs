@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, time::Instant};
 use anyhow::{Context, Result, ensure};
 use aya::maps::{HashMap, Map, MapData};
 use lb_common::{
-    abi::{AnswerKey, AnswerRow, FlowKey, FlowRow, Lifetimes, RangeKey, SnatRow},
+    abi::{AnswerKey, AnswerRow, FlowKey, FlowRow, Lifetimes, RangeKey, SnatRow, maps::of_family},
     family::{Addr4, V4},
 };
 use lb_tests::node::Node;
@@ -40,7 +40,7 @@ fn flow(number: u32) -> FlowKey<V4> {
 /// Lent ports are forgotten a while after their flows, and no others.
 fn swept() -> Result<()> {
     let pins = Pins::new("pressure");
-    let path = pins.maps().join("SNAT4");
+    let path = pins.maps().join(of_family::<V4>().snat.name);
     let mut lent = HashMap::<_, FlowKey<V4>, SnatRow<V4>>::try_from(Map::HashMap(MapData::from_pin(path)?))?;
     let lifetimes = Lifetimes { udp_unanswered: 30, ..Lifetimes::default() };
     for idle in [0, 30, 31, 90, 91, 1000] {
@@ -60,7 +60,7 @@ fn swept() -> Result<()> {
 
 /// As many as a range holds are lent towards one backend.
 fn ports_run_out(node: &Node) -> Result<()> {
-    let path = Pins::new("pressure").maps().join("SNAT4");
+    let path = Pins::new("pressure").maps().join(of_family::<V4>().snat.name);
     let mut lent = HashMap::<_, FlowKey<V4>, SnatRow<V4>>::try_from(Map::HashMap(MapData::from_pin(path)?))?;
     let key = |port: u16| FlowKey {
         src: Ipv4Addr::new(10, 244, 2, 2).into(),
@@ -145,7 +145,7 @@ fn of_every_map() -> Result<()> {
     ensure!(rows(&full, "source ranges, IPv4")?.0 == u64::from(RANGES), "{full}");
     ensure!(max == u64::from(FLOWS) && used <= max && used > max - max / 100, "{used} of {max}");
     let start = Instant::now();
-    let counted = count(&Pins::new("pressure").maps(), "FLOWS4")?;
+    let counted = count(&Pins::new("pressure").maps(), &of_family::<V4>().flows)?;
     let in_batches = start.elapsed();
     let start = Instant::now();
     let really = maps.v4.flows.keys().count() as u64;

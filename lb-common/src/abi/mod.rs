@@ -10,6 +10,7 @@ mod counter;
 mod flow;
 mod fragment;
 mod home;
+pub mod maps;
 mod service;
 mod settings;
 mod snat;

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::tables::Packet;
+use super::packet::Packet;
 use crate::{
     family::Family,
     wire::{Ethernet, checksum},

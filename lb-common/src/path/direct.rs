@@ -1,15 +1,11 @@
 //! Direct: a client that calls a backend by its own address.
 
-use super::{
-    flow::{find, twin},
-    hook::Hook,
-    open::is_over,
-    select,
-    step::{Next, Step},
-    tables::{Insert, Packet, Table, Tables, noted},
-};
+use super::flow_table::{find, is_over, twin};
+use super::step::{Next, Step};
+use super::tables::{Insert, Table, Tables, noted};
+use super::{hook::Hook, packet::Packet, select};
 use crate::{
-    abi::{Counter, FlowRow, flow_bits},
+    abi::{FlowRow, Stop, flow_bits},
     family::Family,
     wire::Protocol,
 };
@@ -24,7 +20,7 @@ pub fn direct<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     _: Hook,
     _: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let note = noted(tables)?;
     let parsed = &note.parsed;
     let protocol = parsed.protocol();
@@ -33,7 +29,7 @@ pub fn direct<F: Family, P: Packet, T: Tables<F>>(
     if let Some((row, known)) = find(tables, &reply_key) {
         if known.is_direct() {
             FlowRow::touch(row, tables.now());
-            return Err(Counter::Direct);
+            return Err(Stop::Direct);
         }
         if !is_over(tables, protocol, &known) && protocol != Protocol::Sctp {
             note.backend.set(known.backend);
@@ -54,5 +50,5 @@ pub fn direct<F: Family, P: Packet, T: Tables<F>>(
     };
     // Without a mark it is as it would be without us.
     let _ = tables.insert_flow(Table::Unproven, reply_key, mark, Insert::Replace);
-    Err(Counter::Direct)
+    Err(Stop::Direct)
 }

@@ -1,17 +1,14 @@
 //! Established: the short path, of active backends' flows whose clients are known to be real.
 
+use super::parse::{self, Place};
+use super::step::{Next, Step};
+use super::tables::{Table, Tables};
 use super::{
-    dsr, flow,
-    hook::Hook,
-    parse::{self, Parsed, Place},
-    rewrite::Form,
-    select,
-    step::{Next, Step},
-    tables::{Packet, Table, Tables, interest_hash},
-    translate,
+    flow_table, hook::Hook, nat::dsr, packet::Packet, prefilter::outsider, rewrite::Form, source_guard,
+    state::Parsed, translate,
 };
 use crate::{
-    abi::{Counter, FlowKey},
+    abi::Stop,
     family::Family,
     wire::{Ethernet, NetworkHeader as _},
 };
@@ -24,7 +21,7 @@ pub fn established<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     _: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     if packet.tagged() {
         // At an uplink it is for the device of that VLAN, which may have a program of its own.
         return Ok(if hook.is_uplink() { Next::PASS } else { Step::SlowParse.into() });
@@ -32,8 +29,8 @@ pub fn established<F: Family, P: Packet, T: Tables<F>>(
     let frame = match parse::frame::<F, P>(packet) {
         Ok(frame) => frame,
         // Too short: perhaps a fragment of a byte or two.
-        Err(Counter::Truncated | Counter::Fragment | Counter::Options) => return Ok(Step::SlowParse.into()),
-        Err(Counter::Protocol) => return Ok(Step::Icmp.into()),
+        Err(Stop::Truncated | Stop::Fragment | Stop::Options) => return Ok(Step::SlowParse.into()),
+        Err(Stop::Protocol) => return Ok(Step::Icmp.into()),
         Err(stop) => return Err(stop),
     };
     let key = frame.key(tables.settings().zone as u16);
@@ -49,12 +46,12 @@ pub fn established<F: Family, P: Packet, T: Tables<F>>(
             !known.expired(parsed.protocol(), tables.now(), &tables.settings().lifetimes)
         } else {
             !hook.is_egress()
-                && flow::usable(tables, &parsed, &known).is_some_and(|word| word.state().is_active())
-                && !flow::is_elsewhere(packet, hook, &known)
+                && flow_table::usable(tables, &parsed, &known).is_some_and(|word| word.state().is_active())
+                && !source_guard::is_elsewhere(packet, hook, &known)
         };
         if guides && dsr::is_of(hook, &known) {
             tables.note(&parsed, true);
-            return dsr::aim(packet, tables, &parsed, (row, known));
+            return dsr::aim(packet, tables, hook, &parsed, (row, known));
         }
         if guides {
             let way = translate::go(packet, tables, hook, &parsed, (row, known), Form::Plain);
@@ -67,17 +64,4 @@ pub fn established<F: Family, P: Packet, T: Tables<F>>(
     }
     tables.note(&parsed, row.is_some());
     Ok(Step::Lookup.into())
-}
-
-/// Why a packet is nobody's of ours, if it is not.
-#[inline(always)]
-pub fn outsider<F: Family, T: Tables<F>>(tables: &T, hook: Hook, key: &FlowKey<F>) -> Option<Counter> {
-    if tables.interesting(interest_hash(key.dst, 0))
-        || tables.interesting(interest_hash(key.src, key.src_port))
-        || hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port))
-    {
-        return None;
-    }
-    let unowned = !hook.is_egress() && select::is_unowned::<F, T>(tables, key.dst);
-    Some(if unowned { Counter::Unowned } else { Counter::NotOurs })
 }

@@ -17,7 +17,7 @@ pub enum Hook {
     UplinkIngress,
     /// What the host sends outside.
     UplinkEgress,
-    /// What comes from outside, before the host has made anything of it: see [`super::turn`].
+    /// What comes from outside, before the host has made anything of it: see [`super::xdp`].
     UplinkXdp,
 }
 
@@ -88,8 +88,8 @@ impl Hook {
             Step::ProxyNd => self.is_asked(),
             Step::Direct => self == Hook::PortIngress,
             Step::Select | Step::Open | Step::Reject => !self.is_egress(),
-            Step::SnatAllocate | Step::SnatTrack | Step::SnatReverse => self.from_outside(),
-            Step::Decap | Step::Encap => self == Hook::UplinkIngress,
+            Step::SnatAllocate | Step::SnatTrack | Step::SnatReverse | Step::Encap => self.from_outside(),
+            Step::Decap => self == Hook::UplinkIngress,
         }
     }
 }

@@ -1,19 +1,19 @@
 //! Lookup: what the flow tables know of a packet that the short path could not send on. An unassured flow moves to the
 //! assured ones once its client has shown that it hears the backend.
 
-use super::{
-    dsr,
-    flow::{self, translated, twin},
-    hook::Hook,
-    open::take,
-    parse::{Note, Parsed, readable},
-    select, snat,
-    step::{Next, Step},
-    tables::{Common, Insert, Packet, Table, Tables, interest_hash, noted},
-    turn,
+use super::flow_table::{self, expect, take, twin};
+use super::nat::{
+    self, Nat,
+    dnat::{self, translated},
+    dsr, snat,
 };
+use super::source_guard::{is_elsewhere, is_forged};
+use super::state::{Note, Parsed};
+use super::step::{Next, Step};
+use super::tables::{Common, Insert, Table, Tables, interest_hash, noted};
+use super::{hook::Hook, leave, packet::Packet, parse::readable, prefilter::is_unowned};
 use crate::{
-    abi::{BackendState, BackendWord, Counter, FlowKey, FlowRow, FlowState, ReachKind, flow_bits},
+    abi::{BackendState, BackendWord, Event, FlowRow, FlowState, ReachKind, Stop, flow_bits},
     family::Family,
     wire::Protocol,
 };
@@ -25,7 +25,7 @@ pub fn lookup<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     asked: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let note = noted(tables)?;
     if hook == Hook::UplinkIngress {
         note.unwrapped.set(asked.is_decapped());
@@ -41,8 +41,8 @@ pub fn lookup<F: Family, P: Packet, T: Tables<F>>(
             Ok(Step::SnatTrack.into())
         }
         known if known == Resumed::Misguided || tables.interesting(interest_hash(key.dst, 0)) => {
-            if flow::is_forged(packet, tables, hook, key.src) {
-                return Err(Counter::Forged);
+            if is_forged(packet, tables, hook, key.src) {
+                return Err(Stop::Forged);
             }
             note.misguided.set(known == Resumed::Misguided);
             Ok(Step::Select.into())
@@ -53,13 +53,13 @@ pub fn lookup<F: Family, P: Packet, T: Tables<F>>(
                 return Ok(Step::Direct.into());
             }
             let mark =
-                || flow::find(tables, &flow::twin(key, key.zone)).is_some_and(|(_, row)| row.is_direct());
+                || flow_table::find(tables, &twin(key, key.zone)).is_some_and(|(_, row)| row.is_direct());
             let made = !parsed.flags.resets() || mark();
-            Err(if made { Counter::Direct } else { Counter::StrayReset })
+            Err(if made { Stop::Direct } else { Stop::StrayReset })
         }
         _ => {
-            let unowned = !hook.is_egress() && select::is_unowned::<F, T>(tables, key.dst);
-            Err(if unowned { Counter::Unowned } else { Counter::NoFrontend })
+            let unowned = !hook.is_egress() && is_unowned::<F, T>(tables, key.dst);
+            Err(if unowned { Stop::Unowned } else { Stop::NoFrontend })
         }
     }
 }
@@ -71,50 +71,46 @@ fn resume<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     note: &Note<F>,
-) -> Result<Resumed, Counter> {
+) -> Result<Resumed, Stop> {
     let parsed = &note.parsed;
     let table = if note.proven.get() { Table::Proven } else { Table::Unproven };
     let Some(row) = tables.flow(table, &parsed.key) else {
-        return if hook.is_egress() { Err(Counter::WrongHook) } else { Ok(Resumed::Unknown) };
+        return if hook.is_egress() { Err(Stop::WrongHook) } else { Ok(Resumed::Unknown) };
     };
     let known = row.get();
     if known.is_direct() {
         FlowRow::touch(row, tables.now());
-        return Err(Counter::Direct);
+        return Err(Stop::Direct);
     }
     if known.is_reply() {
         if hook == Hook::UplinkXdp {
-            return Err(Counter::WrongHook);
+            return Err(Stop::WrongHook);
         }
         answered(packet, tables, parsed, &known)?;
         return Ok(Resumed::Guided);
     }
     if hook.is_egress() {
-        return Err(Counter::WrongHook);
+        return Err(Stop::WrongHook);
     }
     let lost_port =
-        snat::is_of(hook, &known) && !known.is_proven() && !snat::holds(tables, &parsed.key, &known);
+        Nat::of(hook, &known) == Nat::Snat && !known.is_proven() && !snat::holds(tables, &parsed.key, &known);
     if lost_port {
         return Ok(Resumed::Misguided);
     }
-    let Some(word) = flow::usable(tables, parsed, &known) else { return Ok(Resumed::Misguided) };
+    let Some(word) = flow_table::usable(tables, parsed, &known) else { return Ok(Resumed::Misguided) };
     if parsed.protocol() == Protocol::Tcp && ends(tables, word) {
-        flow::end(tables, parsed, (row, known));
-        return Err(Counter::BackendGone);
+        nat::end(tables, hook, parsed, (row, known));
+        return Err(Stop::BackendGone);
     }
-    if hook == Hook::UplinkXdp && !turn::can_send(packet, tables, parsed, known.backend) {
-        return Err(Counter::WrongHook);
+    if hook == Hook::UplinkXdp && !leave::can_send(packet, tables, parsed, known.backend) {
+        return Err(Stop::WrongHook);
     }
-    if flow::is_elsewhere(packet, hook, &known) {
-        if flow::is_forged(packet, tables, hook, parsed.key.src) {
-            return Err(Counter::Forged);
+    if is_elsewhere(packet, hook, &known) {
+        if is_forged(packet, tables, hook, parsed.key.src) {
+            return Err(Stop::Forged);
         }
         move_over(packet, tables, hook, parsed, known)?;
-    } else if dsr::is_of(hook, &known) {
-        if !known.is_proven() && dsr::proves(parsed) {
-            dsr::promote(tables, &parsed.key, &known);
-        }
-    } else if !known.is_proven() && proves(packet, tables, parsed, &known) {
+    } else if !known.is_proven() {
         promote(packet, tables, hook, parsed, &known);
     }
     Ok(Resumed::Guided)
@@ -154,29 +150,13 @@ fn answered<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     parsed: &Parsed<F>,
     known: &FlowRow<F>,
-) -> Result<(), Counter> {
+) -> Result<(), Stop> {
     let protocol = parsed.protocol();
     if known.expired(protocol, tables.now(), &tables.settings().lifetimes) {
-        return Err(Counter::NotOurs);
+        return Err(Stop::NotOurs);
     }
     if protocol == Protocol::Tcp {
         expect(packet, tables, parsed, &twin(&translated(&parsed.key, known), known.twin_zone()))?;
-    }
-    Ok(())
-}
-
-/// Notes what the client of an unproven TCP flow, whose request's key this is, will acknowledge.
-#[inline(always)]
-pub fn expect<F: Family, P: Packet, T: Tables<F>>(
-    packet: &mut P,
-    tables: &T,
-    parsed: &Parsed<F>,
-    request: &FlowKey<F>,
-) -> Result<(), Counter> {
-    const SEQUENCE: usize = 4;
-    let sequence = readable::<[u16; 2], P>(packet, parsed.transport() + SEQUENCE)?;
-    if let Some(proof) = tables.proof(request) {
-        proof.set(u32::from_be(bytemuck::cast(sequence)));
     }
     Ok(())
 }
@@ -207,20 +187,31 @@ fn proves<F: Family, P: Packet, T: Tables<F>>(
     parsed.flags.acknowledges() && number.wrapping_sub(proof.get()).wrapping_add(NEAR) < 2 * NEAR
 }
 
-/// Moves a flow to the proven ones, the reply's row first. Where there is no room it stays where it is.
+/// Moves a flow to the proven ones if the packet shows that its client is real, the reply's row first. Where there is no
+/// room it stays where it is.
 #[inline(always)]
 fn promote<F: Family, P: Packet, T: Tables<F>>(
-    packet: &P,
+    packet: &mut P,
     tables: &T,
     hook: Hook,
     parsed: &Parsed<F>,
     known: &FlowRow<F>,
 ) {
+    let nat = Nat::of(hook, known);
+    if nat == Nat::Dsr {
+        if dsr::proves(parsed) {
+            dsr::promote(tables, &parsed.key, known);
+        }
+        return;
+    }
+    if !proves(packet, tables, parsed, known) {
+        return;
+    }
     let request = FlowRow { bits: known.bits | flow_bits::PROVEN, seen: tables.now(), ..*known };
-    if snat::is_of(hook, known) {
+    if nat == Nat::Snat {
         return snat::promote(tables, &parsed.key, &request);
     }
-    let reply = flow::reply_row(tables, hook, packet.ifindex(), parsed, &request);
+    let reply = dnat::reply_row(tables, hook, packet.ifindex(), parsed, &request);
     let reply_key = twin(&translated(&parsed.key, &request), request.twin_zone());
     if take(tables, Table::Proven, parsed.protocol(), reply_key, &reply).is_err() {
         return;
@@ -230,7 +221,7 @@ fn promote<F: Family, P: Packet, T: Tables<F>>(
     }
     tables.remove_flow(Table::Unproven, &parsed.key);
     tables.remove_flow(Table::Unproven, &reply_key);
-    tables.count(Counter::Proven);
+    tables.count(Event::Proven.into());
 }
 
 /// A known flow's client is at another port of its bridge, and nobody knows better: replies go there.
@@ -241,13 +232,13 @@ fn move_over<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     parsed: &Parsed<F>,
     known: FlowRow<F>,
-) -> Result<(), Counter> {
+) -> Result<(), Stop> {
     let request = FlowRow { mac: parsed.source, ifindex: packet.ifindex(), seen: tables.now(), ..known };
-    let reply = flow::reply_row(tables, hook, packet.ifindex(), parsed, &request);
+    let reply = dnat::reply_row(tables, hook, packet.ifindex(), parsed, &request);
     let reply_key = twin(&translated(&parsed.key, &request), request.twin_zone());
-    let full = |_| Counter::TableFull;
+    let full = |_| Stop::TableFull;
     tables.insert_flow(known.table(), reply_key, reply, Insert::Replace).map_err(full)?;
     tables.insert_flow(known.table(), parsed.key, request, Insert::Replace).map_err(full)?;
-    tables.count(Counter::Moved);
+    tables.count(Event::Moved.into());
     Ok(())
 }

@@ -10,43 +10,47 @@
 
 mod answer;
 mod direct;
-mod dsr;
-mod error;
+mod egress;
 mod established;
-mod flow;
-mod forward;
-mod hard;
+mod flow_table;
+mod fragments;
 mod hook;
+mod icmp;
+mod icmp_error;
+mod leave;
 mod lookup;
-mod message;
-mod neighbour;
+mod nat;
 mod open;
+mod packet;
 mod parse;
+mod prefilter;
+mod proxy_neigh;
 mod reject;
 mod rewrite;
 mod select;
-mod snat;
+mod slow_parse;
 mod socket;
+mod source_guard;
+mod state;
 mod step;
 mod stop;
 mod tables;
 mod translate;
-mod turn;
+mod xdp;
 
 pub use hook::Hook;
-pub use neighbour::answer_arp;
-pub use parse::{Note, Parsed};
+pub use packet::{InPlace, Packet, SumKind};
+pub use proxy_neigh::answer_arp;
 pub use select::{TRIES, client_hash, scope, slot_hash};
 pub use socket::{Access, Caller, Peer, Socket, Sockets, connect, send, shown};
+pub use state::{Note, Parsed};
 pub use step::{Next, Step, Verdict, Way};
-pub use stop::is_rejected;
-pub use tables::{
-    Common, InPlace, Insert, InsertError, Packet, SumKind, TURNS, Table, Tables, interest_hash,
-};
-pub use turn::established as established_in_place;
+pub use tables::{Common, Insert, InsertError, Table, Tables, interest_hash};
+pub use xdp::established as established_in_place;
 
 use core::marker::PhantomData;
 
+pub use crate::abi::maps::PORT_CURSORS as TURNS;
 use crate::family::Family;
 
 /// Takes a packet through the steps that it needs, in their order.
@@ -104,7 +108,7 @@ pub trait Steps {
     fn established(&mut self) -> Next;
     /// The step with that body, for a packet of which the step before it has left `asked`.
     fn step<B: Body>(&mut self, asked: Next) -> Next;
-    /// The packet is about to be dropped or rejected, and why: a [`Counter`].
+    /// The packet is about to be dropped or rejected, and why: a [`Stop`].
     fn refused(&mut self, why: u32);
 }
 
@@ -140,59 +144,54 @@ macro_rules! bodies {
 
 bodies! {
     Established = established::established;
-    Decap = dsr::decap;
-    SlowParse = hard::slow_parse;
-    Icmp = message::icmp;
-    IcmpError = error::icmp_error;
-    ProxyNd = neighbour::proxy_nd;
+    Decap = nat::dsr::decap;
+    SlowParse = slow_parse::slow_parse;
+    Icmp = icmp::icmp;
+    IcmpError = icmp_error::icmp_error;
+    ProxyNd = proxy_neigh::proxy_nd;
     Lookup = lookup::lookup;
     Direct = direct::direct;
     Select = select::select;
     Open = open::open;
-    SnatAllocate = snat::allocate;
+    SnatAllocate = nat::ports::allocate;
     Translate = translate::translate;
-    SnatTrack = snat::track;
-    SnatReverse = snat::reverse;
-    Encap = dsr::encap;
+    SnatTrack = nat::snat::track;
+    SnatReverse = nat::snat::reverse;
+    Encap = nat::dsr::encap;
     Reject = reject::reject;
 }
 
 /// What a packet gets at a hook of tc, on a host, where stack is no matter.
 pub fn decide<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, hook: Hook) -> Verdict {
-    struct OnHost<'a, F, P, T>(&'a mut P, &'a T, Hook, PhantomData<F>);
-
-    impl<F: Family, P: Packet, T: Tables<F>> Steps for OnHost<'_, F, P, T> {
-        fn hook(&self) -> Hook {
-            self.2
-        }
-        fn established(&mut self) -> Next {
-            Established::run(self.0, self.1, self.2, Step::Established.into())
-        }
-        fn step<B: Body>(&mut self, asked: Next) -> Next {
-            B::run(self.0, self.1, self.2, asked)
-        }
-        fn refused(&mut self, _: u32) {}
-    }
-
-    run(&mut OnHost(packet, tables, hook, PhantomData)).verdict()
+    let asked = Step::Established.into();
+    let established = |packet: &mut P, tables: &T| Established::run(packet, tables, hook, asked);
+    run(&mut OnHost { packet, tables, hook, established, family: PhantomData }).verdict()
 }
 
 /// What a packet gets at [`Hook::UplinkXdp`], on a host.
 pub fn decide_in_place<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Verdict {
-    struct OnHost<'a, F, P, T>(&'a mut P, &'a T, PhantomData<F>);
+    let (hook, established) = (Hook::UplinkXdp, established_in_place::<F, P, T>);
+    run(&mut OnHost { packet, tables, hook, established, family: PhantomData }).verdict()
+}
 
-    impl<F: Family, P: InPlace, T: Tables<F>> Steps for OnHost<'_, F, P, T> {
-        fn hook(&self) -> Hook {
-            Hook::UplinkXdp
-        }
-        fn established(&mut self) -> Next {
-            established_in_place(self.0, self.1)
-        }
-        fn step<B: Body>(&mut self, asked: Next) -> Next {
-            B::run(self.0, self.1, Hook::UplinkXdp, asked)
-        }
-        fn refused(&mut self, _: u32) {}
+/// A packet on a host, which has the steps' bodies carried out.
+struct OnHost<'a, F, P, T, E> {
+    packet: &'a mut P,
+    tables: &'a T,
+    hook: Hook,
+    established: E,
+    family: PhantomData<F>,
+}
+
+impl<F: Family, P: Packet, T: Tables<F>, E: Fn(&mut P, &T) -> Next> Steps for OnHost<'_, F, P, T, E> {
+    fn hook(&self) -> Hook {
+        self.hook
     }
-
-    run(&mut OnHost(packet, tables, PhantomData)).verdict()
+    fn established(&mut self) -> Next {
+        (self.established)(self.packet, self.tables)
+    }
+    fn step<B: Body>(&mut self, asked: Next) -> Next {
+        B::run(self.packet, self.tables, self.hook, asked)
+    }
+    fn refused(&mut self, _: u32) {}
 }

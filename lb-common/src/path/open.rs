@@ -1,17 +1,18 @@
 //! Open: the rows of a new flow, which begins among the unassured ones.
 
-use super::{
+use super::flow_table::{begin_again, enter, find, gives_way, take, twin};
+use super::nat::{
+    Nat,
+    dnat::{reply_row, translated},
     dsr,
-    flow::{self, Found, find, translated, twin},
-    hook::Hook,
-    parse::{Note, Parsed},
-    select, snat,
-    step::{Next, Step},
-    tables::{Insert, InsertError, Packet, Table, Tables, noted},
-    turn,
 };
+use super::select::{self, recorded};
+use super::state::{Note, Parsed};
+use super::step::{Next, Step};
+use super::tables::{Table, Tables, noted};
+use super::{hook::Hook, leave, packet::Packet};
 use crate::{
-    abi::{BackendRow, Counter, FlowKey, FlowRow, FlowState, Mac, ZONE_OF_CLIENT, flow_bits},
+    abi::{BackendRow, FlowRow, Mac, Stop, ZONE_OF_CLIENT, flow_bits},
     family::Family,
     wire::Protocol,
 };
@@ -24,36 +25,24 @@ pub fn open<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     _: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let note = noted(tables)?;
-    if hook == Hook::UplinkXdp && !turn::can_send(packet, tables, &note.parsed, note.backend.get()) {
-        return Err(Counter::WrongHook);
+    if hook == Hook::UplinkXdp && !leave::can_send(packet, tables, &note.parsed, note.backend.get()) {
+        return Err(Stop::WrongHook);
     }
-    let (_, backend) = tables.backend(note.backend.get().low).ok_or(Counter::Unsettled)?;
-    if dsr::is_needed(hook, backend) {
-        dsr::record(packet, tables, note, backend)?;
-        recorded(tables, note, backend.service);
-        return Ok(Step::Translate.into());
-    }
-    if snat::is_needed(tables, hook, backend) {
-        return Ok(Step::SnatAllocate.into());
-    }
-    match put(packet, tables, hook, note, backend) {
-        Ok(()) => {}
-        Err(Counter::Clash) if (note.attempts.get() as u32) < select::TRIES => return Ok(Step::Select.into()),
-        Err(stop) => return Err(stop),
+    let (_, backend) = tables.backend(note.backend.get().low).ok_or(Stop::Unsettled)?;
+    match Nat::to(tables, hook, backend) {
+        Nat::Dsr => dsr::record(packet, tables, note, backend)?,
+        Nat::Snat => return Ok(Step::SnatAllocate.into()),
+        Nat::Dnat => match put(packet, tables, hook, note, backend) {
+            Err(Stop::Clash) if (note.attempts.get() as u32) < select::TRIES => {
+                return Ok(Step::Select.into());
+            }
+            recorded => recorded?,
+        },
     }
     recorded(tables, note, backend.service);
     Ok(Step::Translate.into())
-}
-
-/// A new flow is recorded.
-#[inline(always)]
-pub fn recorded<F: Family, T: Tables<F>>(tables: &T, note: &Note<F>, service: u32) {
-    if note.keep.get() {
-        select::keep(tables, note.parsed.key.src, service, note.backend.get());
-    }
-    tables.count(Counter::NewFlow);
 }
 
 #[inline(always)]
@@ -63,7 +52,7 @@ fn put<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     note: &Note<F>,
     backend: &BackendRow<F>,
-) -> Result<(), Counter> {
+) -> Result<(), Stop> {
     let parsed = &note.parsed;
     let old = if note.misguided.get() { find(tables, &parsed.key) } else { None };
     let ifindex = packet.ifindex();
@@ -81,7 +70,7 @@ fn put<F: Family, P: Packet, T: Tables<F>>(
         mac: client_mac(parsed, hook == Hook::UplinkIngress && note.unwrapped.get()),
         ifindex,
     };
-    let reply = flow::reply_row(tables, hook, ifindex, parsed, &request);
+    let reply = reply_row(tables, hook, ifindex, parsed, &request);
     let reply_key = twin(&translated(&parsed.key, &request), zone);
     if let Some(old) = old
         && begin_again(tables, old, &request, &reply_key, &reply)
@@ -91,7 +80,7 @@ fn put<F: Family, P: Packet, T: Tables<F>>(
     // In the way among the proven ones: another flow that lives, or what is over.
     if let Some(found) = tables.flow(Table::Proven, &reply_key) {
         if !gives_way(tables, protocol, &found.get(), &reply) {
-            return Err(Counter::Clash);
+            return Err(Stop::Clash);
         }
         tables.remove_flow(Table::Proven, &reply_key);
     }
@@ -110,90 +99,4 @@ fn client_mac<F: Family>(parsed: &Parsed<F>, passed_on: bool) -> Mac {
     let mask = if passed_on { 0 } else { u16::MAX };
     let [a, b, c] = parsed.source;
     [a & mask, b & mask, c & mask]
-}
-
-/// Records the request row of a new flow, whose tuple had `old`.
-#[inline(always)]
-pub fn enter<F: Family, T: Tables<F>>(
-    tables: &T,
-    key: &FlowKey<F>,
-    request: FlowRow<F>,
-    old: Option<Found<'_, F>>,
-) -> Result<(), Counter> {
-    tables.insert_flow(Table::Unproven, *key, request, Insert::Replace).map_err(|_| Counter::TableFull)?;
-    if old.is_some_and(|(_, known)| known.is_proven()) {
-        // It would be found before the new one.
-        tables.remove_flow(Table::Proven, key);
-    }
-    Ok(())
-}
-
-/// Records a reply's row unless a live flow's is in the way.
-#[inline(always)]
-pub fn take<F: Family, T: Tables<F>>(
-    tables: &T,
-    table: Table,
-    protocol: Protocol,
-    key: FlowKey<F>,
-    row: &FlowRow<F>,
-) -> Result<(), Counter> {
-    match tables.insert_flow(table, key, *row, Insert::New) {
-        Ok(()) => return Ok(()),
-        Err(InsertError::Full) => return Err(Counter::TableFull),
-        Err(InsertError::Exists) => {}
-    }
-    if let Some(found) = tables.flow(table, &key)
-        && !gives_way(tables, protocol, &found.get(), row)
-    {
-        return Err(Counter::Clash);
-    }
-    tables.insert_flow(table, key, *row, Insert::Replace).map_err(|_| Counter::TableFull)
-}
-
-/// A client that uses its port again gets the same backend again, most of the time: then both rows are
-/// there and only begin anew, in place. Two inserts cost several times as much.
-#[inline(always)]
-fn begin_again<F: Family, T: Tables<F>>(
-    tables: &T,
-    (old, known): Found<'_, F>,
-    request: &FlowRow<F>,
-    reply_key: &FlowKey<F>,
-    reply: &FlowRow<F>,
-) -> bool {
-    if !known.leads_where(request) {
-        return false;
-    }
-    let Some(twin) = tables.flow(known.table(), reply_key) else { return false };
-    if !twin.get().leads_where(reply) {
-        return false;
-    }
-    let proven = known.bits & flow_bits::PROVEN;
-    for (row, new) in [(twin, reply), (old, request)] {
-        FlowRow::touch(row, new.seen);
-        FlowRow::set_bits(row, new.bits | proven);
-    }
-    true
-}
-
-/// Whether the reply row that is in the way is this flow's own, or of a flow that is over. `ours` and its
-/// own differ in nothing that names the flow: frontend, and which port of the client it stands for.
-#[inline(always)]
-fn gives_way<F: Family, T: Tables<F>>(
-    tables: &T,
-    protocol: Protocol,
-    found: &FlowRow<F>,
-    ours: &FlowRow<F>,
-) -> bool {
-    let own = found.is_reply()
-        && !found.is_direct()
-        && found.addr == ours.addr
-        && found.port == ours.port
-        && found.port_mask() == ours.port_mask();
-    own || is_over(tables, protocol, found)
-}
-
-/// Whether a row is of a flow that is over.
-#[inline(always)]
-pub fn is_over<F: Family, T: Tables<F>>(tables: &T, protocol: Protocol, row: &FlowRow<F>) -> bool {
-    row.state() == FlowState::Closing || row.expired(protocol, tables.now(), &tables.settings().lifetimes)
 }

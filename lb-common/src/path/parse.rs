@@ -1,13 +1,11 @@
 //! Parse: from bytes to a flow key. What is not TCP, UDP or SCTP ends here; packets that are not whole and plain
-//! are parsed by [`super::hard`].
-
-use core::cell::Cell;
+//! are parsed by [`super::slow_parse`].
 
 use bytemuck::{Pod, Zeroable};
 
-use super::tables::Packet;
+use super::{packet::Packet, state::Parsed};
 use crate::{
-    abi::{BackendRef, Counter, FlowKey, Mac},
+    abi::{FlowKey, Stop},
     family::{Family, V4, V6},
     wire::{Ethernet, Fragment, NetworkHeader, Part, Ports, Protocol, TcpFlags},
 };
@@ -65,94 +63,6 @@ impl<F: Family> Frame<F> {
     }
 }
 
-/// What the path has read of a packet of a protocol we balance. In such an order that fields which are zero at first
-/// lie apart: four of them side by side LLVM would write by a byte loop.
-#[repr(C)]
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub struct Parsed<F: Family> {
-    /// Its flow, as it arrived.
-    pub key: FlowKey<F>,
-    /// Its link destination.
-    pub destination: Mac,
-    /// Its link source.
-    pub source: Mac,
-    /// What all fragments of its packet have in common, see [`Fragment`].
-    pub id: u32,
-    /// Offset of its transport header.
-    pub transport: u16,
-    /// TCP's flags, none for others.
-    pub flags: TcpFlags,
-    /// Which part of a packet it is.
-    pub part: Part,
-    /// How many bytes of the packet it carries, see [`Fragment`]. That fits where it is one.
-    pub length: u16,
-    /// It has a VLAN tag.
-    pub tagged: bool,
-    reserved: u8,
-}
-
-const _: () = assert!(size_of::<Parsed<V4>>() == 40 && size_of::<Parsed<V6>>() == 64);
-
-/// What one step of the path leaves to the next of a packet. In this order for the same reason.
-#[repr(C)]
-#[derive(Debug, Default)]
-pub struct Note<F: Family> {
-    /// What was read.
-    pub parsed: Parsed<F>,
-    /// There is a row of its flow among the proven ones.
-    pub proven: Cell<bool>,
-    /// There are rows of its flow which are no guide.
-    pub misguided: Cell<bool>,
-    /// A new flow's client is to get the same backend again.
-    pub keep: Cell<bool>,
-    /// It has come from another node, which has balanced it, inside another packet.
-    pub unwrapped: Cell<bool>,
-    /// Which port a new flow is to have on the backend's side, see [`crate::abi::FlowRow::port_mask`].
-    pub port: Cell<u32>,
-    /// How often a backend has been tried for a new flow.
-    pub attempts: Cell<u8>,
-    /// The backend that a new flow is to have; of a later fragment, the one that the first went to; of a packet
-    /// that is to be put into another, its own.
-    pub backend: Cell<BackendRef>,
-    /// What the device takes that it is too big for, in bytes from its network header on; 0: as
-    /// [`crate::abi::Settings::mtu_floor`] says.
-    pub mtu: Cell<u32>,
-}
-
-impl<F: Family> Note<F> {
-    /// Makes it that of a packet that has just been read.
-    #[inline(always)]
-    pub fn begin(&mut self, parsed: &Parsed<F>, proven: bool) {
-        // Field by field, and what lies side by side in the packet, too, by volatile writes: at once it would be
-        // by memmove, which works byte by byte in the kernel.
-        let (to, from) = (&mut self.parsed.key, &parsed.key);
-        (to.src, to.dst) = (from.src, from.dst);
-        (to.src_port, to.dst_port) = (from.src_port, from.dst_port);
-        (to.zone, to.protocol) = (from.zone, from.protocol);
-        let (to, from) = (&mut self.parsed, parsed);
-        for (to, from) in [(&mut to.destination, from.destination), (&mut to.source, from.source)] {
-            for (to, from) in to.iter_mut().zip(from) {
-                // SAFETY: a live field.
-                unsafe { core::ptr::from_mut(to).write_volatile(from) };
-            }
-        }
-        (to.id, to.transport, to.flags) = (from.id, from.transport, from.flags);
-        (to.part, to.length, to.tagged) = (from.part, from.length, from.tagged);
-        self.misguided.set(false);
-        self.keep.set(false);
-        self.attempts.set(0);
-        // SAFETY: a live field. Volatile, as what lies beside it is zero, too.
-        unsafe { self.port.as_ptr().write_volatile(0) };
-        self.backend.set(BackendRef::default());
-        self.proven.set(proven);
-        // SAFETY: live fields. Volatile, as what lies beside them is zero, too.
-        unsafe {
-            self.unwrapped.as_ptr().write_volatile(false);
-            self.mtu.as_ptr().write_volatile(0);
-        }
-    }
-}
-
 /// Where the path finds what follows a packet's network header and all that belongs to it.
 #[derive(Copy, Clone)]
 pub struct Place {
@@ -182,11 +92,11 @@ impl<F: Family> Parsed<F> {
         ethernet: &Ethernet,
         key: FlowKey<F>,
         place: Place,
-    ) -> Result<Self, Counter> {
+    ) -> Result<Self, Stop> {
         let Place { transport, payload, fragment } = place;
-        let protocol = Protocol::from_number(key.protocol as u8).ok_or(Counter::Protocol)?;
+        let protocol = Protocol::from_number(key.protocol as u8).ok_or(Stop::Protocol)?;
         if payload < protocol.header_len() {
-            return Err(Counter::Truncated);
+            return Err(Stop::Truncated);
         }
         let (flags, length) = match protocol {
             Protocol::Udp => {
@@ -203,7 +113,7 @@ impl<F: Family> Parsed<F> {
         };
         // UDP's length is the datagram's, not the fragment's.
         if length < protocol.header_len() || length > payload && fragment.part() == Part::Whole {
-            return Err(Counter::Malformed);
+            return Err(Stop::Malformed);
         }
         Ok(Self::with(ethernet, key, place, flags))
     }
@@ -224,48 +134,29 @@ impl<F: Family> Parsed<F> {
             reserved: 0,
         }
     }
-
-    /// Its protocol; nothing else is ever parsed.
-    #[inline(always)]
-    pub fn protocol(&self) -> Protocol {
-        match self.key.protocol {
-            6 => Protocol::Tcp,
-            17 => Protocol::Udp,
-            _ => Protocol::Sctp,
-        }
-    }
-
-    /// Offset of its transport header, within the bound that the verifier wants to see.
-    #[inline(always)]
-    pub fn transport(&self) -> usize {
-        self.transport as usize & FARTHEST
-    }
 }
-
-/// The largest offset of a transport header; a mask.
-pub const FARTHEST: usize = 0x3ff;
 
 /// The headers of a whole, plain packet of a protocol with ports.
 #[inline(always)]
-pub fn frame<F: Family, P: Packet>(packet: &mut P) -> Result<Frame<F>, Counter> {
+pub fn frame<F: Family, P: Packet>(packet: &mut P) -> Result<Frame<F>, Stop> {
     let frame = readable::<Frame<F>, P>(packet, 0)?;
     frame.ip.check(packet.size() - size_of::<Ethernet>() as u32)?;
     match Protocol::from_number(frame.ip.protocol()) {
         Some(_) => Ok(frame),
-        None => Err(Counter::Protocol),
+        None => Err(Stop::Protocol),
     }
 }
 
 /// Loads, after pulling it in where it lies outside the packet's linear part.
 #[inline(always)]
-pub fn readable<T: Pod, P: Packet>(packet: &mut P, offset: usize) -> Result<T, Counter> {
+pub fn readable<T: Pod, P: Packet>(packet: &mut P, offset: usize) -> Result<T, Stop> {
     if let Some(value) = packet.load(offset) {
         return Ok(value);
     }
     let end = (offset + size_of::<T>()) as u32;
     if packet.size() < end {
-        return Err(Counter::Truncated);
+        return Err(Stop::Truncated);
     }
     packet.pull(end);
-    packet.load(offset).ok_or(Counter::Truncated)
+    packet.load(offset).ok_or(Stop::Truncated)
 }

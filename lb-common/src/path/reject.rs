@@ -4,15 +4,13 @@
 //! TCP that nobody takes gets a RST (RFC 9293, section 3.10.7.1), everything else an error of ICMP (RFC 792, RFC
 //! 4443). The packet itself becomes the answer and leaves where it came from.
 
-use super::{
-    answer::{Answer, NETWORK, complete, put, started, sum},
-    hook::Hook,
-    parse::{Frame, Headers, Note, Parsed, readable},
-    step::{Next, Way},
-    tables::{Packet, Tables},
-};
+use super::answer::{Answer, NETWORK, complete, put, started, sum};
+use super::parse::{Frame, Headers, readable};
+use super::state::{Note, Parsed};
+use super::step::{Next, Way};
+use super::{hook::Hook, packet::Packet, tables::Tables};
 use crate::{
-    abi::Counter,
+    abi::Stop,
     family::{Address, Family, V6},
     wire::{Ethernet, Icmp, NetworkHeader, Protocol, Tcp, checksum},
 };
@@ -25,7 +23,7 @@ pub fn reject<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     asked: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     Ok(answer(packet, tables, hook, asked).map_or(asked.unanswered(), Next::from))
 }
 
@@ -36,8 +34,8 @@ fn answer<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     asked: Next,
 ) -> Option<Way> {
-    const TTL_EXCEEDED: u32 = Counter::TtlExceeded as u32;
-    const TOO_BIG: u32 = Counter::TooBig as u32;
+    const TTL_EXCEEDED: u32 = Stop::TtlExceeded as u32;
+    const TOO_BIG: u32 = Stop::TooBig as u32;
     let Note { parsed, mtu, .. } = tables.noted()?;
     let Headers { ethernet, ip } = packet.load::<Headers<F>>(0)?;
     let settings = tables.settings();

@@ -1,12 +1,10 @@
 //! Rewrite: new addresses and ports, with every checksum that covers them.
 
-use super::{
-    forward::Onward,
-    parse::{Frame, Headers, Parsed},
-    tables::{Packet, SumKind},
-};
+use super::packet::{Packet, SumKind};
+use super::parse::{Frame, Headers};
+use super::{egress::Onward, state::Parsed};
 use crate::{
-    abi::{Counter, FlowKey},
+    abi::{FlowKey, Stop},
     family::{Address, Family, V6},
     wire::{Ethernet, NetworkHeader, Part, Ports, checksum},
 };
@@ -28,14 +26,14 @@ pub fn rewrite<F: Family, P: Packet>(
     to: &FlowKey<F>,
     onward: &Onward,
     form: Form,
-) -> Result<(), Counter> {
+) -> Result<(), Stop> {
     let from = &parsed.key;
     let addresses = checksum::difference(from.src.sum() + from.dst.sum(), to.src.sum() + to.dst.sum());
     let changed = match form {
         Form::Plain => plain(packet, parsed, to, onward, addresses)?,
         Form::Any => anywhere(packet, parsed, to, onward, addresses)?,
     };
-    if changed { Ok(()) } else { Err(Counter::RewriteFailed) }
+    if changed { Ok(()) } else { Err(Stop::RewriteFailed) }
 }
 
 #[inline(always)]
@@ -45,7 +43,7 @@ fn plain<F: Family, P: Packet>(
     to: &FlowKey<F>,
     onward: &Onward,
     addresses: u32,
-) -> Result<bool, Counter> {
+) -> Result<bool, Stop> {
     let (ethernet, ip) = change(packet, to, onward, addresses)?;
     let frame = Frame::<F> { ethernet, ip, ports: Ports { source: to.src_port, destination: to.dst_port } };
     let mended = mend(packet, Frame::<F>::TRANSPORT, parsed, to, addresses);
@@ -59,7 +57,7 @@ fn anywhere<F: Family, P: Packet>(
     to: &FlowKey<F>,
     onward: &Onward,
     addresses: u32,
-) -> Result<bool, Counter> {
+) -> Result<bool, Stop> {
     let (ethernet, ip) = change(packet, to, onward, addresses)?;
     let mut changed = packet.store(0, &Headers::<F> { ethernet, ip });
     if parsed.part != Part::Later {
@@ -79,13 +77,13 @@ fn change<F: Family, P: Packet>(
     to: &FlowKey<F>,
     onward: &Onward,
     addresses: u32,
-) -> Result<(Ethernet, F::Header), Counter> {
+) -> Result<(Ethernet, F::Header), Stop> {
     // Read again rather than kept since it was parsed: that would not fit the stack.
     let Some(mut ip) = packet.load::<F::Header>(size_of::<Ethernet>()) else {
-        return Err(Counter::Truncated);
+        return Err(Stop::Truncated);
     };
     if onward.hop {
-        let difference = ip.take_hop().ok_or(Counter::TtlExceeded)?;
+        let difference = ip.take_hop().ok_or(Stop::TtlExceeded)?;
         if F::ETHERTYPE == V6::ETHERTYPE {
             packet.update_sum(difference);
         }

@@ -1,15 +1,12 @@
 //! Select: from a frontend to a backend for a new flow.
 
-use super::{
-    dsr,
-    hook::Hook,
-    step::{Next, Step},
-    tables::{Packet, Tables, noted},
-};
+use super::step::{Next, Step};
+use super::tables::{Tables, noted};
+use super::{hook::Hook, packet::Packet, prefilter::is_unowned, state::Note};
 use crate::{
     abi::{
-        AffinityKey, AffinityRow, BackendRef, BackendRow, Counter, FlowKey, FrontendKey, FrontendKind,
-        FrontendRow, Scope, SetRow, ZONE_UPLINK, flow_bits, set_flags,
+        AffinityKey, AffinityRow, BackendRef, BackendRow, Event, FlowKey, FrontendKey, FrontendKind,
+        FrontendRow, Scope, SetRow, Stop, ZONE_UPLINK, flow_bits, set_flags,
     },
     family::{Address, Family, scramble},
 };
@@ -25,7 +22,7 @@ pub fn select<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     _: Hook,
     _: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let note = noted(tables)?;
     let parsed = &note.parsed;
     let target = target(tables, &parsed.key)?;
@@ -36,7 +33,7 @@ pub fn select<F: Family, P: Packet, T: Tables<F>>(
     let offer = offer(tables, &parsed.key, target, Client::Known, among)?;
     note.attempts.set(attempt as u8 + 1);
     if let Some(choice) = backend(tables, &offer, attempt)
-        && (!here || dsr::is_here(choice.row))
+        && (!here || is_here(choice.row))
     {
         note.backend.set(choice.backend);
         note.keep.set(offer.keep);
@@ -44,7 +41,7 @@ pub fn select<F: Family, P: Packet, T: Tables<F>>(
         note.port.set(if attempt < 2 { 0 } else { other_port(offer.hash, attempt) });
         return Ok(Step::Open.into());
     }
-    if attempt + 1 < TRIES { Ok(Step::Select.into()) } else { Err(Counter::Unsettled) }
+    if attempt + 1 < TRIES { Ok(Step::Select.into()) } else { Err(Stop::Unsettled) }
 }
 
 /// One of the ports besides its own that a client can have on the backend's side.
@@ -121,16 +118,16 @@ pub struct Choice<'a, F: Family> {
 
 /// The service that a packet to `key`'s destination is for, or what becomes of it without one.
 #[inline(always)]
-pub fn target<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>) -> Result<Target, Counter> {
+pub fn target<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>) -> Result<Target, Stop> {
     let frontend =
         FrontendKey { addr: key.dst, port: key.dst_port, zone: ZONE_UPLINK, protocol: key.protocol as u32 };
     if let Some(row) = tables.frontend(&frontend) {
         return Ok(Target { service: row.service, kind: FrontendKind::from_bits(row.kind) });
     }
     if is_owned::<F, T>(tables, key.dst) {
-        return Err(Counter::NoPort);
+        return Err(Stop::NoPort);
     }
-    Err(if is_unowned::<F, T>(tables, key.dst) { Counter::Unowned } else { Counter::NoFrontend })
+    Err(if is_unowned::<F, T>(tables, key.dst) { Stop::Unowned } else { Stop::NoFrontend })
 }
 
 /// Whether an address is a service's and nobody else's: a [`FrontendKind::Address`].
@@ -145,13 +142,6 @@ pub fn address<F: Family, T: Tables<F>>(tables: &T, addr: F::Addr) -> Option<Fro
     tables.frontend(&FrontendKey { addr, port: 0, zone: ZONE_UPLINK, protocol: 0 })
 }
 
-/// Whether an address that is no frontend's is one of the ranges of service addresses.
-#[inline(always)]
-pub fn is_unowned<F: Family, T: Tables<F>>(tables: &T, addr: F::Addr) -> bool {
-    // They are constants for the verifier, which takes out what is behind the last of them.
-    F::cidrs(tables.settings()).iter().take_while(|cidr| cidr.is_some()).any(|cidr| cidr.holds(addr))
-}
-
 /// The backends a client may get: all usable ones, or those on this node. Policies of frontends that are
 /// reached from outside hold for who comes from there: pods and the host itself get all.
 #[inline(always)]
@@ -163,7 +153,7 @@ pub fn scope(kind: FrontendKind, set: &SetRow, outside: bool) -> Scope {
     if local { Scope::Local } else { Scope::Cluster }
 }
 
-/// What a target offers to a client, or why not: [`Counter::NotOurs`] where only its packets tell. Affinity never overrules that a backend takes no new flows.
+/// What a target offers to a client, or why not: [`Stop::NotOurs`] where only its packets tell. Affinity never overrules that a backend takes no new flows.
 #[inline(always)]
 pub fn offer<F: Family, T: Tables<F>>(
     tables: &T,
@@ -171,20 +161,20 @@ pub fn offer<F: Family, T: Tables<F>>(
     target: Target,
     client: Client,
     among: Among,
-) -> Result<Offer, Counter> {
+) -> Result<Offer, Stop> {
     let settings = tables.settings();
     let Target { service, kind } = target;
-    let word = tables.service(service).ok_or(Counter::Unsettled)?;
-    let set = tables.set(word.low).ok_or(Counter::Unsettled)?;
+    let word = tables.service(service).ok_or(Stop::Unsettled)?;
+    let set = tables.set(word.low).ok_or(Stop::Unsettled)?;
     if set.service != service {
-        return Err(Counter::Unsettled);
+        return Err(Stop::Unsettled);
     }
     let ranged = kind == FrontendKind::LoadBalancer && set.source_ranges != 0;
     if client == Client::Unknown && (ranged || set.affinity != 0) {
-        return Err(Counter::NotOurs);
+        return Err(Stop::NotOurs);
     }
     if ranged && !tables.in_range(set.source_ranges, key.src) {
-        return Err(Counter::SourceRange);
+        return Err(Stop::SourceRange);
     }
     let scope = match among {
         Among::All => scope(kind, &set, settings.outside != 0),
@@ -195,7 +185,7 @@ pub fn offer<F: Family, T: Tables<F>>(
         Scope::Local => (set.local_first, set.local_len),
     };
     if len == 0 {
-        return Err(if set.len == 0 { Counter::NoBackend } else { Counter::NoLocalBackend });
+        return Err(if set.len == 0 { Stop::NoBackend } else { Stop::NoLocalBackend });
     }
     let keep = set.affinity != 0;
     let (mut kept, mut hash) = (BackendRef::default(), slot_hash(key, settings.hash_seed));
@@ -244,4 +234,19 @@ pub fn backend<'a, F: Family, T: Tables<F>>(
 pub fn keep<F: Family, T: Tables<F>>(tables: &T, client: F::Addr, service: u32, backend: BackendRef) {
     let row = AffinityRow { backend, seen: tables.now(), reserved: 0 };
     tables.keep_affinity(AffinityKey { client, service }, row);
+}
+
+/// A new flow is recorded.
+#[inline(always)]
+pub fn recorded<F: Family, T: Tables<F>>(tables: &T, note: &Note<F>, service: u32) {
+    if note.keep.get() {
+        keep(tables, note.parsed.key.src, service, note.backend.get());
+    }
+    tables.count(Event::NewFlow.into());
+}
+
+/// Whether a backend is on this node.
+#[inline(always)]
+fn is_here<F: Family>(backend: &BackendRow<F>) -> bool {
+    backend.node == F::Addr::ZERO && backend.zone != ZONE_UPLINK
 }

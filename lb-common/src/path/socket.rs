@@ -1,14 +1,10 @@
 //! Clients on the host, and pods where that is asked for: a socket's destination is translated once, when it connects, or with each
 //! datagram where it is not connected. No packet pays; what the application is shown stays the frontend.
 
-use super::{
-    select,
-    step::Step,
-    stop::ending,
-    tables::{Tables, interest_hash},
-};
+use super::tables::{Tables, interest_hash};
+use super::{prefilter::is_unowned, select};
 use crate::{
-    abi::{BackendRef, BackendRow, Counter, FlowKey, SocketEnd, SocketKey, SocketRow},
+    abi::{BackendRef, BackendRow, Ending, Event, FlowKey, SocketEnd, SocketKey, SocketRow, Stop},
     family::Family,
     wire::Protocol,
 };
@@ -95,34 +91,38 @@ pub fn shown<F: Family, S: Socket<F>, T: Sockets<F>>(socket: &mut S, tables: &T)
 
 /// Counts what is about services, and says what it means for the caller.
 #[inline(always)]
-fn access<F: Family, T: Tables<F>>(tables: &T, caller: Caller, outcome: Result<Counter, Counter>) -> Access {
-    let outcome = match outcome {
-        Err(Counter::NotOurs | Counter::NoFrontend) => return Access::Granted,
+fn access<F: Family, T: Tables<F>>(tables: &T, caller: Caller, outcome: Result<Event, Stop>) -> Access {
+    let why = match outcome {
+        Err(Stop::NotOurs | Stop::NoFrontend) => return Access::Granted,
         // A pod's packets come to the path, which knows more: a server that is its own client through a
         // service answers to the service's address, and only the flow tells that from a call there.
         Err(_) if caller == Caller::Pod => return Access::Granted,
-        Ok(outcome) | Err(outcome) => outcome,
+        Err(why) => why,
+        Ok(event) => {
+            tables.count(event.into());
+            return Access::Granted;
+        }
     };
-    tables.count(outcome);
-    match ending(outcome) {
-        end if end == Step::Reject => Access::Refused,
-        end if end.why().is_some() => Access::Unreachable,
-        _ => Access::Granted,
+    tables.count(why.into());
+    match why.ending() {
+        Ending::Reject => Access::Refused,
+        Ending::Drop => Access::Unreachable,
+        Ending::Pass => Access::Granted,
     }
 }
 
 #[inline(always)]
-fn connected<F: Family, S: Socket<F>, T: Sockets<F>>(socket: &mut S, tables: &T) -> Result<Counter, Counter> {
+fn connected<F: Family, S: Socket<F>, T: Sockets<F>>(socket: &mut S, tables: &T) -> Result<Event, Stop> {
     let flow = flow_of(socket, tables)?;
     let target = select::target(tables, &flow)?;
     let (id, backend) = choose(socket, tables, &flow, target)?;
     remember(socket, tables, id, backend)?;
     socket.set_peer(Peer { addr: backend.addr, port: backend.port });
-    Ok(Counter::SocketConnected)
+    Ok(Event::SocketConnected)
 }
 
 #[inline(always)]
-fn sent<F: Family, S: Socket<F>, T: Sockets<F>>(socket: &mut S, tables: &T) -> Result<Counter, Counter> {
+fn sent<F: Family, S: Socket<F>, T: Sockets<F>>(socket: &mut S, tables: &T) -> Result<Event, Stop> {
     let flow = flow_of(socket, tables)?;
     let target = select::target(tables, &flow)?;
     let key = key_of(socket, socket.peer(), SocketEnd::Frontend);
@@ -133,29 +133,29 @@ fn sent<F: Family, S: Socket<F>, T: Sockets<F>>(socket: &mut S, tables: &T) -> R
         // The row of the way back may have been evicted, or be another frontend's by now.
         remember(socket, tables, known.backend, backend)?;
         socket.set_peer(Peer { addr: backend.addr, port: backend.port });
-        return Ok(Counter::SocketSent);
+        return Ok(Event::SocketSent);
     }
     let (id, backend) = choose(socket, tables, &flow, target)?;
     remember(socket, tables, id, backend)?;
     let row = SocketRow { backend: id, addr: backend.addr, port: backend.port, reserved: 0 };
     if !tables.keep_socket(key, row) {
-        return Err(Counter::TableFull);
+        return Err(Stop::TableFull);
     }
     socket.set_peer(Peer { addr: backend.addr, port: backend.port });
-    Ok(if known.is_some() { Counter::SocketMoved } else { Counter::SocketSent })
+    Ok(if known.is_some() { Event::SocketMoved } else { Event::SocketSent })
 }
 
 /// The call as a flow: of the node, from any port, since the socket may not have one yet.
 #[inline(always)]
-fn flow_of<F: Family, S: Socket<F>, T: Tables<F>>(socket: &S, tables: &T) -> Result<FlowKey<F>, Counter> {
-    let (peer, protocol) = (socket.peer(), socket.protocol().ok_or(Counter::NotOurs)?);
+fn flow_of<F: Family, S: Socket<F>, T: Tables<F>>(socket: &S, tables: &T) -> Result<FlowKey<F>, Stop> {
+    let (peer, protocol) = (socket.peer(), socket.protocol().ok_or(Stop::NotOurs)?);
     // Resolvers connect to port 0 to learn which address they would have. Nothing is ever sent there.
     if peer.port == 0 {
-        return Err(Counter::NotOurs);
+        return Err(Stop::NotOurs);
     }
     if !tables.interesting(interest_hash(peer.addr, 0)) {
-        let unowned = select::is_unowned::<F, T>(tables, peer.addr);
-        return Err(if unowned { Counter::Unowned } else { Counter::NotOurs });
+        let unowned = is_unowned::<F, T>(tables, peer.addr);
+        return Err(if unowned { Stop::Unowned } else { Stop::NotOurs });
     }
     Ok(FlowKey {
         src: F::host(tables.settings()),
@@ -175,14 +175,14 @@ fn choose<'a, F: Family, S: Socket<F>, T: Tables<F>>(
     tables: &'a T,
     flow: &FlowKey<F>,
     target: select::Target,
-) -> Result<(BackendRef, &'a BackendRow<F>), Counter> {
+) -> Result<(BackendRef, &'a BackendRow<F>), Stop> {
     let client = match socket.caller() {
         Caller::Host => select::Client::Known,
         Caller::Pod => select::Client::Unknown,
     };
     for attempt in 0..select::TRIES {
         let offer = match select::offer(tables, flow, target, client, select::Among::All) {
-            Err(Counter::Unsettled) => continue,
+            Err(Stop::Unsettled) => continue,
             offer => offer?,
         };
         let Some(choice) = select::backend(tables, &offer, attempt) else { continue };
@@ -191,7 +191,7 @@ fn choose<'a, F: Family, S: Socket<F>, T: Tables<F>>(
         }
         return Ok((choice.backend, choice.row));
     }
-    Err(Counter::Unsettled)
+    Err(Stop::Unsettled)
 }
 
 /// The backend that a socket of UDP had, if it still serves the service.
@@ -209,14 +209,14 @@ fn remember<F: Family, S: Socket<F>, T: Sockets<F>>(
     tables: &T,
     id: BackendRef,
     backend: &BackendRow<F>,
-) -> Result<(), Counter> {
+) -> Result<(), Stop> {
     let frontend = socket.peer();
     let key = key_of(socket, Peer { addr: backend.addr, port: backend.port }, SocketEnd::Backend);
     let row = SocketRow { backend: id, addr: frontend.addr, port: frontend.port, reserved: 0 };
     if tables.socket(&key) == Some(row) || tables.keep_socket(key, row) {
         Ok(())
     } else {
-        Err(Counter::TableFull)
+        Err(Stop::TableFull)
     }
 }
 

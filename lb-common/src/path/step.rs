@@ -1,7 +1,7 @@
 //! What one step of the path leaves to whoever carries the steps out: what becomes of the packet, or which step it
 //! needs next.
 
-use crate::abi::Counter;
+use crate::abi::Stop;
 
 /// What becomes of a packet.
 #[must_use]
@@ -10,7 +10,7 @@ pub enum Verdict {
     /// Untouched, left to the next program.
     Pass,
     /// Dropped, and why.
-    Drop(Counter),
+    Drop(Stop),
     /// Rewritten or answered; it goes on its way.
     Forward(Way),
 }
@@ -67,7 +67,7 @@ pub enum Step {
 }
 
 /// What a step leaves, in one word, since that is what the verifier lets subprograms return: in its low half what is
-/// done with the packet or a [`Step`], in its high half a device or a [`Counter`].
+/// done with the packet or a [`Step`], in its high half a device or a [`Stop`].
 #[must_use]
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[repr(transparent)]
@@ -92,13 +92,13 @@ impl Next {
 
     /// Dropped, and why.
     #[inline(always)]
-    pub fn drop(why: Counter) -> Next {
+    pub fn drop(why: Stop) -> Next {
         Next::new(Next::DROP, why as u32)
     }
 
     /// To be answered by [`Step::Reject`], and why.
     #[inline(always)]
-    pub fn reject(why: Counter) -> Next {
+    pub fn reject(why: Stop) -> Next {
         Next::new(Next::REJECT, why as u32)
     }
 
@@ -118,7 +118,7 @@ impl Next {
         self.what() < Next::DROP
     }
 
-    /// Why a packet is dropped or rejected, if it is: a [`Counter`].
+    /// Why a packet is dropped or rejected, if it is: a [`Stop`].
     #[inline(always)]
     pub fn why(self) -> Option<u32> {
         (self.what() == Next::DROP || self.what() == Next::REJECT).then_some(self.with())
@@ -150,7 +150,8 @@ impl Next {
             Next::PEER => Verdict::Forward(Way::Peer(self.with())),
             Next::EGRESS => Verdict::Forward(Way::Egress(self.with())),
             Next::NEIGHBOUR => Verdict::Forward(Way::Neighbour(self.with())),
-            Next::DROP => Verdict::Drop(Counter::of(self.with())),
+            // A number that only a stop has been made.
+            Next::DROP => Stop::of(self.with()).map_or(Verdict::Pass, Verdict::Drop),
             _ => Verdict::Pass,
         }
     }

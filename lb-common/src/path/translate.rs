@@ -1,17 +1,15 @@
 //! Translate: what the row of a packet's flow makes of it.
 
+use super::flow_table::{self, Found};
+use super::nat::{self, dnat, dsr};
+use super::rewrite::{self, Form};
+use super::step::{Next, Step};
+use super::tables::{Tables, noted};
 use super::{
-    dsr, flow, forward, hard,
-    hook::Hook,
-    parse::Parsed,
-    rewrite::{self, Form},
-    snat,
-    step::{Next, Step},
-    tables::{Packet, Tables, noted},
-    turn,
+    egress, fragments, hook::Hook, leave, packet::Packet, source_guard::answers_for_another, state::Parsed,
 };
 use crate::{
-    abi::{Counter, FlowRow, ReachKind},
+    abi::{Event, Stop},
     family::Family,
     wire::Part,
 };
@@ -23,34 +21,39 @@ pub fn translate<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     _: Next,
-) -> Result<Next, Counter> {
-    if hook == Hook::UplinkXdp {
-        return turn::finish(packet, tables);
-    }
+) -> Result<Next, Stop> {
     let note = noted(tables)?;
     let parsed = &note.parsed;
-    let later = parsed.part == Part::Later;
+    // None of them comes to XDP.
+    let (first, later) = match hook {
+        Hook::UplinkXdp => (false, false),
+        _ => (parsed.part == Part::First, parsed.part == Part::Later),
+    };
     // What has just been recorded is gone again: the table is that full.
-    let gone = if later { Counter::FragmentLost } else { Counter::TableFull };
-    let found = flow::find(tables, &parsed.key);
+    let gone = if later { Stop::FragmentLost } else { Stop::TableFull };
+    let found = flow_table::find(tables, &parsed.key);
     if later && hook == Hook::UplinkIngress && found.is_none() && tables.snat(&parsed.key).is_some() {
         return Ok(Step::SnatReverse.into());
     }
     let found = found.ok_or(gone)?;
     let backend = found.1.backend;
+    if hook == Hook::UplinkXdp && !leave::can_send(packet, tables, parsed, backend) {
+        return Err(Stop::WrongHook);
+    }
     // The flow has moved since its packet began.
     if later && backend != note.backend.get() {
         return Err(gone);
     }
     if dsr::is_of(hook, &found.1) {
-        if parsed.part == Part::First {
-            hard::keep(tables, parsed, backend);
+        if first {
+            fragments::keep(tables, parsed, backend);
         }
-        return dsr::aim(packet, tables, parsed, found);
+        return dsr::aim(packet, tables, hook, parsed, found);
     }
-    let next = go(packet, tables, hook, parsed, found, Form::Any)?;
-    if parsed.part == Part::First {
-        hard::keep(tables, parsed, backend);
+    let form = if hook == Hook::UplinkXdp { Form::Plain } else { Form::Any };
+    let next = go(packet, tables, hook, parsed, found, form)?;
+    if first {
+        fragments::keep(tables, parsed, backend);
     }
     Ok(next)
 }
@@ -62,50 +65,33 @@ pub fn go<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     parsed: &Parsed<F>,
-    found: flow::Found<'_, F>,
+    found: Found<'_, F>,
     form: Form,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let (_, known) = found;
     let (onward, port);
     if known.is_reply() {
         if hook == Hook::PortIngress && answers_for_another(packet, tables, &known) {
-            return Err(Counter::Forged);
+            return Err(Stop::Forged);
         }
-        (onward, port) = (forward::to_client(packet, tables, hook, parsed, &known)?, known.ifindex);
-        flow::reply(tables, parsed, found);
+        (onward, port) = (egress::to_client(packet, tables, hook, parsed, &known)?, known.ifindex);
+        dnat::reply(tables, parsed, found);
     } else if hook.is_egress() {
-        return Err(Counter::WrongHook);
+        return Err(Stop::WrongHook);
     } else {
-        flow::request(packet, tables, hook, parsed, found);
-        let (word, backend) = tables.backend(known.backend.low).ok_or(Counter::Unsettled)?;
-        let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
-        onward = forward::to_backend(packet, tables, hook, parsed, &reach, known.is_hairpin())?;
+        nat::request(packet, tables, hook, parsed, found);
+        let (word, backend) = tables.backend(known.backend.low).ok_or(Stop::Unsettled)?;
+        let reach = tables.reach(word.reach()).ok_or(Stop::Unreachable)?;
+        onward = egress::to_backend(packet, tables, hook, parsed, &reach, known.is_hairpin())?;
         port = reach.ifindex;
         tables.account(backend.service, packet.size());
     }
-    if !hook.is_egress() && forward::is_too_big(packet, tables, onward.way, port) {
-        return Err(Counter::TooBig);
+    if !hook.is_egress() && egress::is_too_big(packet, tables, onward.way, port) {
+        return Err(Stop::TooBig);
     }
-    let to = if snat::is_of(hook, &known) {
-        snat::translated(tables, &parsed.key, &known)
-    } else {
-        flow::translated(&parsed.key, &known)
-    };
+    let to = nat::translated(tables, hook, &parsed.key, &known);
     rewrite::rewrite(packet, parsed, &to, &onward, form)?;
-    tables.count(if known.is_reply() { Counter::Reply } else { Counter::Request });
+    let event = if known.is_reply() { Event::Reply } else { Event::Request };
+    tables.count(event.into());
     Ok(onward.way.into())
-}
-
-/// Whether a reply comes in by another port than that of the flow's backend.
-#[inline(always)]
-pub fn answers_for_another<F: Family, P: Packet, T: Tables<F>>(
-    packet: &P,
-    tables: &T,
-    known: &FlowRow<F>,
-) -> bool {
-    let Some((word, _)) = tables.backend(known.backend.low) else { return false };
-    let Some(reach) = tables.reach(word.reach()) else { return false };
-    word.0.generation == known.backend.generation
-        && matches!(reach.kind(), ReachKind::Peer | ReachKind::Bridge)
-        && reach.ifindex != packet.ifindex()
 }

@@ -2,7 +2,7 @@
 
 use super::{Fragment, Icmp, Layers, NetworkHeader, checksum};
 use crate::{
-    abi::Counter,
+    abi::Stop,
     family::{Addr4, Address as _},
 };
 
@@ -100,22 +100,22 @@ impl NetworkHeader for Ipv4 {
     }
 
     #[inline(always)]
-    fn check(&self, len: u32) -> Result<(), Counter> {
+    fn check(&self, len: u32) -> Result<(), Stop> {
         const MORE_FRAGMENTS_OR_OFFSET: u16 = 0x3fffu16.to_be();
         if self.version_and_length != 0x45 {
             let version = self.version_and_length >> 4;
             let words = self.version_and_length & 0xf;
-            return Err(if version == 4 && words > 5 { Counter::Options } else { Counter::Malformed });
+            return Err(if version == 4 && words > 5 { Stop::Options } else { Stop::Malformed });
         }
         let total = u16::from_be(self.total_length) as u32;
         if total < size_of::<Self>() as u32 {
-            return Err(Counter::Malformed);
+            return Err(Stop::Malformed);
         }
         if total > len {
-            return Err(Counter::Truncated);
+            return Err(Stop::Truncated);
         }
         if self.flags_and_offset & MORE_FRAGMENTS_OR_OFFSET != 0 {
-            return Err(Counter::Fragment);
+            return Err(Stop::Fragment);
         }
         Ok(())
     }
@@ -127,17 +127,17 @@ impl NetworkHeader for Ipv4 {
 
     /// The options are for those who handle the packet next: they stay, unread.
     #[inline(always)]
-    fn layers(&self, len: u32) -> Result<Layers, Counter> {
+    fn layers(&self, len: u32) -> Result<Layers, Stop> {
         const MORE_FRAGMENTS: u16 = 0x2000;
         const OFFSET: u16 = 0x1fff;
         let header = (self.version_and_length & 0xf) as u32 * 4;
         let total = u16::from_be(self.total_length) as u32;
         let plain = size_of::<Self>() as u32;
         if self.version_and_length >> 4 != 4 || header < plain || total < header {
-            return Err(Counter::Malformed);
+            return Err(Stop::Malformed);
         }
         if total > len {
-            return Err(Counter::Truncated);
+            return Err(Stop::Truncated);
         }
         let flags_and_offset = u16::from_be(self.flags_and_offset);
         let fragment = Fragment {

@@ -2,7 +2,7 @@
 
 use super::{Extension, Fragment, Icmp, Layers, NetworkHeader, checksum};
 use crate::{
-    abi::Counter,
+    abi::Stop,
     family::{Addr6, Address as _},
 };
 
@@ -100,20 +100,20 @@ impl NetworkHeader for Ipv6 {
     }
 
     #[inline(always)]
-    fn check(&self, len: u32) -> Result<(), Counter> {
+    fn check(&self, len: u32) -> Result<(), Stop> {
         if self.version_and_class >> 4 != 6 {
-            return Err(Counter::Malformed);
+            return Err(Stop::Malformed);
         }
         // A payload length of 0 belongs to a jumbogram (RFC 2675) or to a large offloaded packet.
         let payload = u16::from_be(self.payload_length) as u32;
         if payload + size_of::<Self>() as u32 > len {
-            return Err(Counter::Truncated);
+            return Err(Stop::Truncated);
         }
         if self.next_header == Extension::FRAGMENT {
-            return Err(Counter::Fragment);
+            return Err(Stop::Fragment);
         }
         if Extension::is(self.next_header) {
-            return Err(Counter::Options);
+            return Err(Stop::Options);
         }
         Ok(())
     }
@@ -124,13 +124,13 @@ impl NetworkHeader for Ipv6 {
     }
 
     #[inline(always)]
-    fn layers(&self, len: u32) -> Result<Layers, Counter> {
+    fn layers(&self, len: u32) -> Result<Layers, Stop> {
         if self.version_and_class >> 4 != 6 {
-            return Err(Counter::Malformed);
+            return Err(Stop::Malformed);
         }
         let offset = size_of::<Self>() as u32;
         if u16::from_be(self.payload_length) as u32 + offset > len {
-            return Err(Counter::Truncated);
+            return Err(Stop::Truncated);
         }
         let (protocol, payload) = (self.next_header, self.payload(len));
         Ok(Layers { protocol, offset, payload, fragment: Fragment::default() })

@@ -27,7 +27,7 @@ pub use ndp::Solicitation;
 pub use tcp::Tcp;
 pub use transport::{Ports, Protocol, TCP_FLAGS, TcpFlags};
 
-use crate::abi::Counter;
+use crate::abi::Stop;
 
 /// What follows a network header: at first its options or the first of its extension headers, if it has any,
 /// then what those leave.
@@ -79,7 +79,7 @@ pub trait NetworkHeader: Pod {
     fn pseudo_sum(&self) -> u64;
     /// Refuses headers that contradict themselves or the packet's length, fragments, options and
     /// headers between this one and the transport header. `len`: bytes from this header to the packet's end.
-    fn check(&self, len: u32) -> Result<(), Counter>;
+    fn check(&self, len: u32) -> Result<(), Stop>;
     /// Whether a header that an error quotes is followed by a transport header: no other header in between,
     /// and no later fragment. What follows may be cut off.
     fn begins_transport(&self) -> bool;
@@ -87,7 +87,7 @@ pub trait NetworkHeader: Pod {
     fn followed_by(self, protocol: u8) -> Self;
     /// What follows a header that need not be plain, or why it contradicts itself or the packet's length.
     /// `len`: as before.
-    fn layers(&self, len: u32) -> Result<Layers, Counter>;
+    fn layers(&self, len: u32) -> Result<Layers, Stop>;
     /// Bytes that follow, of a header that passed [`Self::check`] with the same `len`. Not what pads the
     /// frame.
     fn payload(&self, len: u32) -> u32;

@@ -19,7 +19,10 @@ use aya::{
 use aya_log::{EbpfLogger, Level};
 use ipnet::IpNet;
 use lb_common::{
-    abi::{Cidr, Cidrs, Lifetimes, MAX_CIDRS, ReachKind, Settings},
+    abi::{
+        Cidr, Cidrs, Lifetimes, MAX_CIDRS, ReachKind, Settings,
+        maps::{self, MapInfo},
+    },
     family::{Addr4, Addr6, Address as _, V4, V6},
     path::Hook,
 };
@@ -29,7 +32,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{facts::Facts, state::give_back_memory};
 use crate::{
-    maps::{PINNED, Pins, Sizes},
+    maps::{Pins, Sizes},
     observe::clock,
     system::{io_kind, kernel_version},
 };
@@ -108,15 +111,15 @@ impl Programs {
 
     /// Makes the pinned maps where one is missing, before anything is attached.
     pub fn prepare(&mut self) -> Result<()> {
-        let maps = self.pins.maps();
-        if !PINNED.iter().all(|name| maps.join(name).exists()) {
+        let dir = self.pins.maps();
+        if !maps::all().all(|map| dir.join(map.name).exists()) {
             self.loaded(Variant { zone: 0, bridge: 0, way_back: ReachKind::Uplink, outside: true })?;
         }
-        let id = |name: &&str| {
-            let map = MapData::from_pin(maps.join(name)).and_then(|map| map.info());
-            map.map(|info| info.id()).with_context(|| format!("opening the map {name}"))
+        let id = |map: &MapInfo| {
+            let pinned = MapData::from_pin(dir.join(map.name)).and_then(|pinned| pinned.info());
+            pinned.map(|info| info.id()).with_context(|| format!("opening the map {}", map.name))
         };
-        self.maps = PINNED.iter().map(id).collect::<Result<_>>()?;
+        self.maps = maps::all().map(id).collect::<Result<_>>()?;
         Ok(())
     }
 
@@ -233,22 +236,22 @@ impl Programs {
 
     fn load(&self, variant: Variant) -> Result<Ebpf> {
         let settings = self.settings(variant);
-        let maps = self.pins.maps();
-        let paths = PINNED.map(|name| maps.join(name));
+        let dir = self.pins.maps();
+        let pins: Vec<_> = maps::all().map(|map| (map, dir.join(map.name))).collect();
         let mut loader = EbpfLoader::new();
         // Nothing here is relocated by the kernel's types: reading all of them takes 20 MB and 50 ms.
         loader.btf(None).override_global("SETTINGS", &settings, true);
-        for (name, entries) in self.sizes.entries() {
-            loader.map_max_entries(name, entries);
-        }
         // Below any level that programs log at, so that logging is not in them.
         let level = if self.log_drops { Level::Debug as u8 } else { 0 };
         loader.override_global(aya_log::LEVEL, &level, true);
         if !self.log_drops {
             loader.map_max_entries("AYA_LOGS", rustix::param::page_size() as u32);
         }
-        for (name, path) in PINNED.iter().zip(&paths) {
-            loader.map_pin_path(name, path.as_path());
+        for (map, path) in &pins {
+            loader.map_pin_path(map.name, path.as_path());
+            if let Some(rows) = self.sizes.rows(map) {
+                loader.map_max_entries(map.name, rows);
+            }
         }
         loader.load(OBJECT).map_err(|error| {
             let denied = io_kind(&error) == Some(io::ErrorKind::PermissionDenied);

@@ -68,12 +68,7 @@ fn text(status: &Status) -> String {
         }
     }
     let pressure = status.maps.iter().map(|map| {
-        [
-            map.name.to_owned(),
-            map.used.to_string(),
-            map.max.to_string(),
-            format!("{:.1}%", map.pressure * 100.0),
-        ]
+        [map.name.clone(), map.used.to_string(), map.max.to_string(), format!("{:.1}%", map.pressure * 100.0)]
     });
     text += "\n";
     text += &table(["MAP", "USED", "MAX", "PRESSURE"], pressure.collect(), "");

@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use bumpalo::Bump;
 use lb_common::{
-    abi::Counter,
+    abi::{Counter, Ending},
     family::{Family, V4, V6},
     path::{self, Access, Hook, Tables as _},
 };
@@ -239,11 +239,10 @@ fn packet<F: Family>(
             protocol: asked.to.protocol.number(),
         };
     }
+    let rejected = counter.stop().is_some_and(|why| why.ending() == Ending::Reject);
     let (verdict, answer) = match verdict {
-        path::Verdict::Forward(_) if path::is_rejected(counter) => {
-            (Verdict::Reject, packet::headers(&packet))
-        }
-        path::Verdict::Drop(_) if path::is_rejected(counter) => (Verdict::Reject, None),
+        path::Verdict::Forward(_) if rejected => (Verdict::Reject, packet::headers(&packet)),
+        path::Verdict::Drop(_) if rejected => (Verdict::Reject, None),
         path::Verdict::Forward(_) => (Verdict::Forward, None),
         path::Verdict::Drop(_) => (Verdict::Drop, None),
         path::Verdict::Pass => (Verdict::Pass, None),

@@ -4,6 +4,8 @@ use std::{collections::HashSet, path::Path};
 
 use aya::maps::{HashMap, MapData, MapError};
 
+use lb_common::abi::maps::COOKIES;
+
 use super::{OpenError, hash};
 
 /// Their cookies. The kernel never gives one twice: a row that is left does no harm.
@@ -12,7 +14,7 @@ pub struct Cookies(HashMap<MapData, [u32; 2], u32>);
 impl Cookies {
     /// Opens the map pinned below `dir`.
     pub fn open(dir: &Path) -> Result<Cookies, OpenError> {
-        Ok(Cookies(hash(dir, "COOKIES")?))
+        Ok(Cookies(hash(dir, &COOKIES)?))
     }
 
     /// Makes these the ones that there are.

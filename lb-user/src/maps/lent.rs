@@ -4,7 +4,7 @@ use std::path::Path;
 
 use aya::maps::{HashMap, Map, MapData, MapError};
 use lb_common::{
-    abi::{FlowKey, Lifetimes, SnatRow},
+    abi::{FlowKey, Lifetimes, SnatRow, maps::of_family},
     family::{Family, V4, V6},
     wire::Protocol,
 };
@@ -25,15 +25,16 @@ const LEFT: u32 = 60;
 /// When a map can't be read.
 pub fn sweep(dir: &Path, now: u32, lifetimes: &Lifetimes) -> Result<usize, OpenError> {
     let ended = lifetimes.longer_by(LEFT);
-    Ok(family::<V4>(dir, "SNAT4", now, &ended)? + family::<V6>(dir, "SNAT6", now, &ended)?)
+    Ok(family::<V4>(dir, now, &ended)? + family::<V6>(dir, now, &ended)?)
 }
 
-fn family<F: Family>(dir: &Path, name: &str, now: u32, ended: &Lifetimes) -> Result<usize, OpenError> {
+fn family<F: Family>(dir: &Path, now: u32, ended: &Lifetimes) -> Result<usize, OpenError> {
+    let map = &of_family::<F>().snat;
     let is_over = |key: &FlowKey<F>, row: &SnatRow<F>| {
         Protocol::from_number(key.protocol as u8).is_none_or(|protocol| row.row.expired(protocol, now, ended))
     };
     let mut over = Vec::new();
-    walk(dir, name, |key, row| {
+    walk(dir, map, |key, row| {
         if is_over(&key, &row) {
             over.push(key);
         }
@@ -41,8 +42,8 @@ fn family<F: Family>(dir: &Path, name: &str, now: u32, ended: &Lifetimes) -> Res
     if over.is_empty() {
         return Ok(0);
     }
-    let failed = |source: MapError| OpenError::Map { path: dir.join(name), source };
-    let (data, _) = open(dir, name)?;
+    let failed = |source: MapError| OpenError::Map { path: dir.join(map.name), source };
+    let (data, _) = open(dir, map)?;
     let mut rows =
         HashMap::<MapData, FlowKey<F>, SnatRow<F>>::try_from(Map::HashMap(data)).map_err(failed)?;
     // Looked at again: it may have been lent anew since.

@@ -14,11 +14,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, MapInfo, PerCpuArray};
+use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, MapInfo as PinnedInfo, PerCpuArray};
 use lb_common::{
     abi::{
         AnswerKey, AnswerRow, BackendRow, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, HomeRow,
         INTEREST_BITS, RangeKey, ReachRow, SetRow, SlotRow, Traffic, UnprovenRow, Word,
+        maps::{self as abi, FamilyMaps, MapInfo},
     },
     family::{Family, Pair, V4, V6},
 };
@@ -41,79 +42,11 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Slots per service: Maglev's table for three backends, the common size.
-    const SLOTS: u32 = 307;
-    /// Backends per service.
-    const BACKENDS: u32 = 8;
-    /// Frontends per service, rows of addresses among them.
-    const FRONTENDS: u32 = 4;
-
-    /// Name and rows of each map whose size is not fixed.
-    pub fn entries(&self) -> [(&'static str, u32); 25] {
-        let backends = self.services.saturating_mul(Self::BACKENDS).min(1 << 24);
-        [
-            ("SERVICES", self.services),
-            ("SETS", self.services.saturating_mul(2)),
-            ("SLOTS", self.services.saturating_mul(Self::SLOTS).max(1 << 21)),
-            ("REACH", backends),
-            ("TRAFFIC", self.services),
-            ("ANSWERS", self.services),
-            ("HOMES", self.services.saturating_mul(2)),
-            ("FRONTENDS4", self.services.saturating_mul(Self::FRONTENDS)),
-            ("FRONTENDS6", self.services.saturating_mul(Self::FRONTENDS)),
-            ("BACKENDS4", backends),
-            ("BACKENDS6", backends),
-            ("FLOWS4", self.flows),
-            ("FLOWS6", self.flows),
-            ("UNPROVEN4", (self.flows / 4).max(1 << 14)),
-            ("UNPROVEN6", (self.flows / 4).max(1 << 14)),
-            ("SNAT4", self.flows / 2),
-            ("SNAT6", self.flows / 2),
-            ("AFFINITY4", self.flows / 4),
-            ("AFFINITY6", self.flows / 4),
-            ("RANGES4", self.services.saturating_mul(2).max(1 << 16)),
-            ("RANGES6", self.services.saturating_mul(2).max(1 << 16)),
-            // Packets of which only a part has been seen yet.
-            ("FRAGMENTS4", (self.flows / 16).max(1 << 14)),
-            ("FRAGMENTS6", (self.flows / 16).max(1 << 14)),
-            ("SOCKETS4", (self.flows / 4).max(1 << 14)),
-            ("SOCKETS6", (self.flows / 4).max(1 << 14)),
-        ]
+    /// Rows of a map, if its size is not fixed.
+    pub fn rows(&self, map: &MapInfo) -> Option<u32> {
+        map.size.rows(self.services, self.flows)
     }
 }
-
-/// The names of all maps that are pinned.
-pub const PINNED: [&str; 29] = [
-    "INTEREST",
-    "SERVICES",
-    "SETS",
-    "SLOTS",
-    "REACH",
-    "COUNTERS",
-    "TRAFFIC",
-    "ANSWERS",
-    "TURNS",
-    "HOMES",
-    "FRONTENDS4",
-    "BACKENDS4",
-    "FLOWS4",
-    "FRONTENDS6",
-    "BACKENDS6",
-    "FLOWS6",
-    "UNPROVEN4",
-    "UNPROVEN6",
-    "SNAT4",
-    "SNAT6",
-    "AFFINITY4",
-    "AFFINITY6",
-    "RANGES4",
-    "RANGES6",
-    "FRAGMENTS4",
-    "FRAGMENTS6",
-    "SOCKETS4",
-    "SOCKETS6",
-    "COOKIES",
-];
 
 /// Why an instance's maps can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -223,35 +156,53 @@ impl Maps {
     /// Opens the maps pinned below `dir`.
     pub fn open(dir: &Path) -> Result<Maps, OpenError> {
         let maps = Maps {
-            interest: mapped(dir, "INTEREST")?,
-            services: mapped(dir, "SERVICES")?,
-            sets: mapped(dir, "SETS")?,
-            slots: mapped(dir, "SLOTS")?,
-            reach: mapped(dir, "REACH")?,
-            counters: per_cpu(dir, "COUNTERS")?,
-            traffic: per_cpu(dir, "TRAFFIC")?,
-            answers: hash(dir, "ANSWERS")?,
-            homes: hash(dir, "HOMES")?,
-            v4: side(dir, ["FRONTENDS4", "BACKENDS4", "FLOWS4", "RANGES4", "UNPROVEN4"])?,
-            v6: side(dir, ["FRONTENDS6", "BACKENDS6", "FLOWS6", "RANGES6", "UNPROVEN6"])?,
+            interest: mapped(dir, &abi::INTEREST)?,
+            services: mapped(dir, &abi::SERVICES)?,
+            sets: mapped(dir, &abi::SETS)?,
+            slots: mapped(dir, &abi::SLOTS)?,
+            reach: mapped(dir, &abi::REACH)?,
+            counters: per_cpu(dir, &abi::COUNTERS)?,
+            traffic: per_cpu(dir, &abi::TRAFFIC)?,
+            answers: hash(dir, &abi::ANSWERS)?,
+            homes: hash(dir, &abi::HOMES)?,
+            v4: side(dir)?,
+            v6: side(dir)?,
         };
         let (bits, counters) = (maps.interest.len() * 64, maps.counters.len());
         if bits != INTEREST_BITS || counters != Counter::COUNT {
-            let path = dir.join(if bits == INTEREST_BITS { "COUNTERS" } else { "INTEREST" });
+            let path = dir.join(if bits == INTEREST_BITS { abi::COUNTERS.name } else { abi::INTEREST.name });
             return Err(OpenError::OtherVersion { path, found: counters * 8, expected: Counter::COUNT * 8 });
         }
         Ok(maps)
+    }
+
+    /// How many rows there are in a map that is filled by id or by services; 0 for others.
+    pub fn rows(&self, map: &MapInfo) -> u32 {
+        let (v4, v6) = (abi::of_family::<V4>(), abi::of_family::<V6>());
+        let rows = [
+            (&abi::SERVICES, self.services.len()),
+            (&abi::SETS, self.sets.len()),
+            (&abi::SLOTS, self.slots.len()),
+            (&abi::REACH, self.reach.len()),
+            (&v4.backends, self.v4.backends.len()),
+            (&v6.backends, self.v6.backends.len()),
+            (&v4.frontends, self.v4.max_frontends),
+            (&v6.frontends, self.v6.max_frontends),
+            (&v4.ranges, self.v4.max_ranges),
+            (&v6.ranges, self.v6.max_ranges),
+        ];
+        rows.iter().find(|(known, _)| *known == map).map_or(0, |(_, rows)| *rows)
     }
 }
 
 /// The kernel's number for a map that all programs of the instance use and those of others do not; 0 if it can't be
 /// asked for.
 pub fn number(dir: &Path) -> u32 {
-    MapInfo::from_pin(dir.join("COUNTERS")).map_or(0, |info| info.id())
+    PinnedInfo::from_pin(dir.join(abi::COUNTERS.name)).map_or(0, |info| info.id())
 }
 
-fn open(dir: &Path, name: &str) -> Result<(MapData, MapInfo), OpenError> {
-    let path = dir.join(name);
+fn open(dir: &Path, map: &MapInfo) -> Result<(MapData, PinnedInfo), OpenError> {
+    let path = dir.join(map.name);
     let error = |source: MapError| match io_kind(&source) {
         Some(std::io::ErrorKind::NotFound) => OpenError::Missing(dir.to_owned()),
         Some(std::io::ErrorKind::PermissionDenied) => OpenError::Forbidden(path.clone()),
@@ -262,39 +213,40 @@ fn open(dir: &Path, name: &str) -> Result<(MapData, MapInfo), OpenError> {
     Ok((data, info))
 }
 
-fn data(dir: &Path, name: &str, row: usize) -> Result<(MapData, u32), OpenError> {
-    let (data, info) = open(dir, name)?;
+fn data(dir: &Path, map: &MapInfo, row: usize) -> Result<(MapData, u32), OpenError> {
+    let (data, info) = open(dir, map)?;
     if info.value_size() != row as u32 {
-        let path = dir.join(name);
+        let path = dir.join(map.name);
         return Err(OpenError::OtherVersion { path, found: info.value_size(), expected: row as u32 });
     }
     Ok((data, info.max_entries()))
 }
 
-fn mapped<T: bytemuck::Pod>(dir: &Path, name: &str) -> Result<Mapped<T>, OpenError> {
-    let (data, len) = data(dir, name, size_of::<T>())?;
-    Mapped::new(data.fd().as_fd(), len).map_err(|source| OpenError::Mmap { path: dir.join(name), source })
+fn mapped<T: bytemuck::Pod>(dir: &Path, map: &MapInfo) -> Result<Mapped<T>, OpenError> {
+    let (data, len) = data(dir, map, size_of::<T>())?;
+    Mapped::new(data.fd().as_fd(), len).map_err(|source| OpenError::Mmap { path: dir.join(map.name), source })
 }
 
-fn per_cpu<T: aya::Pod>(dir: &Path, name: &str) -> Result<PerCpuArray<MapData, T>, OpenError> {
-    let (data, _) = data(dir, name, size_of::<T>())?;
+fn per_cpu<T: aya::Pod>(dir: &Path, map: &MapInfo) -> Result<PerCpuArray<MapData, T>, OpenError> {
+    let (data, _) = data(dir, map, size_of::<T>())?;
     PerCpuArray::try_from(Map::PerCpuArray(data))
-        .map_err(|source| OpenError::Map { path: dir.join(name), source })
+        .map_err(|source| OpenError::Map { path: dir.join(map.name), source })
 }
 
-fn hash<K: aya::Pod, V: aya::Pod>(dir: &Path, name: &str) -> Result<HashMap<MapData, K, V>, OpenError> {
-    let (data, _) = data(dir, name, size_of::<V>())?;
-    HashMap::try_from(Map::HashMap(data)).map_err(|source| OpenError::Map { path: dir.join(name), source })
+fn hash<K: aya::Pod, V: aya::Pod>(dir: &Path, map: &MapInfo) -> Result<HashMap<MapData, K, V>, OpenError> {
+    let (data, _) = data(dir, map, size_of::<V>())?;
+    HashMap::try_from(Map::HashMap(data))
+        .map_err(|source| OpenError::Map { path: dir.join(map.name), source })
 }
 
-fn side<F: Family>(dir: &Path, names: [&str; 5]) -> Result<Side<F>, OpenError> {
-    let [frontends, backends, flows, ranges, unproven] = names;
+fn side<F: Family>(dir: &Path) -> Result<Side<F>, OpenError> {
+    let FamilyMaps { frontends, backends, flows, ranges, unproven, .. } = abi::of_family::<F>();
     let (frontend_data, max_frontends) = data(dir, frontends, size_of::<FrontendRow>())?;
     let (flow_data, _) = data(dir, flows, size_of::<FlowRow<F>>())?;
     let (unproven_data, _) = data(dir, unproven, size_of::<UnprovenRow<F>>())?;
     let (range_data, max_ranges) = data(dir, ranges, size_of::<u32>())?;
-    let error = |name: &str| {
-        let path = dir.join(name);
+    let error = |map: &MapInfo| {
+        let path = dir.join(map.name);
         move |source| OpenError::Map { path, source }
     };
     Ok(Side {

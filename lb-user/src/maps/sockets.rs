@@ -7,7 +7,7 @@ use std::{
 
 use aya::maps::{HashMap, Map, MapData, MapError};
 use lb_common::{
-    abi::{BackendRow, BackendWord, SocketEnd, SocketKey, SocketRow},
+    abi::{BackendRow, BackendWord, SocketEnd, SocketKey, SocketRow, maps::of_family},
     family::{Family, V4, V6},
     wire::Protocol,
 };
@@ -25,7 +25,7 @@ type Table<F> = HashMap<MapData, SocketKey<F>, SocketRow<F>>;
 impl Sockets {
     /// Opens the maps pinned below `dir`.
     pub fn open(dir: &Path) -> Result<Sockets, OpenError> {
-        Ok(Sockets { v4: table(dir, "SOCKETS4")?, v6: table(dir, "SOCKETS6")? })
+        Ok(Sockets { v4: table(dir)?, v6: table(dir)? })
     }
 
     /// Whether a socket, by its cookie and where it is connected to, was given a backend that no longer
@@ -38,9 +38,11 @@ impl Sockets {
     }
 }
 
-fn table<F: Family>(dir: &Path, name: &str) -> Result<Table<F>, OpenError> {
-    let (data, _) = data(dir, name, size_of::<SocketRow<F>>())?;
-    HashMap::try_from(Map::LruHashMap(data)).map_err(|source| OpenError::Map { path: dir.join(name), source })
+fn table<F: Family>(dir: &Path) -> Result<Table<F>, OpenError> {
+    let map = &of_family::<F>().sockets;
+    let (data, _) = data(dir, map, size_of::<SocketRow<F>>())?;
+    let failed = |source| OpenError::Map { path: dir.join(map.name), source };
+    HashMap::try_from(Map::LruHashMap(data)).map_err(failed)
 }
 
 fn stranded<F: Family>(

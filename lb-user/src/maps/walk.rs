@@ -3,6 +3,7 @@
 use std::{io, os::fd::AsFd as _, path::Path};
 
 use bytemuck::{Pod, try_pod_read_unaligned};
+use lb_common::abi::maps::MapInfo;
 use lb_sys::bpf::lookup_batch;
 
 use super::{OpenError, open};
@@ -11,16 +12,16 @@ use super::{OpenError, open};
 const BATCH: u32 = 1 << 13;
 
 /// Rows in use and rows that there can be, of the map pinned below `dir`.
-pub fn count(dir: &Path, name: &str) -> Result<(u32, u32), OpenError> {
-    each(dir, name, |_, _| {})
+pub fn count(dir: &Path, map: &MapInfo) -> Result<(u32, u32), OpenError> {
+    each(dir, map, |_, _| {})
 }
 
 /// Gives every key and row to `see`.
 ///
 /// # Errors
 /// When the map can't be read.
-pub fn walk<K: Pod, V: Pod>(dir: &Path, name: &str, mut see: impl FnMut(K, V)) -> Result<(), OpenError> {
-    each(dir, name, |key, row| {
+pub fn walk<K: Pod, V: Pod>(dir: &Path, map: &MapInfo, mut see: impl FnMut(K, V)) -> Result<(), OpenError> {
+    each(dir, map, |key, row| {
         if let (Ok(key), Ok(row)) = (try_pod_read_unaligned(key), try_pod_read_unaligned(row)) {
             see(key, row);
         }
@@ -31,9 +32,9 @@ pub fn walk<K: Pod, V: Pod>(dir: &Path, name: &str, mut see: impl FnMut(K, V)) -
 /// As [`count`], and gives every key and row to `see`, as their bytes. Reads the map in batches, which are in
 /// the kernel since 5.13 for all kinds: a row costs a copy, and no LRU takes that for a use of it. What
 /// comes and goes meanwhile may be seen or not; no more than the map can hold is.
-fn each(dir: &Path, name: &str, mut see: impl FnMut(&[u8], &[u8])) -> Result<(u32, u32), OpenError> {
-    let failed = |source: io::Error| OpenError::Count { path: dir.join(name), source };
-    let (data, info) = open(dir, name)?;
+fn each(dir: &Path, map: &MapInfo, mut see: impl FnMut(&[u8], &[u8])) -> Result<(u32, u32), OpenError> {
+    let failed = |source: io::Error| OpenError::Count { path: dir.join(map.name), source };
+    let (data, info) = open(dir, map)?;
     let (key, row, max) = (info.key_size() as usize, info.value_size() as usize, info.max_entries());
     let batch = BATCH.min(max);
     let mut keys = vec![0u8; batch as usize * key];

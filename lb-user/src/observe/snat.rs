@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::HashMap, net::SocketAddr};
 
 use anyhow::Result;
 use lb_common::{
-    abi::{FlowKey, Lifetimes, SnatRow},
+    abi::{FlowKey, Lifetimes, SnatRow, maps::of_family},
     family::{Family, V4, V6},
     wire::Protocol,
 };
@@ -47,10 +47,10 @@ pub fn lent(pins: &Pins, view: &View) -> Result<Option<Lent>> {
     let mut most = None;
     let mut add = |counted: Option<Counted>| most = most.max(counted);
     let mut v4 = Count::<V4>::of(ports, &view.lifetimes);
-    walk(&pins.maps(), "SNAT4", |key, row| v4.see(key, row))?;
+    walk(&pins.maps(), &of_family::<V4>().snat, |key, row| v4.see(key, row))?;
     add(v4.most());
     let mut v6 = Count::<V6>::of(ports, &view.lifetimes);
-    walk(&pins.maps(), "SNAT6", |key, row| v6.see(key, row))?;
+    walk(&pins.maps(), &of_family::<V6>().snat, |key, row| v6.see(key, row))?;
     add(v6.most());
     Ok(Some(Lent::new(ports, most)))
 }

@@ -16,19 +16,7 @@ use crate::{
 
 /// What the maps hold. Rows that an interrupted change left without use are free.
 pub fn adopt(maps: &Maps) -> Mirror {
-    let mut mirror = Mirror::new(Ids::new(|name| match name {
-        "SERVICES" => maps.services.len(),
-        "SETS" => maps.sets.len(),
-        "SLOTS" => maps.slots.len(),
-        "REACH" => maps.reach.len(),
-        "BACKENDS4" => maps.v4.backends.len(),
-        "BACKENDS6" => maps.v6.backends.len(),
-        "FRONTENDS4" => maps.v4.max_frontends,
-        "FRONTENDS6" => maps.v6.max_frontends,
-        "RANGES4" => maps.v4.max_ranges,
-        "RANGES6" => maps.v6.max_ranges,
-        _ => 0,
-    }));
+    let mut mirror = Mirror::new(Ids::new(|map| maps.rows(map)));
     frontends::<V4>(&mut mirror, &maps.v4);
     frontends::<V6>(&mut mirror, &maps.v6);
     let mut ranges = maps.source_ranges();

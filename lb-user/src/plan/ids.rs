@@ -3,6 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use lb_common::{
+    abi::maps::{MapInfo, REACH, SERVICES, SETS, SLOTS, of_family},
+    family::{V4, V6},
+};
+
 use crate::maps::Sizes;
 
 /// A map that can't take a change. The change is refused as a whole.
@@ -139,24 +144,24 @@ impl Ranges {
 }
 
 impl Ids {
-    /// Everything free. `sizes` by the name of the map, as they really are.
-    pub fn new(size: impl Fn(&str) -> u32) -> Ids {
-        let backends = |name| Backends { pool: Pool::new("backends", size(name)), generations: Vec::new() };
+    /// Everything free, of sizes as they really are.
+    pub fn new(size: impl Fn(&MapInfo) -> u32) -> Ids {
+        let backends = |map| Backends { pool: Pool::new("backends", size(map)), generations: Vec::new() };
+        let (v4, v6) = (of_family::<V4>(), of_family::<V6>());
         Ids {
-            services: Pool::new("services", size("SERVICES")),
-            sets: Pool::new("sets", size("SETS")),
-            reach: Pool::new("ways to backends", size("REACH")),
-            backends: [backends("BACKENDS4"), backends("BACKENDS6")],
-            slots: Ranges::new(size("SLOTS")),
-            frontends: [(0, size("FRONTENDS4")), (0, size("FRONTENDS6"))],
-            ranges: [(0, size("RANGES4")), (0, size("RANGES6"))],
+            services: Pool::new("services", size(&SERVICES)),
+            sets: Pool::new("sets", size(&SETS)),
+            reach: Pool::new("ways to backends", size(&REACH)),
+            backends: [backends(&v4.backends), backends(&v6.backends)],
+            slots: Ranges::new(size(&SLOTS)),
+            frontends: [(0, size(&v4.frontends)), (0, size(&v6.frontends))],
+            ranges: [(0, size(&v4.ranges)), (0, size(&v6.ranges))],
         }
     }
 
     /// Everything free, of the sizes that maps get.
     pub fn of(sizes: Sizes) -> Ids {
-        let entries = sizes.entries();
-        Ids::new(|name| entries.iter().find(|(map, _)| *map == name).map_or(0, |(_, max)| *max))
+        Ids::new(|map| sizes.rows(map).unwrap_or(0))
     }
 
     pub(super) fn service(&mut self) -> Result<u32, Full> {

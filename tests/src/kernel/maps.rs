@@ -12,7 +12,10 @@ use aya::{
     programs::{ProgramFd, SchedClassifier, Xdp},
 };
 use lb_common::{
-    abi::{Counter, FlowKey, FlowRow, INTEREST_BITS, RangeKey, Traffic, UnprovenRow},
+    abi::{
+        Counter, FlowKey, FlowRow, INTEREST_BITS, RangeKey, Traffic, UnprovenRow,
+        maps::{self, of_family},
+    },
     path::{Hook, TURNS},
 };
 
@@ -56,36 +59,36 @@ impl Maps {
             debug_assert!(*bit < INTEREST_BITS);
             *words.entry(bit / 64).or_default() |= 1 << (bit % 64);
         }
-        self.array("INTEREST", &words)?;
-        self.array("SERVICES", &state.shared.services)?;
-        self.array("SETS", &state.shared.sets)?;
-        self.array("SLOTS", &state.shared.slots)?;
-        self.array("REACH", &state.shared.reach)?;
-        self.array(&format!("BACKENDS{}", F::MAPS), &state.side.backends)?;
-        self.hash(&format!("FRONTENDS{}", F::MAPS), &state.side.frontends)?;
-        self.hash(&format!("FLOWS{}", F::MAPS), &state.learned.flows)?;
-        self.hash(&format!("UNPROVEN{}", F::MAPS), &state.learned.unproven)?;
-        self.hash(&format!("SNAT{}", F::MAPS), &state.learned.snat)?;
+        self.array(maps::INTEREST.name, &words)?;
+        self.array(maps::SERVICES.name, &state.shared.services)?;
+        self.array(maps::SETS.name, &state.shared.sets)?;
+        self.array(maps::SLOTS.name, &state.shared.slots)?;
+        self.array(maps::REACH.name, &state.shared.reach)?;
+        self.array(of_family::<F>().backends.name, &state.side.backends)?;
+        self.hash(of_family::<F>().frontends.name, &state.side.frontends)?;
+        self.hash(of_family::<F>().flows.name, &state.learned.flows)?;
+        self.hash(of_family::<F>().unproven.name, &state.learned.unproven)?;
+        self.hash(of_family::<F>().snat.name, &state.learned.snat)?;
         self.turns(&state.learned.turns)?;
-        self.hash(&format!("AFFINITY{}", F::MAPS), &state.learned.affinity)?;
-        self.hash(&format!("FRAGMENTS{}", F::MAPS), &state.learned.fragments)?;
-        self.hash("ANSWERS", &state.shared.answers)?;
-        self.hash("HOMES", &state.shared.homes)?;
+        self.hash(of_family::<F>().affinity.name, &state.learned.affinity)?;
+        self.hash(of_family::<F>().fragments.name, &state.learned.fragments)?;
+        self.hash(maps::ANSWERS.name, &state.shared.answers)?;
+        self.hash(maps::HOMES.name, &state.shared.homes)?;
         self.ranges(state)
     }
 
     /// What a run has left, the packet aside.
     pub fn seen<F: Net>(&mut self) -> Result<Outcome<F>> {
         let learned = Learned {
-            flows: self.left("FLOWS", F::MAPS)?,
-            unproven: self.left("UNPROVEN", F::MAPS)?,
-            snat: self.left("SNAT", F::MAPS)?,
+            flows: self.left(of_family::<F>().flows.name)?,
+            unproven: self.left(of_family::<F>().unproven.name)?,
+            snat: self.left(of_family::<F>().snat.name)?,
             turns: self.turns_left()?,
-            fragments: self.left("FRAGMENTS", F::MAPS)?,
-            affinity: self.left("AFFINITY", F::MAPS)?,
+            fragments: self.left(of_family::<F>().fragments.name)?,
+            affinity: self.left(of_family::<F>().affinity.name)?,
             sockets: HashMap::new(),
         };
-        let traffic = self.moved("TRAFFIC", ROWS, |sum: Traffic, more| Traffic {
+        let traffic = self.moved(maps::TRAFFIC.name, ROWS, |sum: Traffic, more| Traffic {
             packets: sum.packets + more.packets,
             bytes: sum.bytes + more.bytes,
         })?;
@@ -94,32 +97,31 @@ impl Maps {
 
     /// How far each counter has moved since this was last asked; none that has not.
     pub fn counters(&mut self) -> Result<BTreeMap<u32, u64>> {
-        self.moved("COUNTERS", Counter::COUNT, |sum: u64, more| sum + more)
+        self.moved(maps::COUNTERS.name, Counter::COUNT, |sum: u64, more| sum + more)
     }
 
     /// The flow table of a family.
     pub fn flows<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FlowKey<F>, FlowRow<F>>> {
-        Ok(HashTable::try_from(self.map(&format!("FLOWS{}", F::MAPS))?)?)
+        Ok(HashTable::try_from(self.map(of_family::<F>().flows.name)?)?)
     }
 
     /// The table of unproven flows of a family.
     pub fn unproven<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FlowKey<F>, UnprovenRow<F>>> {
-        Ok(HashTable::try_from(self.map(&format!("UNPROVEN{}", F::MAPS))?)?)
+        Ok(HashTable::try_from(self.map(of_family::<F>().unproven.name)?)?)
     }
 
     /// The rows of a table of hashes.
-    fn left<K, V>(&mut self, name: &str, family: &str) -> Result<HashMap<K, V>>
+    fn left<K, V>(&mut self, name: &str) -> Result<HashMap<K, V>>
     where
         K: aya::Pod + Eq + Hash,
         V: aya::Pod,
     {
-        let name = format!("{name}{family}");
-        let table = HashTable::<_, K, V>::try_from(self.map(&name)?)?;
+        let table = HashTable::<_, K, V>::try_from(self.map(name)?)?;
         table.iter().collect::<Result<_, _>>().with_context(|| format!("can't read {name}"))
     }
 
     fn turns(&mut self, turns: &BTreeMap<u32, u32>) -> Result<()> {
-        let mut array = Array::<_, u32>::try_from(self.map("TURNS")?)?;
+        let mut array = Array::<_, u32>::try_from(self.map(maps::TURNS.name)?)?;
         for (count, turn) in turns {
             array.set(*count, turn, 0)?;
         }
@@ -128,7 +130,7 @@ impl Maps {
 
     /// The counts that are not 0, and then are again.
     fn turns_left(&mut self) -> Result<BTreeMap<u32, u32>> {
-        let mut array = Array::<_, u32>::try_from(self.map("TURNS")?)?;
+        let mut array = Array::<_, u32>::try_from(self.map(maps::TURNS.name)?)?;
         let mut left = BTreeMap::new();
         for count in 0..TURNS {
             let turn = array.get(&count, 0)?;
@@ -141,7 +143,7 @@ impl Maps {
     }
 
     fn ranges<F: Net>(&mut self, state: &State<F>) -> Result<()> {
-        let mut trie = LpmTrie::<_, RangeKey<F>, u32>::try_from(self.map(&format!("RANGES{}", F::MAPS))?)?;
+        let mut trie = LpmTrie::<_, RangeKey<F>, u32>::try_from(self.map(of_family::<F>().ranges.name)?)?;
         for key in trie.keys().collect::<Result<Vec<_>, _>>()? {
             trie.remove(&key)?;
         }

@@ -10,7 +10,7 @@ use bytemuck::Zeroable as _;
 use super::*;
 use crate::{
     abi::{
-        AffinityKey, AffinityRow, AnswerKey, BackendState, BackendWord, Cidr, FlowRow, FragmentKey,
+        AffinityKey, AffinityRow, AnswerKey, BackendState, BackendWord, Cidr, Counter, FlowRow, FragmentKey,
         FragmentRow, FrontendKey, FrontendKind, FrontendRow, HomeRow, Mac, ReachKind, ReachRow, Scopes,
         ServiceRow, SetRow, Settings, SlotRow, SnatRow, Word, set_flags,
     },

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use lb_common::abi::Counter;
+use lb_common::abi::{Counter, Stop};
 
 use super::{
     super::{Asked, At, Decision, Step, Verdict, packet::Headers, served::Served},
@@ -20,52 +20,20 @@ pub fn steps(served: &Served, asked: &Asked, decision: &Decision) -> Vec<Step> {
 /// What the core's outcome means. Nothing where steps before have said it all.
 fn rule(served: &Served, asked: &Asked, counter: Counter) -> Option<Step> {
     let to = asked.to.address;
-    let text = match counter {
-        Counter::SourceRange => return None,
-        Counter::NoBackend => "no usable backend anywhere".to_owned(),
-        Counter::NoLocalBackend => {
+    let text = match counter.stop()? {
+        Stop::SourceRange => return None,
+        Stop::NoBackend => "no usable backend anywhere".to_owned(),
+        Stop::NoLocalBackend => {
             "usable backends exist, but none on this node, and the policy allows no others".to_owned()
         }
-        Counter::NoPort => return Some(no_port(served, asked)),
-        Counter::Unowned => {
+        Stop::NoPort => return Some(no_port(served, asked)),
+        Stop::Unowned => {
             let range = served.model.service_cidrs.iter().find(|range| range.contains(&to));
             let range = range.map(|range| format!(" {range}")).unwrap_or_default();
             format!("no service has {to}, an address of serviceCIDRs{range}")
         }
-        Counter::NotOurs | Counter::NoFrontend | Counter::Direct => return Some(not_ours(served, asked)),
-        Counter::Truncated
-        | Counter::Malformed
-        | Counter::Fragment
-        | Counter::FragmentLost
-        | Counter::Options
-        | Counter::Protocol
-        | Counter::Unsettled
-        | Counter::Unreachable
-        | Counter::BackendGone
-        | Counter::TableFull
-        | Counter::Clash
-        | Counter::WrongHook
-        | Counter::LeftToStack
-        | Counter::TtlExceeded
-        | Counter::TooBig
-        | Counter::RewriteFailed
-        | Counter::Request
-        | Counter::Reply
-        | Counter::Tunneled
-        | Counter::Unwrapped
-        | Counter::NewFlow
-        | Counter::Proven
-        | Counter::Moved
-        | Counter::Forged
-        | Counter::NoSnatPort
-        | Counter::StrayReset
-        | Counter::Rebuilt
-        | Counter::Answered
-        | Counter::Error
-        | Counter::Echoed
-        | Counter::SocketConnected
-        | Counter::SocketSent
-        | Counter::SocketMoved => format!("the packet ends as {}", counter.label()),
+        Stop::NotOurs | Stop::NoFrontend | Stop::Direct => return Some(not_ours(served, asked)),
+        other => other.meaning().to_owned(),
     };
     Some(step("rule", text))
 }

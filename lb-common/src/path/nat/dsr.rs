@@ -2,20 +2,13 @@
 //! a hop, each inside another (RFC 2003, RFC 2473). There they are taken out and handled as if they had come there
 //! by themselves; the replies go straight to the client. So here is a row of requests and none of replies.
 
-use super::{
-    answer::NETWORK,
-    flow::{Found, find},
-    forward,
-    hook::Hook,
-    open,
-    parse::{Note, Parsed, readable},
-    select,
-    step::{Next, Step, Way},
-    stop,
-    tables::{Insert, Packet, Table, Tables, interest_hash, noted},
-};
+use super::super::flow_table::{Found, advance, enter, find, progress};
+use super::super::state::{Note, Parsed};
+use super::super::step::{Next, Step, Way};
+use super::super::tables::{Common, Insert, Table, Tables, interest_hash, noted};
+use super::super::{answer::NETWORK, egress, hook::Hook, packet::Packet, parse::readable, select, stop};
 use crate::{
-    abi::{BackendRow, Counter, FlowKey, FlowRow, ZONE_UPLINK, flow_bits},
+    abi::{BackendRow, Event, FlowKey, FlowRow, Mac, Stop, flow_bits},
     family::{Address as _, Family, V6},
     wire::{NetworkHeader as _, Protocol},
 };
@@ -32,12 +25,6 @@ pub fn is_needed<F: Family>(hook: Hook, backend: &BackendRow<F>) -> bool {
     hook.from_outside() && backend.node != F::Addr::ZERO
 }
 
-/// Whether a backend is on this node.
-#[inline(always)]
-pub fn is_here<F: Family>(backend: &BackendRow<F>) -> bool {
-    backend.node == F::Addr::ZERO && backend.zone != ZONE_UPLINK
-}
-
 /// Records a new flow to the backend that was noted.
 #[inline(always)]
 pub fn record<F: Family, P: Packet, T: Tables<F>>(
@@ -45,7 +32,7 @@ pub fn record<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     note: &Note<F>,
     backend: &BackendRow<F>,
-) -> Result<(), Counter> {
+) -> Result<(), Stop> {
     let key = &note.parsed.key;
     let old = if note.misguided.get() { find(tables, key) } else { None };
     let row = FlowRow {
@@ -57,7 +44,7 @@ pub fn record<F: Family, P: Packet, T: Tables<F>>(
         mac: note.parsed.source,
         ifindex: packet.ifindex(),
     };
-    open::enter(tables, key, row, old)
+    enter(tables, key, row, old)
 }
 
 /// Notes a client's packet of a known flow, which [`send`] takes then.
@@ -65,12 +52,15 @@ pub fn record<F: Family, P: Packet, T: Tables<F>>(
 pub fn aim<F: Family, P: Packet, T: Tables<F>>(
     packet: &P,
     tables: &T,
+    hook: Hook,
     parsed: &Parsed<F>,
     found: Found<'_, F>,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let to = found.1.backend;
-    let (_, backend) = tables.backend(to.low).ok_or(Counter::Unsettled)?;
-    tables.account(backend.service, packet.size());
+    let (_, backend) = tables.backend(to.low).ok_or(Stop::Unsettled)?;
+    if hook != Hook::UplinkXdp {
+        tables.account(backend.service, packet.size());
+    }
     noted(tables)?.backend.set(to);
     keep(tables, parsed, found);
     Ok(Step::Encap.into())
@@ -78,16 +68,9 @@ pub fn aim<F: Family, P: Packet, T: Tables<F>>(
 
 /// Keeps the row of a flow. What the backend sends is not seen: the flow ends with the client's last word.
 #[inline(always)]
-pub fn keep<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, (row, known): Found<'_, F>) {
+pub fn keep<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, found: Found<'_, F>) {
     const FINISHED: u32 = flow_bits::FIN_CLIENT | flow_bits::FIN_BACKEND;
-    let now = tables.now();
-    let finished = if parsed.flags.finishes() { FINISHED } else { 0 };
-    let reset = if parsed.flags.resets() { flow_bits::RESET } else { 0 };
-    let bits = known.bits | finished | reset;
-    if known.seen != now || known.bits != bits {
-        FlowRow::touch(row, now);
-        FlowRow::set_bits(row, bits);
-    }
+    advance(tables, &found, progress(parsed.flags, FINISHED));
 }
 
 /// Whether a packet of an unproven flow, which is not its first, shows that the client is real, as far as that can
@@ -107,7 +90,7 @@ pub fn promote<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, known: &Fl
         return;
     }
     tables.remove_flow(Table::Unproven, key);
-    tables.count(Counter::Proven);
+    tables.count(Event::Proven.into());
 }
 
 /// Sends the packet to the node of the backend that was noted.
@@ -117,9 +100,9 @@ pub fn encap<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     _: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let next = stop::conclude(send(packet, tables, hook, noted(tables)?), tables, hook);
-    // As in [`super::error`], which some of them have come from.
+    // As in [`super::super::icmp_error`], which some of them have come from.
     Ok(if next == Step::Reject && is_message::<F, P>(packet) { next.unanswered() } else { next })
 }
 
@@ -129,45 +112,63 @@ fn send<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     note: &Note<F>,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let parsed = &note.parsed;
     let here = F::host(tables.settings());
-    let (word, backend) = tables.backend(note.backend.get().low).ok_or(Counter::Unsettled)?;
+    let (word, backend) = tables.backend(note.backend.get().low).ok_or(Stop::Unsettled)?;
     if here == F::Addr::ZERO || backend.node == F::Addr::ZERO {
-        return Err(Counter::Unreachable);
+        return Err(Stop::Unreachable);
     }
-    let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
-    let onward = forward::to_backend(packet, tables, hook, parsed, &reach, false)?;
+    let reach = tables.reach(word.reach()).ok_or(Stop::Unreachable)?;
+    let onward = egress::to_backend(packet, tables, hook, parsed, &reach, false)?;
     let device = match onward.way {
         Way::Egress(device) | Way::Neighbour(device) => device,
         // A pod takes everything.
         Way::Peer(_) => 0,
-        Way::Continue => return Err(Counter::Unreachable),
+        Way::Continue => return Err(Stop::Unreachable),
     };
     let outer = size_of::<F::Header>() as u32;
     let mtu = packet.mtu(device);
     if mtu != 0 && size(packet, parsed)? + outer > mtu {
         note.mtu.set(mtu.saturating_sub(outer));
-        return Err(Counter::TooBig);
+        return Err(Stop::TooBig);
     }
-    let Some(mut ip) = packet.load::<F::Header>(NETWORK) else { return Err(Counter::Truncated) };
-    let difference = ip.take_hop().ok_or(Counter::TtlExceeded)?;
+    let bytes = packet.size();
+    let enclosed = enclose::<F, P, T>(packet, tables, backend.node, [onward.destination, onward.source]);
+    if hook == Hook::UplinkXdp {
+        // A frame without room is left to tc, which accounts it.
+        enclosed.map_err(|_| Stop::WrongHook)?;
+        tables.account(backend.service, bytes);
+    }
+    enclosed?;
+    tables.count(Event::Tunneled.into());
+    Ok(onward.way.into())
+}
+
+/// Puts a packet into one to a backend's node, between these MACs; its own has one hop less. Nothing is written where
+/// there is none left or no room.
+#[inline(always)]
+pub fn enclose<F: Family, P: Packet, T: Common>(
+    packet: &mut P,
+    tables: &T,
+    node: F::Addr,
+    macs: [Mac; 2],
+) -> Result<(), Stop> {
+    let mut ip = packet.load::<F::Header>(NETWORK).ok_or(Stop::Truncated)?;
+    let difference = ip.take_hop().ok_or(Stop::TtlExceeded)?;
+    if !packet.wrap::<F>(&ip.around(F::host(tables.settings()), node)) {
+        return Err(Stop::RewriteFailed);
+    }
     if F::ETHERTYPE == V6::ETHERTYPE {
         packet.update_sum(difference);
     }
-    let changed = packet.store(NETWORK, &ip)
-        && packet.wrap::<F>(&ip.around(here, backend.node))
-        && packet.store(0, &onward.destination);
-    if !changed {
-        return Err(Counter::RewriteFailed);
-    }
-    tables.count(Counter::Tunneled);
-    Ok(onward.way.into())
+    let written = packet.store(NETWORK + size_of::<F::Header>(), &ip) && packet.store(0, &macs);
+    written.then_some(()).ok_or(Stop::RewriteFailed)
 }
 
 /// Bytes of the packet from its network header on, or of the largest part that it is to be segmented into.
 #[inline(always)]
-fn size<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>) -> Result<u32, Counter> {
+fn size<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>) -> Result<u32, Stop> {
     let part = packet.segment();
     if part == 0 {
         return Ok(packet.size() - NETWORK as u32);
@@ -194,7 +195,7 @@ pub fn decap<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     _: Hook,
     _: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     Ok(if unwrap(packet, tables) { Step::Established } else { Step::Icmp }.into())
 }
 
@@ -214,6 +215,6 @@ fn unwrap<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> boo
     if !ours || !packet.unwrap::<F>() {
         return false;
     }
-    tables.count(Counter::Unwrapped);
+    tables.count(Event::Unwrapped.into());
     true
 }

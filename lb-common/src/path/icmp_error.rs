@@ -3,19 +3,14 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{
-    answer::{Answer, NETWORK, sum},
-    dsr, flow, forward,
-    hook::Hook,
-    parse::{Parsed, readable},
-    snat,
-    step::{Next, Step},
-    stop,
-    tables::{Packet, Tables, noted},
-    translate::answers_for_another,
-};
+use super::answer::{Answer, NETWORK, sum};
+use super::nat::{self, Nat, snat};
+use super::source_guard::{answers_for_another, is_elsewhere};
+use super::step::{Next, Step};
+use super::tables::{Tables, noted};
+use super::{egress, flow_table, hook::Hook, packet::Packet, parse::readable, state::Parsed, stop};
 use crate::{
-    abi::{Counter, FlowKey},
+    abi::{Event, FlowKey, Stop},
     family::{Address, Family, V4, V6},
     wire::{Icmp, NetworkHeader, Protocol, checksum},
 };
@@ -68,7 +63,7 @@ pub fn icmp_error<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     _: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let left = translate(packet, tables, hook, &noted(tables)?.parsed);
     // No error is ever answered by one (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
     Ok(stop::conclude(left, tables, hook).unanswered())
@@ -81,59 +76,58 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     parsed: &Parsed<F>,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let key = &parsed.key;
-    let found = flow::find(tables, key);
+    let found = flow_table::find(tables, key);
     let lent = if hook == Hook::UplinkIngress && found.is_none() { tables.snat(key) } else { None };
     let known = match (found, lent) {
         (Some((_, known)), _) => known,
         (None, Some(row)) => row.get().row,
-        (None, None) => return Err(Counter::Protocol),
+        (None, None) => return Err(Stop::Protocol),
     };
-    let from = packet.load::<F::Header>(NETWORK).ok_or(Counter::Truncated)?.source();
+    let from = packet.load::<F::Header>(NETWORK).ok_or(Stop::Truncated)?.source();
     // One of the flow's two ends; a router on the way otherwise.
     let of_end = from == key.src;
     let at_port = hook == Hook::PortIngress;
     let onward = if known.is_reply() {
         if known.is_direct() || known.expired(parsed.protocol(), tables.now(), &tables.settings().lifetimes) {
-            return Err(Counter::Protocol);
+            return Err(Stop::Protocol);
         }
         if of_end && at_port && answers_for_another(packet, tables, &known) {
-            return Err(Counter::Forged);
+            return Err(Stop::Forged);
         }
-        forward::to_client(packet, tables, hook, parsed, &known)?
+        egress::to_client(packet, tables, hook, parsed, &known)?
     } else {
         if hook.is_egress() {
-            return Err(Counter::WrongHook);
+            return Err(Stop::WrongHook);
         }
-        if flow::usable(tables, parsed, &known).is_none() {
-            return Err(Counter::Protocol);
+        if flow_table::usable(tables, parsed, &known).is_none() {
+            return Err(Stop::Protocol);
         }
-        if of_end && flow::is_elsewhere(packet, hook, &known) {
-            return Err(Counter::Forged);
+        if of_end && is_elsewhere(packet, hook, &known) {
+            return Err(Stop::Forged);
         }
-        if dsr::is_of(hook, &known) {
+        if Nat::of(hook, &known) == Nat::Dsr {
             noted(tables)?.backend.set(known.backend);
             return Ok(Step::Encap.into());
         }
-        let (word, _) = tables.backend(known.backend.low).ok_or(Counter::Unsettled)?;
-        let reach = tables.reach(word.reach()).ok_or(Counter::Unreachable)?;
-        forward::to_backend(packet, tables, hook, parsed, &reach, known.is_hairpin())?
+        let (word, _) = tables.backend(known.backend.low).ok_or(Stop::Unsettled)?;
+        let reach = tables.reach(word.reach()).ok_or(Stop::Unreachable)?;
+        egress::to_backend(packet, tables, hook, parsed, &reach, known.is_hairpin())?
     };
     let next = Next::from(onward.way);
     let to = match lent {
         Some(row) => snat::returned(key, &row.get()),
-        None if snat::is_of(hook, &known) => snat::translated(tables, key, &known),
-        None => flow::translated(key, &known),
+        None => nat::translated(tables, hook, key, &known),
     };
     let source = if of_end { to.src } else { from };
     // One after the other: both at once do not fit the stack.
     outer::<F, P>(packet, (from, key.dst), (source, to.dst), onward.hop)?;
     quoted(packet, parsed, &to)?;
     if !packet.store(0, &[onward.destination, onward.source]) {
-        return Err(Counter::RewriteFailed);
+        return Err(Stop::RewriteFailed);
     }
-    tables.count(Counter::Error);
+    tables.count(Event::Error.into());
     Ok(next)
 }
 
@@ -144,10 +138,10 @@ fn outer<F: Family, P: Packet>(
     (old_source, old_destination): (F::Addr, F::Addr),
     (source, destination): (F::Addr, F::Addr),
     hop: bool,
-) -> Result<(), Counter> {
-    let mut message = packet.load::<Answer<F, Icmp>>(NETWORK).ok_or(Counter::Truncated)?;
+) -> Result<(), Stop> {
+    let mut message = packet.load::<Answer<F, Icmp>>(NETWORK).ok_or(Stop::Truncated)?;
     if hop {
-        message.ip.take_hop().ok_or(Counter::TtlExceeded)?;
+        message.ip.take_hop().ok_or(Stop::TtlExceeded)?;
     }
     let addresses =
         checksum::difference(old_source.sum() + old_destination.sum(), source.sum() + destination.sum());
@@ -156,13 +150,13 @@ fn outer<F: Family, P: Packet>(
         // ICMPv6's checksum covers them, ICMP's does not.
         message.then.check = checksum::update(message.then.check, addresses);
     }
-    packet.replace(NETWORK, &message).then_some(()).ok_or(Counter::RewriteFailed)
+    packet.replace(NETWORK, &message).then_some(()).ok_or(Stop::RewriteFailed)
 }
 
 /// Translates the quoted packet, whose other direction is `parsed` and becomes `to`, and mends the message's
 /// checksum.
 #[inline(always)]
-fn quoted<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>, to: &FlowKey<F>) -> Result<(), Counter> {
+fn quoted<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>, to: &FlowKey<F>) -> Result<(), Stop> {
     let from = &parsed.key;
     let (old, new) = (from.src.sum() + from.dst.sum(), to.src.sum() + to.dst.sum());
     let all = checksum::difference(old + ports(from), new + ports(to));
@@ -170,18 +164,18 @@ fn quoted<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>, to: &FlowKey
     if parsed.protocol() == Protocol::Tcp {
         const CHECK: usize = 16;
         let at = About::<F>::TRANSPORT + CHECK;
-        let ip = packet.load::<F::Header>(NETWORK).ok_or(Counter::Truncated)?;
+        let ip = packet.load::<F::Header>(NETWORK).ok_or(Stop::Truncated)?;
         let end = ip.payload(packet.size() - NETWORK as u32) + (NETWORK + size_of::<F::Header>()) as u32;
         if end >= (at + size_of::<u16>()) as u32 {
             let check = readable::<u16, P>(packet, at)?;
             let updated = checksum::update(check, all);
             (before, after) = (check as u64, updated as u64);
             if !packet.replace(at, &updated) {
-                return Err(Counter::RewriteFailed);
+                return Err(Stop::RewriteFailed);
             }
         }
     }
-    let mut quote = packet.load::<Quote<F>>(About::<F>::QUOTE).ok_or(Counter::Truncated)?;
+    let mut quote = packet.load::<Quote<F>>(About::<F>::QUOTE).ok_or(Stop::Truncated)?;
     before += sum(&quote);
     quote.ip.set_addresses(to.dst, to.src, checksum::difference(old, new));
     [quote.transport[0], quote.transport[1]] = [to.dst_port, to.src_port];
@@ -195,10 +189,10 @@ fn quoted<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>, to: &FlowKey
         }
     }
     after += sum(&quote);
-    let check = packet.load::<u16>(About::<F>::CHECK).ok_or(Counter::Truncated)?;
+    let check = packet.load::<u16>(About::<F>::CHECK).ok_or(Stop::Truncated)?;
     let check = checksum::update(check, checksum::difference(before, after));
     let done = packet.replace(About::<F>::QUOTE, &quote) && packet.replace(About::<F>::CHECK, &check);
-    done.then_some(()).ok_or(Counter::RewriteFailed)
+    done.then_some(()).ok_or(Stop::RewriteFailed)
 }
 
 #[inline(always)]

@@ -1,24 +1,17 @@
-//! Hard packets: fragments, IPv4 options, IPv6 extension headers, VLAN tags. Only parsing differs, what is noted of them goes
+//! Slow parse: fragments, IPv4 options, IPv6 extension headers, VLAN tags. Only parsing differs, what is noted of them goes
 //! the way of all packets.
-//!
-//! A packet's fragments go where its first one went, which alone has ports: what it says is kept until all bytes
-//! have been seen. A later one that overtakes the first is dropped: it would have to wait for it, and a guess
-//! could be another backend.
 
 use core::hint::black_box;
 
+use super::parse::{self, Headers, Place, readable};
+use super::state::{FARTHEST, Parsed};
+use super::step::{Next, Step};
+use super::tables::{Table, Tables, noted};
 use super::{
-    established::outsider,
-    flow::is_forged,
-    hook::Hook,
-    parse::{FARTHEST, Headers, Parsed, Place, readable},
-    select,
-    step::{Next, Step},
-    tables::{Packet, Table, Tables, interest_hash, noted},
-    turn,
+    fragments::follow, hook::Hook, leave::is_for_one, nat::snat, packet::Packet, prefilter::outsider,
 };
 use crate::{
-    abi::{BackendRef, Counter, FlowKey, FragmentKey, FragmentRow},
+    abi::{FlowKey, Stop},
     family::Family,
     wire::{Ethernet, Extension, Layers, NetworkHeader, Part, Ports, Protocol, TcpFlags},
 };
@@ -38,9 +31,9 @@ pub fn slow_parse<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     _: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     if hook == Hook::UplinkXdp {
-        return turn::parse(packet, tables);
+        return plain(packet, tables);
     }
     let Headers { ethernet, ip } = readable::<Headers<F>, P>(packet, 0)?;
     let Layers { mut protocol, offset, payload, fragment } = ip.layers(packet.size() - NETWORK as u32)?;
@@ -66,10 +59,10 @@ pub fn slow_parse<F: Family, P: Packet, T: Tables<F>>(
         return Ok(Step::Translate.into());
     }
     if Protocol::from_number(protocol).is_none() {
-        return Err(Counter::Protocol);
+        return Err(Stop::Protocol);
     }
     if (place.payload as usize) < size_of::<Ports>() {
-        return Err(Counter::Truncated);
+        return Err(Stop::Truncated);
     }
     let ports = readable::<Ports, P>(packet, place.transport)?;
     (key.src_port, key.dst_port) = (ports.source, ports.destination);
@@ -85,7 +78,7 @@ pub fn slow_parse<F: Family, P: Packet, T: Tables<F>>(
 /// Passes by the extension headers; not by what is behind the header of a later fragment. The protocol of what
 /// follows them.
 #[inline(always)]
-fn pass_by<P: Packet>(packet: &mut P, mut number: u8, place: &mut Place) -> Result<u8, Counter> {
+fn pass_by<P: Packet>(packet: &mut P, mut number: u8, place: &mut Place) -> Result<u8, Stop> {
     for _ in 0..EXTENSIONS {
         if !Extension::can_be_passed(number) {
             break;
@@ -93,15 +86,15 @@ fn pass_by<P: Packet>(packet: &mut P, mut number: u8, place: &mut Place) -> Resu
         let header = readable::<Extension, P>(packet, place.transport)?;
         let length = header.length(number);
         if length > place.payload {
-            return Err(Counter::Truncated);
+            return Err(Stop::Truncated);
         }
         if number == Extension::ROUTING && header.segments_left() != 0 {
-            return Err(Counter::Options);
+            return Err(Stop::Options);
         }
         place.transport += length as usize;
         place.payload -= length;
         if place.transport > FARTHEST {
-            return Err(Counter::Options);
+            return Err(Stop::Options);
         }
         place.transport = within(place.transport, FARTHEST);
         place.payload = within(place.payload as usize, MOST_PAYLOAD) as u32;
@@ -113,7 +106,7 @@ fn pass_by<P: Packet>(packet: &mut P, mut number: u8, place: &mut Place) -> Resu
             return Ok(number);
         }
     }
-    if Extension::is(number) { Err(Counter::Options) } else { Ok(number) }
+    if Extension::is(number) { Err(Stop::Options) } else { Ok(number) }
 }
 
 /// A value that is not above a mask. That is nothing new to LLVM, but it must not leave the mask out: else each chain
@@ -124,62 +117,24 @@ fn within(value: usize, mask: usize) -> usize {
     black_box(value) & mask
 }
 
-/// Gives a later fragment's flow the ports of the first one, or says why it goes nowhere: the backend of its
-/// packet. The row is forgotten when all bytes have been seen: the identification may be used again.
+/// XDP's: reads a plain packet again, and leaves to tc what is none.
 #[inline(always)]
-fn follow<F: Family, P: Packet, T: Tables<F>>(
-    packet: &P,
-    tables: &T,
-    hook: Hook,
-    flow: &mut FlowKey<F>,
-    place: &Place,
-) -> Result<BackendRef, Counter> {
-    let key = FragmentKey::new(flow, place.fragment.id);
-    let Some(known) = tables.fragments(&key) else { return Err(lost(tables, hook, flow)) };
-    let (row, now) = (known.get(), tables.now());
-    if row.expired(now) {
-        return Err(lost(tables, hook, flow));
-    }
-    if is_forged(packet, tables, hook, flow.src) {
-        return Err(Counter::Forged);
-    }
-    let bytes = row.bytes + place.fragment.length;
-    let end = place.fragment.offset as u32 + place.fragment.length;
-    let total = if place.fragment.more { row.total } else { end };
-    if total != 0 && bytes >= total {
-        tables.forget_fragments(&key);
-    } else {
-        FragmentRow::update(known, now, bytes, total);
-    }
-    (flow.src_port, flow.dst_port, flow.protocol) = (row.src_port, row.dst_port, row.protocol as u16);
-    Ok(row.backend)
-}
-
-/// Why a later fragment of an unknown packet goes nowhere. It is ours for certain only where all of an address is a
-/// service's: the host has other ports at its own.
-#[inline(always)]
-fn lost<F: Family, T: Tables<F>>(tables: &T, hook: Hook, flow: &FlowKey<F>) -> Counter {
-    if hook.is_egress() {
-        return Counter::Fragment;
-    }
-    if !tables.interesting(interest_hash(flow.dst, 0)) {
-        let unowned = select::is_unowned::<F, T>(tables, flow.dst);
-        return if unowned { Counter::Unowned } else { Counter::Fragment };
-    }
-    if select::is_owned::<F, T>(tables, flow.dst) { Counter::FragmentLost } else { Counter::Fragment }
-}
-
-/// Keeps what a first fragment said, which has gone to this backend.
-#[inline(always)]
-pub fn keep<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, backend: BackendRef) {
-    let row = FragmentRow {
-        backend,
-        src_port: parsed.key.src_port,
-        dst_port: parsed.key.dst_port,
-        seen: tables.now(),
-        bytes: parsed.length as u32,
-        total: 0,
-        protocol: parsed.key.protocol as u32,
+fn plain<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Result<Next, Stop> {
+    let frame = match parse::frame::<F, P>(packet) {
+        Err(Stop::Protocol) => return Ok(Step::Icmp.into()),
+        frame => frame?,
     };
-    tables.keep_fragments(FragmentKey::new(&parsed.key, parsed.id), row);
+    let key = frame.key(tables.settings().zone as u16);
+    if let Some(stop) = outsider(tables, Hook::UplinkXdp, &key) {
+        return Err(stop);
+    }
+    if !is_for_one(packet) {
+        return Err(Stop::WrongHook);
+    }
+    let payload = frame.ip.payload(packet.size() - NETWORK as u32);
+    let parsed = Parsed::new(packet, &frame.ethernet, key, Place::plain::<F>(payload))?;
+    tables.note(&parsed, tables.flow(Table::Proven, &key).is_some());
+    // First, as on the short path.
+    let is_reply = snat::is_lent(tables, &key) && tables.snat(&key).is_some();
+    Ok(if is_reply { Step::SnatTrack } else { Step::Lookup }.into())
 }

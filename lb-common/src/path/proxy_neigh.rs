@@ -4,16 +4,12 @@
 //!
 //! The request itself becomes the answer and leaves where it came from.
 
-use super::{
-    answer::{Answer, NETWORK, complete, put, started, sum},
-    hook::Hook,
-    parse::readable,
-    step::{Next, Way},
-    stop,
-    tables::{Common, Packet, Tables},
-};
+use super::answer::{Answer, NETWORK, complete, put, started, sum};
+use super::step::{Next, Way};
+use super::tables::{Common, Tables};
+use super::{hook::Hook, packet::Packet, parse::readable, stop};
 use crate::{
-    abi::{AnswerKey, Counter, Mac},
+    abi::{AnswerKey, Event, Mac, Stop},
     family::{Addr6, Address as _, Family, V6},
     wire::{Arp, Ethernet, Ipv6, NetworkHeader as _, Solicitation, ndp},
 };
@@ -52,7 +48,7 @@ pub fn proxy_nd<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     _: Hook,
     _: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     solicitation(packet, tables)?;
     Ok(back(packet, tables))
 }
@@ -60,35 +56,35 @@ pub fn proxy_nd<F: Family, P: Packet, T: Tables<F>>(
 /// The answer leaves where the question came from.
 #[inline(always)]
 fn back<P: Packet, T: Common>(packet: &P, tables: &T) -> Next {
-    tables.count(Counter::Answered);
+    tables.count(Event::Answered.into());
     Way::Egress(packet.ifindex()).into()
 }
 
 /// Answers a request of ARP, or says why not.
 #[inline(always)]
-fn arp<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Result<(), Counter> {
+fn arp<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Result<(), Stop> {
     let ArpFrame { arp, .. } = readable(packet, 0)?;
-    let target = arp.asks_for().ok_or(Counter::NotOurs)?;
+    let target = arp.asks_for().ok_or(Stop::NotOurs)?;
     let key = AnswerKey::v4(target, tables.settings().zone);
-    let mac = tables.answer(&key).ok_or(Counter::NotOurs)?;
+    let mac = tables.answer(&key).ok_or(Stop::NotOurs)?;
     let replaced = packet.replace(NETWORK, &arp.reply(mac));
-    (replaced && turn(packet, arp.sender(), mac)).then_some(()).ok_or(Counter::RewriteFailed)
+    (replaced && turn(packet, arp.sender(), mac)).then_some(()).ok_or(Stop::RewriteFailed)
 }
 
 /// Answers a neighbour solicitation, or says why not.
 #[inline(always)]
-fn solicitation<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Result<(), Counter> {
-    let asked: SolicitationFrame = readable(packet, 0).map_err(|_| Counter::Protocol)?;
-    let target = asked.asks_for(packet.size()).ok_or(Counter::Protocol)?;
+fn solicitation<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Result<(), Stop> {
+    let asked: SolicitationFrame = readable(packet, 0).map_err(|_| Stop::Protocol)?;
+    let target = asked.asks_for(packet.size()).ok_or(Stop::Protocol)?;
     let key = AnswerKey::v6(target, tables.settings().zone);
-    let mac = tables.answer(&key).ok_or(Counter::Protocol)?;
+    let mac = tables.answer(&key).ok_or(Stop::Protocol)?;
     // Who has no address yet (it looks whether this one is taken, RFC 4862 section 5.4.3) hears it as all do.
     let asker = asked.ip.source();
     let solicited = asker != Addr6::ZERO;
     let (to, link) =
         if solicited { (asker, asked.ethernet.source) } else { (ndp::ALL_NODES, ndp::ALL_NODES_MAC) };
-    advertise(packet, &asked.message, target, to, mac, solicited).ok_or(Counter::RewriteFailed)?;
-    turn(packet, link, mac).then_some(()).ok_or(Counter::RewriteFailed)
+    advertise(packet, &asked.message, target, to, mac, solicited).ok_or(Stop::RewriteFailed)?;
+    turn(packet, link, mac).then_some(()).ok_or(Stop::RewriteFailed)
 }
 
 impl SolicitationFrame {

@@ -1,13 +1,8 @@
-//! Forward: how a rewritten packet travels on.
+//! Egress: how a rewritten packet travels on.
 
-use super::{
-    hook::Hook,
-    parse::Parsed,
-    step::Way,
-    tables::{Common, Packet},
-};
+use super::{hook::Hook, packet::Packet, state::Parsed, step::Way, tables::Common};
 use crate::{
-    abi::{AnswerKey, Counter, FlowRow, Mac, ReachKind, ReachRow, flow_bits, is_known},
+    abi::{AnswerKey, FlowRow, Mac, ReachKind, ReachRow, Stop, flow_bits, is_known},
     family::Family,
     wire::Ethernet,
 };
@@ -31,6 +26,13 @@ impl Onward {
         Onward { way, destination: parsed.destination, source: parsed.source, hop }
     }
 
+    /// Out by the device that the packet came in by, to the next hop: XDP's, which has looked whether that leads there.
+    #[inline(always)]
+    fn back<F: Family, P: Packet>(packet: &P, parsed: &Parsed<F>, next: Mac) -> Self {
+        let way = Way::Egress(packet.ifindex());
+        Onward { way, destination: next, source: parsed.destination, hop: true }
+    }
+
     #[inline(always)]
     fn to(self, destination: Mac) -> Self {
         Onward { destination, ..self }
@@ -46,7 +48,10 @@ pub fn to_backend<F: Family, P: Packet, T: Common>(
     parsed: &Parsed<F>,
     reach: &ReachRow,
     hairpin: bool,
-) -> Result<Onward, Counter> {
+) -> Result<Onward, Stop> {
+    if hook == Hook::UplinkXdp {
+        return Ok(Onward::back(packet, parsed, reach.mac));
+    }
     let settings = tables.settings();
     let kind = reach.kind();
     // Between an uplink and a bridge, and out of an uplink, a packet is routed.
@@ -55,7 +60,7 @@ pub fn to_backend<F: Family, P: Packet, T: Common>(
     let through_stack = settings.way_back == ReachKind::Stack as u32 && hook == Hook::PortIngress && !hairpin;
     if parsed.tagged && !(kind == ReachKind::Host || reach.bridge == settings.bridge) {
         // Nobody would know what tag the answers have to get.
-        return Err(Counter::Unreachable);
+        return Err(Stop::Unreachable);
     }
     match kind {
         ReachKind::Host => Ok(Onward::new(Way::Continue, parsed, false)),
@@ -79,7 +84,7 @@ pub fn to_backend<F: Family, P: Packet, T: Common>(
             Ok(Onward::new(way, parsed, hop).to(reach.mac))
         }
         ReachKind::Neighbour | ReachKind::Gone => onward(Way::Neighbour(reach.bridge)),
-        ReachKind::None | ReachKind::Stack => Err(Counter::Unreachable),
+        ReachKind::None | ReachKind::Stack => Err(Stop::Unreachable),
     }
 }
 
@@ -91,7 +96,10 @@ pub fn to_client<F: Family, P: Packet, T: Common>(
     hook: Hook,
     parsed: &Parsed<F>,
     row: &FlowRow<F>,
-) -> Result<Onward, Counter> {
+) -> Result<Onward, Stop> {
+    if hook == Hook::UplinkXdp {
+        return Ok(Onward::back(packet, parsed, row.mac));
+    }
     if hook.is_egress() {
         return Ok(Onward::new(Way::Continue, parsed, false));
     }
@@ -108,9 +116,9 @@ pub fn to_client<F: Family, P: Packet, T: Common>(
         ReachKind::Uplink => Ok(to_outside(tables, row, onward(Way::Neighbour(row.ifindex)))),
         // Translated at the client's port, after the host's stack has seen it; a pod's own call has
         // not met the stack on its way in either.
-        ReachKind::Stack if !row.is_hairpin() => Err(Counter::LeftToStack),
+        ReachKind::Stack if !row.is_hairpin() => Err(Stop::LeftToStack),
         ReachKind::Stack => Ok(onward(Way::Egress(row.ifindex)).to(row.mac)),
-        ReachKind::None | ReachKind::Neighbour | ReachKind::Gone | ReachKind::Host => Err(Counter::WrongHook),
+        ReachKind::None | ReachKind::Neighbour | ReachKind::Gone | ReachKind::Host => Err(Stop::WrongHook),
     }
 }
 

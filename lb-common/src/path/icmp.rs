@@ -1,18 +1,16 @@
 //! Messages: what ICMP and ICMPv6 have to say. An echo request to an address of a service is answered here, in
-//! its name; an error about a packet of a flow is translated by [`super::error`]; all others are left alone.
+//! its name; an error about a packet of a flow is translated by [`super::icmp_error`]; all others are left alone.
 
+use super::answer::{Answer, NETWORK};
+use super::parse::{Frame, Place, readable};
+use super::step::{Next, Step, Way};
+use super::tables::{Table, Tables, interest_hash};
 use super::{
-    answer::{Answer, NETWORK},
-    error::About,
-    hook::Hook,
-    parse::{Frame, Parsed, Place, readable},
-    select,
-    step::{Next, Step, Way},
-    tables::{Packet, Table, Tables, interest_hash},
-    turn,
+    hook::Hook, icmp_error::About, leave::is_for_one, packet::Packet, prefilter::is_unowned, select,
+    state::Parsed,
 };
 use crate::{
-    abi::{Counter, FlowKey},
+    abi::{Event, FlowKey, Stop},
     family::{Family, V6},
     wire::{Ethernet, Icmp, NetworkHeader, Ports, Protocol, Solicitation, TcpFlags, checksum},
 };
@@ -24,10 +22,10 @@ pub fn icmp<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     _: Next,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let frame = readable::<Frame<F>, P>(packet, 0)?;
     if frame.ip.protocol() != F::Header::ICMP {
-        return Err(Counter::Protocol);
+        return Err(Stop::Protocol);
     }
     let kind: [u8; 2] = bytemuck::cast(frame.ports.source);
     if F::Header::is_error(kind[0]) && hook.has(Step::IcmpError) {
@@ -35,29 +33,29 @@ pub fn icmp<F: Family, P: Packet, T: Tables<F>>(
         tables.note(&parsed, tables.flow(Table::Proven, &parsed.key).is_some());
         return Ok(Step::IcmpError.into());
     }
-    let answered = !hook.is_egress() && (hook != Hook::UplinkXdp || turn::is_for_one(packet));
+    let answered = !hook.is_egress() && (hook != Hook::UplinkXdp || is_for_one(packet));
     if kind == [F::Header::ECHO_REQUEST, 0] && answered {
         return echo(packet, tables, &frame);
     }
     if F::ETHERTYPE == V6::ETHERTYPE && hook.is_asked() && kind == Solicitation::KIND {
         return Ok(Step::ProxyNd.into());
     }
-    Err(Counter::Protocol)
+    Err(Stop::Protocol)
 }
 
 /// What an error is about: as a packet of the other direction, whose row says what to make of it.
 #[inline(always)]
-fn about<F: Family, P: Packet>(packet: &mut P, frame: &Frame<F>, zone: u16) -> Result<Parsed<F>, Counter> {
+fn about<F: Family, P: Packet>(packet: &mut P, frame: &Frame<F>, zone: u16) -> Result<Parsed<F>, Stop> {
     let payload = frame.ip.payload(packet.size() - NETWORK as u32);
     if payload < About::<F>::PAYLOAD as u32 {
-        return Err(Counter::Protocol);
+        return Err(Stop::Protocol);
     }
     // Told by the size: it is all there.
     let quote = readable::<About<F>, P>(packet, NETWORK)?.quote;
     let known = Protocol::from_number(quote.ip.protocol()).is_some() && quote.ip.begins_transport();
     // Else somebody says something about a packet that is not from whom it tells.
     if !known || quote.ip.source() != frame.ip.destination() {
-        return Err(Counter::Protocol);
+        return Err(Stop::Protocol);
     }
     let [source, destination, ..] = quote.transport;
     let key = FlowKey {
@@ -77,15 +75,15 @@ fn echo<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     frame: &Frame<F>,
-) -> Result<Next, Counter> {
+) -> Result<Next, Stop> {
     let addr = frame.ip.destination();
     if !(tables.interesting(interest_hash(addr, 0)) && select::is_owned::<F, T>(tables, addr)) {
-        let unowned = select::is_unowned::<F, T>(tables, addr);
-        return Err(if unowned { Counter::Unowned } else { Counter::Protocol });
+        let unowned = is_unowned::<F, T>(tables, addr);
+        return Err(if unowned { Stop::Unowned } else { Stop::Protocol });
     }
     let payload = frame.ip.payload(packet.size() - NETWORK as u32);
     if payload < size_of::<Icmp>() as u32 {
-        return Err(Counter::Truncated);
+        return Err(Stop::Truncated);
     }
     let Ports { source: request, destination: check } = frame.ports;
     let reply: u16 = bytemuck::cast([F::Header::ECHO_REPLY, 0]);
@@ -95,8 +93,8 @@ fn echo<F: Family, P: Packet, T: Tables<F>>(
     let answer = Answer::<F, Ports> { ip, then: Ports { source: reply, destination: check } };
     let Ethernet { destination, source, .. } = frame.ethernet;
     if !packet.replace(NETWORK, &answer) || !packet.store(0, &[source, destination]) {
-        return Err(Counter::RewriteFailed);
+        return Err(Stop::RewriteFailed);
     }
-    tables.count(Counter::Echoed);
+    tables.count(Event::Echoed.into());
     Ok(Way::Egress(packet.ifindex()).into())
 }

@@ -1,0 +1,73 @@
+//! Fragments: a packet's fragments go where its first one went, which alone has ports: what it says is kept until all
+//! bytes have been seen. A later one that overtakes the first is dropped: it would have to wait for it, and a guess
+//! could be another backend.
+
+use super::tables::{Tables, interest_hash};
+use super::{
+    hook::Hook, packet::Packet, parse::Place, prefilter::is_unowned, select, source_guard::is_forged,
+    state::Parsed,
+};
+use crate::{
+    abi::{BackendRef, FlowKey, FragmentKey, FragmentRow, Stop},
+    family::Family,
+};
+
+/// Gives a later fragment's flow the ports of the first one, or says why it goes nowhere: the backend of its
+/// packet. The row is forgotten when all bytes have been seen: the identification may be used again.
+#[inline(always)]
+pub fn follow<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &T,
+    hook: Hook,
+    flow: &mut FlowKey<F>,
+    place: &Place,
+) -> Result<BackendRef, Stop> {
+    let key = FragmentKey::new(flow, place.fragment.id);
+    let Some(known) = tables.fragments(&key) else { return Err(lost(tables, hook, flow)) };
+    let (row, now) = (known.get(), tables.now());
+    if row.expired(now) {
+        return Err(lost(tables, hook, flow));
+    }
+    if is_forged(packet, tables, hook, flow.src) {
+        return Err(Stop::Forged);
+    }
+    let bytes = row.bytes + place.fragment.length;
+    let end = place.fragment.offset as u32 + place.fragment.length;
+    let total = if place.fragment.more { row.total } else { end };
+    if total != 0 && bytes >= total {
+        tables.forget_fragments(&key);
+    } else {
+        FragmentRow::update(known, now, bytes, total);
+    }
+    (flow.src_port, flow.dst_port, flow.protocol) = (row.src_port, row.dst_port, row.protocol as u16);
+    Ok(row.backend)
+}
+
+/// Why a later fragment of an unknown packet goes nowhere. It is ours for certain only where all of an address is a
+/// service's: the host has other ports at its own.
+#[inline(always)]
+fn lost<F: Family, T: Tables<F>>(tables: &T, hook: Hook, flow: &FlowKey<F>) -> Stop {
+    if hook.is_egress() {
+        return Stop::Fragment;
+    }
+    if !tables.interesting(interest_hash(flow.dst, 0)) {
+        let unowned = is_unowned::<F, T>(tables, flow.dst);
+        return if unowned { Stop::Unowned } else { Stop::Fragment };
+    }
+    if select::is_owned::<F, T>(tables, flow.dst) { Stop::FragmentLost } else { Stop::Fragment }
+}
+
+/// Keeps what a first fragment said, which has gone to this backend.
+#[inline(always)]
+pub fn keep<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, backend: BackendRef) {
+    let row = FragmentRow {
+        backend,
+        src_port: parsed.key.src_port,
+        dst_port: parsed.key.dst_port,
+        seen: tables.now(),
+        bytes: parsed.length as u32,
+        total: 0,
+        protocol: parsed.key.protocol as u32,
+    };
+    tables.keep_fragments(FragmentKey::new(&parsed.key, parsed.id), row);
+}

@@ -1,0 +1,41 @@
+//! Whether a packet comes from where its source is known to be.
+
+use super::{hook::Hook, packet::Packet, tables::Tables};
+use crate::{
+    abi::{FlowRow, ReachKind},
+    family::Family,
+};
+
+/// Whether a client's packet comes in by another port of the bridge than its flow is known to.
+#[inline(always)]
+pub fn is_elsewhere<F: Family, P: Packet>(packet: &P, hook: Hook, row: &FlowRow<F>) -> bool {
+    hook == Hook::PortIngress && row.ifindex != packet.ifindex()
+}
+
+/// Whether a packet is sent in the name of an address that is at home at another port.
+#[inline(always)]
+pub fn is_forged<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &T,
+    hook: Hook,
+    source: F::Addr,
+) -> bool {
+    hook == Hook::PortIngress
+        && tables
+            .home(&F::answer_key(source, tables.settings().zone))
+            .is_some_and(|home| home.ifindex != packet.ifindex())
+}
+
+/// Whether a reply comes in by another port than that of the flow's backend.
+#[inline(always)]
+pub fn answers_for_another<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &T,
+    known: &FlowRow<F>,
+) -> bool {
+    let Some((word, _)) = tables.backend(known.backend.low) else { return false };
+    let Some(reach) = tables.reach(word.reach()) else { return false };
+    word.0.generation == known.backend.generation
+        && matches!(reach.kind(), ReachKind::Peer | ReachKind::Bridge)
+        && reach.ifindex != packet.ifindex()
+}
