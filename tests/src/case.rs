@@ -154,9 +154,9 @@ impl<F: Net> Case<F> {
         self.request(way, backend).also(Counter::NewFlow)
     }
 
-    /// The last packet shows that its client hears the backend: its flow moves to the proven ones.
-    pub fn proves(self) -> Self {
-        self.also(Counter::Proven)
+    /// The last packet shows that its client hears the backend: its flow moves to the assured ones.
+    pub fn assures(self) -> Self {
+        self.also(Counter::Assured)
     }
 
     /// The last packet meets XDP, before tc. What tc leaves to the kernel's next hop is sent by XDP itself: replies to

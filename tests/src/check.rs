@@ -150,7 +150,7 @@ pub fn is_sane<F: Net>(state: &State<F>, at: At, bytes: &[u8]) -> Result<()> {
     };
     let outcomes = outcome.counters.values().sum::<u64>();
     let beside =
-        all(&[Counter::Unwrapped, Counter::NewFlow, Counter::Rebuilt, Counter::Proven, Counter::Moved]);
+        all(&[Counter::Unwrapped, Counter::NewFlow, Counter::Rebuilt, Counter::Assured, Counter::Moved]);
     ensure!(outcomes - beside == ip as u64, "not one outcome, but {}", labels(&outcome.counters));
     ensure!(
         host::run_in_pieces(state, at, bytes) == (verdict, outcome),
@@ -266,13 +266,13 @@ fn play<F: Net>(
             }
             Step::Change(change) => change(&mut state),
             Step::Row(key, expected) => {
-                let unproven = state.learned.unproven.get(key).map(|row| &row.row);
+                let unassured = state.learned.unassured.get(key).map(|row| &row.row);
                 let lent = state.learned.snat.get(key).map(|row| &row.row);
                 let found = state
                     .learned
                     .flows
                     .get(key)
-                    .or(unproven)
+                    .or(unassured)
                     .or(lent)
                     .map(|row| (row.bits & 0xff, row.backend.low));
                 ensure!(found == *expected, "(bits, backend) {found:?}, not {expected:?}: {}", place());

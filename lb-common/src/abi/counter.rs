@@ -84,7 +84,7 @@ macro_rules! with_events {
                 /// A new flow was recorded.
                 NewFlow = 4, "new-flow";
                 /// A client has shown that it hears its backend: its flow is safe from floods of new ones.
-                Proven = 5, "flow-proven";
+                Assured = 5, "flow-assured";
                 /// A flow's client is at another port of its bridge now.
                 Moved = 6, "flow-moved";
                 /// A row of a flow was gone and was made again from its twin.
@@ -240,7 +240,7 @@ mod tests {
     /// Pinned counters outlive the agent that made them: those of the version before keep their rows.
     #[test]
     fn rows_stay() {
-        let rows = ["request", "reply", "tunneled", "unwrapped", "new-flow", "flow-proven", "flow-moved"];
+        let rows = ["request", "reply", "tunneled", "unwrapped", "new-flow", "flow-assured", "flow-moved"];
         assert!(Counter::ALL.iter().zip(rows).all(|(counter, label)| counter.label() == label));
         assert_eq!((Stop::RewriteFailed as u32, Event::SocketMoved as u32), (34, 40));
     }

@@ -1,6 +1,6 @@
 //! The list of the maps, from which the kernel programs declare them and user space sizes, pins, opens and counts them.
 
-use super::{Counter, INTEREST_BITS};
+use super::{Counter, PREFILTER_BITS};
 use crate::family::{Family, V4};
 
 /// Hands a macro the maps that are there once: name, kind with the types of its rows, [`MapSize`], [`MapUse`].
@@ -9,7 +9,7 @@ macro_rules! shared_maps {
     ($with:ident!($($arguments:tt)*)) => {
         $with! {
             $($arguments)*
-            INTEREST: Mapped[u64], Fixed(INTEREST_BITS / 64), Never;
+            INTEREST: Mapped[u64], Fixed(PREFILTER_BITS / 64), Never;
             SERVICES: Mapped[ServiceRow], PerService { rows: 1, least: 0, most: u32::MAX }, Services("services");
             SETS: Mapped[SetRow], PerService { rows: 2, least: 0, most: u32::MAX }, Services("sets");
             // Maglev's table for three backends, the common size.
@@ -44,7 +44,7 @@ macro_rules! family_maps {
                 Refuses("node's ports", "clients outside will not reach backends on other nodes");
             flows FLOWS4 FLOWS6: Lru[FlowKey<$family>, FlowRow<$family>], PerFlow { part: 1, least: 0 },
                 Evicts("flows", "idle flows are being evicted");
-            unproven UNPROVEN4 UNPROVEN6: Lru[FlowKey<$family>, UnprovenRow<$family>],
+            unassured UNPROVEN4 UNPROVEN6: Lru[FlowKey<$family>, UnassuredRow<$family>],
                 PerFlow { part: 4, least: 1 << 14 },
                 Evicts("new flows", "flows whose clients never answer push each other out");
             affinity AFFINITY4 AFFINITY6: Lru[AffinityKey<$family>, AffinityRow], PerFlow { part: 4, least: 0 },

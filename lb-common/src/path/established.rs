@@ -39,7 +39,7 @@ pub fn established<F: Family, P: Packet, T: Tables<F>>(
     }
     let payload = frame.ip.payload(packet.size() - size_of::<Ethernet>() as u32);
     let parsed = Parsed::new(packet, &frame.ethernet, key, Place::plain::<F>(payload))?;
-    let row = tables.flow(Table::Proven, &key);
+    let row = tables.flow(Table::Assured, &key);
     if let Some(row) = row {
         let known = row.get();
         let guides = if known.is_reply() {

@@ -2,7 +2,7 @@
 //! bytes have been seen. A later one that overtakes the first is dropped: it would have to wait for it, and a guess
 //! could be another backend.
 
-use super::tables::{Tables, interest_hash};
+use super::tables::{Tables, prefilter_hash};
 use super::{
     hook::Hook, packet::Packet, parse::Place, prefilter::is_unowned, select, source_guard::is_forged,
     state::Parsed,
@@ -50,7 +50,7 @@ fn lost<F: Family, T: Tables<F>>(tables: &T, hook: Hook, flow: &FlowKey<F>) -> S
     if hook.is_egress() {
         return Stop::Fragment;
     }
-    if !tables.interesting(interest_hash(flow.dst, 0)) {
+    if !tables.prefilter(prefilter_hash(flow.dst, 0)) {
         let unowned = is_unowned::<F, T>(tables, flow.dst);
         return if unowned { Stop::Unowned } else { Stop::Fragment };
     }

@@ -45,7 +45,7 @@ pub use select::{TRIES, client_hash, scope, slot_hash};
 pub use socket::{Access, Caller, Peer, Socket, Sockets, connect, send, shown};
 pub use state::{Note, Parsed};
 pub use step::{Next, Step, Verdict, Way};
-pub use tables::{Common, Insert, InsertError, Table, Tables, interest_hash};
+pub use tables::{Common, Insert, InsertError, Table, Tables, prefilter_hash};
 pub use xdp::established as established_in_place;
 
 use core::marker::PhantomData;

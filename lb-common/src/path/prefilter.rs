@@ -1,7 +1,7 @@
 //! Prefilter: what is nobody's of ours leaves after a few reads of a bitmap.
 
 use super::hook::Hook;
-use super::tables::{Tables, interest_hash};
+use super::tables::{Tables, prefilter_hash};
 use crate::{
     abi::{FlowKey, Stop},
     family::Family,
@@ -10,9 +10,9 @@ use crate::{
 /// Why a packet is nobody's of ours, if it is not.
 #[inline(always)]
 pub fn outsider<F: Family, T: Tables<F>>(tables: &T, hook: Hook, key: &FlowKey<F>) -> Option<Stop> {
-    if tables.interesting(interest_hash(key.dst, 0))
-        || tables.interesting(interest_hash(key.src, key.src_port))
-        || hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port))
+    if tables.prefilter(prefilter_hash(key.dst, 0))
+        || tables.prefilter(prefilter_hash(key.src, key.src_port))
+        || hook == Hook::PortIngress && tables.prefilter(prefilter_hash(key.dst, key.dst_port))
     {
         return None;
     }

@@ -131,7 +131,7 @@ mod tests {
         };
         let row = FlowRow {
             seen: count.now.wrapping_sub(idle),
-            bits: flow_bits::REPLY | flow_bits::ANSWERED | flow_bits::PROVEN,
+            bits: flow_bits::REPLY | flow_bits::ANSWERED | flow_bits::ASSURED,
             ..FlowRow::default()
         };
         let row = SnatRow::<V4> { row, ..SnatRow::default() };

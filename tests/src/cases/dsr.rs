@@ -3,7 +3,7 @@
 use lb_common::{
     abi::{
         Counter, FrontendKind, Lifetimes, ReachKind, ZONE_UPLINK,
-        flow_bits::{ANSWERED, FIN_BACKEND, FIN_CLIENT, PROVEN, RESET},
+        flow_bits::{ANSWERED, ASSURED, FIN_BACKEND, FIN_CLIENT, RESET},
         set_flags,
     },
     path::{
@@ -89,8 +89,8 @@ fn begun<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
     opened(case(name, tunneled()).on(on_node::<F>()), first(protocol, FAR, VIP))
 }
 
-fn proven<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
-    passed(begun(name, protocol), of(protocol, FAR, VIP)).proves()
+fn assured<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
+    passed(begun(name, protocol), of(protocol, FAR, VIP)).assures()
 }
 
 fn passed_on<F: Net>(protocol: Protocol) -> Case<F> {
@@ -98,7 +98,7 @@ fn passed_on<F: Net>(protocol: Protocol) -> Case<F> {
     let case = begun(format!("dsr: passed on to the backend's node, {protocol:?}"), protocol)
         .row(packet(), 0, 1)
         .no_row(of(protocol, REMOTE, FAR));
-    let case = passed(case, packet()).proves().row(packet(), PROVEN | ANSWERED, 1);
+    let case = passed(case, packet()).assures().row(packet(), ASSURED | ANSWERED, 1);
     passed(passed(case, packet()).wait(1), packet()).no_row(of(protocol, REMOTE, FAR))
 }
 
@@ -110,7 +110,7 @@ fn turned<F: Net>(protocol: Protocol) -> Case<F> {
     let packet = || of(protocol, FAR, VIP);
     let case = case(format!("dsr: passed on by XDP, {protocol:?}"), tunneled()).on(on_node::<F>());
     let case = turns(case, first(protocol, FAR, VIP)).also(Counter::NewFlow).row(packet(), 0, 1);
-    let case = turns(case, packet()).proves().row(packet(), PROVEN | ANSWERED, 1);
+    let case = turns(case, packet()).assures().row(packet(), ASSURED | ANSWERED, 1);
     // In the same tick, and in another one.
     let case = turns(turns(turns(case, packet()), packet()).wait(1), packet());
     // Either program goes on with what the other has begun.
@@ -118,7 +118,7 @@ fn turned<F: Net>(protocol: Protocol) -> Case<F> {
     if protocol == Udp {
         return case;
     }
-    let ended = PROVEN | ANSWERED | FIN_CLIENT | FIN_BACKEND;
+    let ended = ASSURED | ANSWERED | FIN_CLIENT | FIN_BACKEND;
     turns(case, tcp(FAR, VIP).fin()).row(packet(), ended, 1)
 }
 
@@ -127,27 +127,27 @@ fn turned_too_big<F: Net>() -> Case<F> {
     let [fits, more] = [filling::<F>(most), filling::<F>(most + 1)].map(|says| udp(FAR, VIP).says(&says));
     let case = case("dsr: XDP leaves to tc what is too big with what is put around it", tunneled());
     let case = turns(case.on(on_node::<F>()), fits.clone()).also(Counter::NewFlow);
-    let case = turns(case, fits).proves().send(Hook::UplinkXdp, UPLINK, more.clone());
+    let case = turns(case, fits).assures().send(Hook::UplinkXdp, UPLINK, more.clone());
     case.outside(more).returns(Counter::TooBig, Complaint::TooBig(most), NODE).accounted()
 }
 
 fn syn_again<F: Net>() -> Case<F> {
-    let case = begun("dsr: who sends one SYN after the other proves nothing", Tcp);
+    let case = begun("dsr: who sends one SYN after the other assures nothing", Tcp);
     let case = passed(case.wait(1), first(Tcp, FAR, VIP)).row(first(Tcp, FAR, VIP), 0, 1);
     let case = passed(case, tcp(FAR, VIP).unacknowledged()).row(first(Tcp, FAR, VIP), 0, 1);
     passed(case, tcp(FAR, VIP).rst()).row(first(Tcp, FAR, VIP), RESET, 1)
 }
 
 fn fin<F: Net>() -> Case<F> {
-    let case = passed(proven("dsr: a client's FIN ends its flow", Tcp), tcp(FAR, VIP).fin());
-    let ended = PROVEN | ANSWERED | FIN_CLIENT | FIN_BACKEND;
+    let case = passed(assured("dsr: a client's FIN ends its flow", Tcp), tcp(FAR, VIP).fin());
+    let ended = ASSURED | ANSWERED | FIN_CLIENT | FIN_BACKEND;
     let case = passed(case.row(tcp(FAR, VIP), ended, 1), tcp(FAR, VIP));
     opened(case.row(tcp(FAR, VIP), ended, 1), first(Tcp, FAR, VIP)).row(tcp(FAR, VIP), 0, 1)
 }
 
 fn reset<F: Net>() -> Case<F> {
-    let case = passed(proven("dsr: a client's RST ends its flow", Tcp), tcp(FAR, VIP).rst());
-    opened(case.row(tcp(FAR, VIP), PROVEN | ANSWERED | RESET, 1), first(Tcp, FAR, VIP)).row(
+    let case = passed(assured("dsr: a client's RST ends its flow", Tcp), tcp(FAR, VIP).rst());
+    opened(case.row(tcp(FAR, VIP), ASSURED | ANSWERED | RESET, 1), first(Tcp, FAR, VIP)).row(
         tcp(FAR, VIP),
         0,
         1,
@@ -155,7 +155,7 @@ fn reset<F: Net>() -> Case<F> {
 }
 
 fn expires<F: Net>() -> Case<F> {
-    let case = proven("dsr: a flow is kept as long as one with answers", Udp);
+    let case = assured("dsr: a flow is kept as long as one with answers", Udp);
     let case = passed(case.wait(Lifetimes::SECONDS.udp_answered), udp(FAR, VIP));
     opened(case.wait(Lifetimes::SECONDS.udp_answered + 1), udp(FAR, VIP))
 }
@@ -201,11 +201,11 @@ fn sctp_goes_on<F: Net>() -> Case<F> {
         .backend(1, 1, AT, ZONE_UPLINK, outside())
         .on_node(1, OTHER_NODE);
     let case = opened(case("dsr: SCTP", state).on(on_node::<F>()), sctp(FAR, VIP));
-    passed(passed(case, sctp(FAR, VIP)).proves(), sctp(FAR, VIP))
+    passed(passed(case, sctp(FAR, VIP)).assures(), sctp(FAR, VIP))
 }
 
 fn hops<F: Net>() -> Case<F> {
-    let case = proven("dsr: no hops left", Udp);
+    let case = assured("dsr: no hops left", Udp);
     let case = passed(case, udp(FAR, VIP).hops(2));
     case.outside(udp(FAR, VIP).hops(1))
         .returns(Counter::TtlExceeded, Complaint::TimeExceeded, NODE)
@@ -222,7 +222,7 @@ fn too_big<F: Net>() -> Case<F> {
     let most = NARROW - (F::TRANSPORT - 14) as u32;
     let [fits, more] = [filling::<F>(most), filling::<F>(most + 1)];
     let case = begun("dsr: too big for the device with what is put around it", Udp);
-    let case = passed(case, udp(FAR, VIP).says(&fits)).proves();
+    let case = passed(case, udp(FAR, VIP).says(&fits)).assures();
     case.outside(udp(FAR, VIP).says(&more))
         .returns(Counter::TooBig, Complaint::TooBig(most), NODE)
         .accounted()
@@ -242,7 +242,7 @@ fn parts_too_big<F: Net>() -> Case<F> {
         .outside(said)
         .segmented(most - headers - TCP + 1)
         .returns(Counter::TooBig, Complaint::TooBig(most), NODE)
-        .also(Counter::Proven)
+        .also(Counter::Assured)
         .accounted()
 }
 
@@ -260,7 +260,7 @@ fn more_headers<F: Net>() -> Case<F> {
         _ => udp(FAR, VIP).extensions(&[(60, vec![0; 7])]),
     };
     let case = opened(case("dsr: options, extension headers", tunneled()).on(on_node::<F>()), packet());
-    passed(passed(case, packet()).proves(), packet())
+    passed(passed(case, packet()).assures(), packet())
 }
 
 /// What lies behind a packet in its frame lies behind the one around it.
@@ -275,7 +275,7 @@ fn padding<F: Net>() -> Case<F> {
 
 fn error<F: Net>() -> Case<F> {
     let about = || udp(VIP, FAR).error_from(Complaint::TooBig(1280), FAR_ROUTER);
-    let case = proven("dsr: errors about replies go to the backend's node", Udp);
+    let case = assured("dsr: errors about replies go to the backend's node", Udp);
     let case = case.outside(about()).tunneled(OUT, about().routed().inside(NODE, OTHER_NODE)).not_accounted();
     case.outside(udp(VIP, "192.168.1.101:40000").error_from(Complaint::TooBig(1280), FAR_ROUTER))
         .passes(Counter::Protocol)
@@ -285,14 +285,14 @@ fn error<F: Net>() -> Case<F> {
 fn error_too_big<F: Net>() -> Case<F> {
     let large = udp(VIP, FAR).says(&[0xa5; 1340]);
     let about = || large.clone().error_from(Complaint::TooBig(1280), FAR_ROUTER);
-    let case = proven("dsr: an error that can't go on is dropped", Udp);
+    let case = assured("dsr: an error that can't go on is dropped", Udp);
     let case = case.outside(about()).drops(Counter::TooBig);
     case.outside(udp(VIP, FAR).error_from(Complaint::TooBig(1280), FAR_ROUTER).hops(1))
         .drops(Counter::TtlExceeded)
 }
 
 fn other_hooks<F: Net>() -> Case<F> {
-    proven("dsr: packets of a flow that leave the host are none of ours", Udp)
+    assured("dsr: packets of a flow that leave the host are none of ours", Udp)
         .send(Hook::UplinkEgress, UPLINK, udp(FAR, VIP))
         .passes(Counter::WrongHook)
 }
@@ -319,7 +319,7 @@ fn inside<F: Net>(protocol: Protocol) -> Case<F> {
     let case = taken_out(case, first(protocol, FAR, VIP)).also(Counter::NewFlow);
     let answer = if protocol == Tcp { tcp(BACKEND, FAR).syn_ack() } else { udp(BACKEND, FAR) };
     let case = case.pod(BLUE, answer).reply(OUT, VIP, FAR).on(on_node::<F>());
-    let case = taken_out(case, packet()).proves();
+    let case = taken_out(case, packet()).assures();
     taken_out(case, packet())
 }
 
@@ -393,7 +393,7 @@ fn inside_goes_on<F: Net>() -> Case<F> {
     arrives(case, tcp(FAR, VIP))
         .tunneled(OUT, tcp(FAR, VIP).routed().inside(NODE, OTHER_NODE))
         .also(Counter::Unwrapped)
-        .proves()
+        .assures()
 }
 
 fn not_ours<F: Net>() -> Case<F> {

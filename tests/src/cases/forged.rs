@@ -3,13 +3,13 @@
 use lb_common::{
     abi::{
         Counter, ReachKind,
-        flow_bits::{ANSWERED, PROVEN, REPLY},
+        flow_bits::{ANSWERED, ASSURED, REPLY},
     },
     path::Way::{Continue, Peer},
     wire::Protocol::Tcp,
 };
 
-use super::proven;
+use super::assured;
 use crate::{
     case::{Case, case},
     family::Net,
@@ -42,7 +42,7 @@ fn new_flow<F: Net>() -> Case<F> {
 }
 
 fn live_flow<F: Net>() -> Case<F> {
-    let case = proven("forged: packets of another's flow", web().home(RED), Tcp);
+    let case = assured("forged: packets of another's flow", web().home(RED), Tcp);
     let packets = [tcp(CLIENT, VIP), tcp(CLIENT, VIP).syn(), tcp(CLIENT, VIP).rst(), tcp(CLIENT, VIP).fin()];
     let case = packets.into_iter().fold(case, |case, packet| {
         // With red's MAC, or its own.
@@ -51,7 +51,7 @@ fn live_flow<F: Net>() -> Case<F> {
             .pod(GREEN, packet.link_from(GREEN.at))
             .drops(Counter::Forged)
     });
-    case.row(tcp(CLIENT, VIP), PROVEN | ANSWERED, 1).answers(tcp(BACKEND, CLIENT))
+    case.row(tcp(CLIENT, VIP), ASSURED | ANSWERED, 1).answers(tcp(BACKEND, CLIENT))
 }
 
 fn at_home<F: Net>() -> Case<F> {
@@ -75,7 +75,7 @@ fn reply_of_another<F: Net>() -> Case<F> {
         .row(tcp(BACKEND, CLIENT), REPLY, 1)
         .answers(tcp(BACKEND, CLIENT).syn_ack())
         .asks(tcp(CLIENT, VIP))
-        .proves()
+        .assures()
         .pod(GREEN, tcp(BACKEND, CLIENT).fin())
         .drops(Counter::Forged)
         .answers(tcp(BACKEND, CLIENT))
@@ -113,11 +113,11 @@ fn client_moves<F: Net>() -> Case<F> {
         .reply(Peer(GREEN.ifindex), VIP, CLIENT)
         .pod(GREEN, udp(CLIENT, VIP))
         .request(Peer(BLUE.ifindex), BACKEND)
-        .proves()
+        .assures()
 }
 
 fn client_of_a_recreated_pod<F: Net>() -> Case<F> {
-    proven("moved: a pod made anew with its address begins where the old one stood", web(), Tcp)
+    assured("moved: a pod made anew with its address begins where the old one stood", web(), Tcp)
         .pod(GREEN, tcp(CLIENT, VIP).syn().link_from(GREEN.at))
         .request(Peer(BLUE.ifindex), BACKEND)
         .also(Counter::Moved)

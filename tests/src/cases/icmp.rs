@@ -82,7 +82,7 @@ fn from_backend<F: Net>(protocol: Protocol) -> Case<F> {
         .answers(of(protocol, at, CLIENT))
         .pod(RED, request(VIP))
         .request(Peer(BLUE.ifindex), at)
-        .also(Counter::Proven);
+        .also(Counter::Assured);
     all.into_iter().fold(known, told)
 }
 

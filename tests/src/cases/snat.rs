@@ -3,7 +3,7 @@
 use lb_common::{
     abi::{
         Counter, FrontendKind, Lifetimes, ReachKind, Settings, ZONE_UPLINK,
-        flow_bits::{ANSWERED, FIN_BACKEND, FIN_CLIENT, PROVEN, REPLY},
+        flow_bits::{ANSWERED, ASSURED, FIN_BACKEND, FIN_CLIENT, REPLY},
     },
     path::Way::{self},
     wire::Protocol::{self, Sctp, Tcp, Udp},
@@ -26,7 +26,7 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
         local_backend(),
         sctp_keeps_its_port(),
         used_up(),
-        unproven_is_taken(),
+        unassured_is_taken(),
         expired_is_taken(),
         same_port_again(),
         other_hooks(),
@@ -65,9 +65,9 @@ fn exchange<F: Net>(protocol: Protocol) -> Case<F> {
         .row(of(protocol, FAR, VIP), ANSWERED, 1)
         .row(of(protocol, REMOTE, SHOWN), REPLY | ANSWERED, 1);
     let case = requested(case, of(protocol, FAR, VIP))
-        .proves()
-        .row(of(protocol, FAR, VIP), PROVEN | ANSWERED, 1)
-        .row(of(protocol, REMOTE, SHOWN), PROVEN | REPLY | ANSWERED, 1);
+        .assures()
+        .row(of(protocol, FAR, VIP), ASSURED | ANSWERED, 1)
+        .row(of(protocol, REMOTE, SHOWN), ASSURED | REPLY | ANSWERED, 1);
     let case = requested(case, of(protocol, FAR, VIP));
     answers(case, of(protocol, REMOTE, SHOWN), FAR)
 }
@@ -83,18 +83,18 @@ fn node_port<F: Net>() -> Case<F> {
 
 fn fin<F: Net>() -> Case<F> {
     let case = answered("snat: FIN reaches both rows".to_owned(), Tcp);
-    let case = requested(case, tcp(FAR, VIP).fin()).proves();
+    let case = requested(case, tcp(FAR, VIP).fin()).assures();
     answers(case, tcp(REMOTE, SHOWN).fin(), FAR)
-        .row(tcp(FAR, VIP), PROVEN | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
-        .row(tcp(REMOTE, SHOWN), PROVEN | REPLY | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
+        .row(tcp(FAR, VIP), ASSURED | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
+        .row(tcp(REMOTE, SHOWN), ASSURED | REPLY | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
 }
 
 fn request_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
     let case = answered(format!("snat: a lost request row is made again, {protocol:?}"), protocol);
-    let case = requested(case, of(protocol, FAR, VIP)).proves().wait(1).loses(of(protocol, FAR, VIP));
+    let case = requested(case, of(protocol, FAR, VIP)).assures().wait(1).loses(of(protocol, FAR, VIP));
     let case = answers(case, of(protocol, REMOTE, SHOWN), FAR).also(Counter::Rebuilt).row(
         of(protocol, FAR, VIP),
-        PROVEN | ANSWERED,
+        ASSURED | ANSWERED,
         1,
     );
     requested(case, of(protocol, FAR, VIP))
@@ -102,7 +102,7 @@ fn request_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
 
 fn reply_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
     let case = answered(format!("snat: a port that was lost is taken again, {protocol:?}"), protocol);
-    let case = requested(case, of(protocol, FAR, VIP)).proves().wait(1).loses(of(protocol, REMOTE, SHOWN));
+    let case = requested(case, of(protocol, FAR, VIP)).assures().wait(1).loses(of(protocol, REMOTE, SHOWN));
     let case = requested(case, of(protocol, FAR, VIP)).also(Counter::Rebuilt);
     answers(case, of(protocol, REMOTE, SHOWN), FAR)
 }
@@ -155,7 +155,7 @@ fn all_taken<F: Net>(name: &str, answered_by: bool) -> Case<F> {
         case = opened(case, packet.clone(), number);
         if answered_by {
             case = answers(case, udp(REMOTE, &shown), &client(number));
-            case = case.outside(packet).request(OUT, REMOTE).shown(&shown).proves();
+            case = case.outside(packet).request(OUT, REMOTE).shown(&shown).assures();
         }
     }
     case
@@ -166,7 +166,7 @@ fn used_up<F: Net>() -> Case<F> {
     case.outside(udp(FAR, VIP)).drops(Counter::NoSnatPort).no_row(udp(FAR, VIP))
 }
 
-fn unproven_is_taken<F: Net>() -> Case<F> {
+fn unassured_is_taken<F: Net>() -> Case<F> {
     let case = all_taken("snat: clients who prove nothing lose their ports where others want them", false);
     let case = case.wait(5).outside(udp(FAR, VIP)).drops(Counter::NoSnatPort);
     let case = opened(case.wait(1), udp(FAR, VIP), 0);

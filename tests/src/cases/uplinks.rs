@@ -71,7 +71,7 @@ fn back<F: Net>(protocol: Protocol) -> Case<F> {
     let name =
         format!("several uplinks: a reply goes to the router that the request came from, {protocol:?}");
     let case = answers(begun(name, uplinks(web()), protocol), protocol, UPLINK, NODE, ROUTER);
-    let case = asks(case, UPLINK, of(protocol, FAR, VIP).link_from(ROUTER)).proves();
+    let case = asks(case, UPLINK, of(protocol, FAR, VIP).link_from(ROUTER)).assures();
     answers(case, protocol, UPLINK, NODE, ROUTER)
 }
 
@@ -94,7 +94,7 @@ fn follows<F: Net>() -> Case<F> {
     let case = begun("several uplinks: replies follow a client that comes by another", uplinks(web()), Udp);
     let case = answers(case, Udp, UPLINK, NODE, ROUTER);
     let elsewhere = || udp(FAR, VIP).link_from(OTHER_ROUTER);
-    let case = asks(case, OTHER_UPLINK, elsewhere()).proves();
+    let case = asks(case, OTHER_UPLINK, elsewhere()).assures();
     // Once a tick.
     let case = asks(case.wait(1), OTHER_UPLINK, elsewhere());
     let case = answers(case, Udp, OTHER_UPLINK, OTHER_OWN, OTHER_ROUTER);
@@ -134,14 +134,14 @@ fn arrives<F: Net>(case: Case<F>) -> Case<F> {
 fn passed_on<F: Net>() -> Case<F> {
     let case = case("several uplinks: what another node has passed on", uplinks(web()).owned(VIP));
     let case = routed(arrives(case.on(at_uplink::<F>())).also(Counter::NewFlow));
-    let case = routed(arrives(case).proves());
+    let case = routed(arrives(case).assures());
     routed(arrives(case.wait(1)))
 }
 
 fn passed_on_and_lost<F: Net>() -> Case<F> {
     let case = case("several uplinks: so, and its row was lost", uplinks(web()).owned(VIP));
     let case = routed(arrives(case.on(at_uplink::<F>())).also(Counter::NewFlow));
-    let case = arrives(case).proves();
+    let case = arrives(case).assures();
     let case = case.on(several(on(BRIDGE, ReachKind::Peer))).loses(udp(BACKEND, FAR));
     let case = arrives(case.on(at_uplink::<F>()).wait(1)).also(Counter::Rebuilt);
     routed(case)

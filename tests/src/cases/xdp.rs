@@ -3,7 +3,7 @@
 use lb_common::{
     abi::{
         BackendState, Counter, FrontendKind, Mac, ReachKind, ReachRow, Settings, ZONE_UPLINK,
-        flow_bits::{ANSWERED, PROVEN, REPLY},
+        flow_bits::{ANSWERED, ASSURED, REPLY},
     },
     path::{Hook, Way::Peer},
     wire::Protocol::{self, Sctp, Tcp, Udp},
@@ -69,14 +69,14 @@ fn answered<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
     answers(case, of(protocol, REMOTE, SHOWN))
 }
 
-fn proven<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
-    asks(answered(name, protocol), of(protocol, FAR, VIP)).proves()
+fn assured<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
+    asks(answered(name, protocol), of(protocol, FAR, VIP)).assures()
 }
 
 fn exchange<F: Net>(protocol: Protocol) -> Case<F> {
-    let case = proven(format!("xdp: there and back, {protocol:?}"), protocol)
-        .row(of(protocol, FAR, VIP), PROVEN | ANSWERED, 1)
-        .row(of(protocol, REMOTE, SHOWN), PROVEN | REPLY | ANSWERED, 1);
+    let case = assured(format!("xdp: there and back, {protocol:?}"), protocol)
+        .row(of(protocol, FAR, VIP), ASSURED | ANSWERED, 1)
+        .row(of(protocol, REMOTE, SHOWN), ASSURED | REPLY | ANSWERED, 1);
     let case = answers(asks(case, of(protocol, FAR, VIP)), of(protocol, REMOTE, SHOWN));
     // In another tick, and what brings the flow further.
     let case = answers(asks(case.wait(1), of(protocol, FAR, VIP)), of(protocol, REMOTE, SHOWN));
@@ -114,13 +114,13 @@ fn both_hooks<F: Net>() -> Case<F> {
     let case = case("xdp: a flow that tc began goes on, and the other way round", remote());
     let case = case.on(lending::<F>()).outside(first(Tcp, FAR, VIP)).opens(OUT, REMOTE).shown(SHOWN);
     let case = answers(case, tcp(REMOTE, SHOWN));
-    let case = asks(case, tcp(FAR, VIP)).proves();
+    let case = asks(case, tcp(FAR, VIP)).assures();
     let case = case.outside(tcp(FAR, VIP)).request(OUT, REMOTE).shown(SHOWN);
     answers(case, tcp(REMOTE, SHOWN))
 }
 
 fn other_router<F: Net>() -> Case<F> {
-    let case = proven("xdp: replies go where requests come from by now", Tcp);
+    let case = assured("xdp: replies go where requests come from by now", Tcp);
     let case = asks(case.wait(1), tcp(FAR, VIP).link_from(OTHER_ROUTER));
     answers(case, tcp(REMOTE, SHOWN)).but(|packet| packet.link_to(OTHER_ROUTER))
 }
@@ -221,7 +221,7 @@ fn refused<F: Net>() -> Case<F> {
 }
 
 fn gone<F: Net>() -> Case<F> {
-    let case = proven("xdp: a flow whose backend was removed ends with a reset, if it is to", Tcp)
+    let case = assured("xdp: a flow whose backend was removed ends with a reset, if it is to", Tcp)
         .change(|state| state.set_state(1, BackendState::Removed));
     let case = asks(case, tcp(FAR, VIP));
     let case = case.change(|state| state.set_state(1, BackendState::Reset));

@@ -3,7 +3,7 @@
 
 use super::super::flow_table::{enter, find};
 use super::super::step::{Next, Step};
-use super::super::tables::{InsertError, Tables, interest_hash, noted};
+use super::super::tables::{InsertError, Tables, noted, prefilter_hash};
 use super::super::{hook::Hook, packet::Packet, select::recorded};
 use crate::{
     abi::{FlowKey, FlowRow, ReachKind, SnatRow, Stop, flow_bits, maps::PORT_CURSORS},
@@ -41,7 +41,7 @@ pub fn allocate<F: Family, P: Packet, T: Tables<F>>(
         zone: to.zone,
         protocol: key.protocol,
     };
-    let old = || if note.misguided.get() { find(tables, key) } else { None };
+    let old = || if note.stale.get() { find(tables, key) } else { None };
     let row = SnatRow {
         row: FlowRow {
             backend,
@@ -65,7 +65,7 @@ pub fn allocate<F: Family, P: Packet, T: Tables<F>>(
         }
     } else {
         let ports = settings.snat_ports.max(1);
-        let count = interest_hash(to.addr, to.port) % PORT_CURSORS;
+        let count = prefilter_hash(to.addr, to.port) % PORT_CURSORS;
         // Asked for once more below: "R2 !read_ok" (kernel 6.18) where what it has not found is kept over the loop.
         let start = match old() {
             // A port that is used again gets the same one, most of the time. Towards another backend, that may be one
@@ -146,7 +146,7 @@ fn is_left<F: Family, T: Tables<F>>(tables: &T, lent: &FlowKey<F>, found: &SnatR
     let Some(protocol) = Protocol::from_number(lent.protocol as u8) else { return false };
     let now = tables.now();
     found.row.expired(protocol, now, &tables.settings().lifetimes)
-        || !found.row.is_proven() && now.wrapping_sub(found.row.seen) > UNPROVEN_TICKS
+        || !found.row.is_assured() && now.wrapping_sub(found.row.seen) > UNPROVEN_TICKS
 }
 
 impl<F: Family> SnatRow<F> {

@@ -121,14 +121,14 @@ pub fn end<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, request: &Flow
 /// Notes that a flow's client has proved itself.
 #[inline(always)]
 pub fn promote<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, request: &FlowRow<F>) {
-    if tables.insert_flow(Table::Proven, *key, *request, Insert::Replace).is_err() {
+    if tables.insert_flow(Table::Assured, *key, *request, Insert::Replace).is_err() {
         return;
     }
-    tables.remove_flow(Table::Unproven, key);
+    tables.remove_flow(Table::Unassured, key);
     if let Some(held) = tables.snat(&lent_to(tables, key, request)) {
         SnatRow::touch(held, request.seen, held.get().row.bits | request.bits & flow_bits::SHARED);
     }
-    tables.count(Event::Proven.into());
+    tables.count(Event::Assured.into());
 }
 
 /// Notes a packet to a port of the node's that is lent: [`Step::SnatReverse`] takes it then.
@@ -158,7 +158,7 @@ pub fn track<F: Family, P: Packet, T: Tables<F>>(
         zone: known.twin_zone(),
         protocol: key.protocol,
     };
-    if !known.is_proven() && parsed.protocol() == Protocol::Tcp {
+    if !known.is_assured() && parsed.protocol() == Protocol::Tcp {
         expect(packet, tables, parsed, &asked)?;
     }
     let bits = known.bits | flow_bits::ANSWERED | progress(parsed.flags, flow_bits::FIN_BACKEND);
