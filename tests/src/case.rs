@@ -174,11 +174,11 @@ impl<F: Net> Case<F> {
     }
 
     /// It goes on inside another packet, as this one.
-    pub fn tunneled(mut self, way: Way, becomes: Wire) -> Self {
+    pub fn encapsulated(mut self, way: Way, becomes: Wire) -> Self {
         let sent = self.last();
         sent.verdict = Verdict::Forward(way);
         sent.becomes = becomes;
-        sent.counters = vec![Counter::Tunneled];
+        sent.counters = vec![Counter::Encapsulated];
         sent.accounted = 1;
         self
     }

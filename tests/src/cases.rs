@@ -5,7 +5,6 @@ mod clash;
 mod direct;
 mod dsr;
 mod foreign;
-mod forged;
 mod forward;
 mod fragments;
 mod frontends;
@@ -18,6 +17,7 @@ mod malformed;
 mod neighbour;
 mod refused;
 mod snat;
+mod spoofed;
 mod unassured;
 mod uplinks;
 mod vlan;
@@ -49,7 +49,7 @@ pub fn all<F: Net>() -> Vec<Case<F>> {
         direct::cases(),
         unassured::cases(),
         uplinks::cases(),
-        forged::cases(),
+        spoofed::cases(),
         foreign::cases(),
         malformed::cases(),
         neighbour::cases(),

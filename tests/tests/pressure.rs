@@ -111,17 +111,17 @@ fn of_every_map() -> Result<()> {
         ("sets", 1),
         ("backends, IPv4", 1),
         ("backends, IPv6", 0),
-        ("ways", 1),
+        ("next hops", 1),
         // And the row of its address.
         ("frontends, IPv4", 2),
         ("source ranges, IPv4", 0),
-        ("answers", 0),
-        ("homes", 0),
+        ("proxy ARP, ND", 0),
+        ("source guard", 0),
         ("cookies", 0),
         ("flows, IPv4", 0),
         ("affinity, IPv6", 0),
         ("sockets, IPv4", 0),
-        ("node's ports, IPv4", 0),
+        ("SNAT ports, IPv4", 0),
     ] {
         ensure!(rows(&empty, name)?.0 == used, "{name} should have {used} rows: {empty}");
     }

@@ -14,14 +14,14 @@ macro_rules! shared_maps {
             SETS: Mapped[SetRow], PerService { rows: 2, least: 0, most: u32::MAX }, Services("sets");
             // Maglev's table for three backends, the common size.
             SLOTS: Mapped[SlotRow], PerService { rows: 307, least: 1 << 21, most: u32::MAX }, Services("slots");
-            REACH: Mapped[ReachRow], PerService { rows: 8, least: 0, most: 1 << 24 }, Services("ways");
+            REACH: Mapped[ReachRow], PerService { rows: 8, least: 0, most: 1 << 24 }, Services("next hops");
             COUNTERS: PerCpu[u64], Fixed(Counter::COUNT), Never;
             TRAFFIC: PerCpu[Traffic], PerService { rows: 1, least: 0, most: u32::MAX }, Never;
             ANSWERS: Sparse[AnswerKey, AnswerRow], PerService { rows: 1, least: 0, most: u32::MAX },
-                Refuses("answers", "addresses in a bridge's or uplink's subnet will not be answered for");
+                Refuses("proxy ARP, ND", "addresses in a bridge's or uplink's subnet will not be answered for");
             TURNS: Array[u32], Fixed(PORT_CURSORS), Never;
             HOMES: Sparse[AnswerKey, HomeRow], PerService { rows: 2, least: 0, most: u32::MAX },
-                Refuses("homes", "packets of more neighbours will not be held to their ports");
+                Refuses("source guard", "packets of more neighbours will not be held to their ports");
             COOKIES: Sparse[[u32; 2], u32], Fixed(4096),
                 Refuses("cookies", "sockets of more pods will be left to the programs at their ports");
         }
@@ -41,7 +41,7 @@ macro_rules! family_maps {
             ranges RANGES4 RANGES6: Trie[RangeKey<$family>, u32],
                 PerService { rows: 2, least: 1 << 16, most: u32::MAX }, Services("source ranges");
             snat SNAT4 SNAT6: Sparse[FlowKey<$family>, SnatRow<$family>], PerFlow { part: 2, least: 0 },
-                Refuses("node's ports", "clients outside will not reach backends on other nodes");
+                Refuses("SNAT ports", "clients outside will not reach backends on other nodes");
             flows FLOWS4 FLOWS6: Lru[FlowKey<$family>, FlowRow<$family>], PerFlow { part: 1, least: 0 },
                 Evicts("flows", "idle flows are being evicted");
             unassured UNPROVEN4 UNPROVEN6: Lru[FlowKey<$family>, UnassuredRow<$family>],

@@ -4,7 +4,7 @@
 
 use super::tables::{Tables, prefilter_hash};
 use super::{
-    hook::Hook, packet::Packet, parse::Place, prefilter::is_unowned, select, source_guard::is_forged,
+    hook::Hook, packet::Packet, parse::Place, prefilter::is_unassigned, select, source_guard::is_spoofed,
     state::Parsed,
 };
 use crate::{
@@ -28,8 +28,8 @@ pub fn follow<F: Family, P: Packet, T: Tables<F>>(
     if row.expired(now) {
         return Err(lost(tables, hook, flow));
     }
-    if is_forged(packet, tables, hook, flow.src) {
-        return Err(Stop::Forged);
+    if is_spoofed(packet, tables, hook, flow.src) {
+        return Err(Stop::SpoofedSource);
     }
     let bytes = row.bytes + place.fragment.length;
     let end = place.fragment.offset as u32 + place.fragment.length;
@@ -51,8 +51,8 @@ fn lost<F: Family, T: Tables<F>>(tables: &T, hook: Hook, flow: &FlowKey<F>) -> S
         return Stop::Fragment;
     }
     if !tables.prefilter(prefilter_hash(flow.dst, 0)) {
-        let unowned = is_unowned::<F, T>(tables, flow.dst);
-        return if unowned { Stop::Unowned } else { Stop::Fragment };
+        let unassigned = is_unassigned::<F, T>(tables, flow.dst);
+        return if unassigned { Stop::UnassignedVip } else { Stop::Fragment };
     }
     if select::is_owned::<F, T>(tables, flow.dst) { Stop::FragmentLost } else { Stop::Fragment }
 }

@@ -6,7 +6,7 @@ use super::parse::{Frame, Place, readable};
 use super::step::{Next, Step, Way};
 use super::tables::{Table, Tables, prefilter_hash};
 use super::{
-    hook::Hook, icmp_error::About, leave::is_for_one, packet::Packet, prefilter::is_unowned, select,
+    hook::Hook, icmp_error::About, leave::is_for_one, packet::Packet, prefilter::is_unassigned, select,
     state::Parsed,
 };
 use crate::{
@@ -78,8 +78,8 @@ fn echo<F: Family, P: Packet, T: Tables<F>>(
 ) -> Result<Next, Stop> {
     let addr = frame.ip.destination();
     if !(tables.prefilter(prefilter_hash(addr, 0)) && select::is_owned::<F, T>(tables, addr)) {
-        let unowned = is_unowned::<F, T>(tables, addr);
-        return Err(if unowned { Stop::Unowned } else { Stop::Protocol });
+        let unassigned = is_unassigned::<F, T>(tables, addr);
+        return Err(if unassigned { Stop::UnassignedVip } else { Stop::Protocol });
     }
     let payload = frame.ip.payload(packet.size() - NETWORK as u32);
     if payload < size_of::<Icmp>() as u32 {

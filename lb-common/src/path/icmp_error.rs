@@ -94,7 +94,7 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
             return Err(Stop::Protocol);
         }
         if of_end && at_port && answers_for_another(packet, tables, &known) {
-            return Err(Stop::Forged);
+            return Err(Stop::SpoofedSource);
         }
         egress::to_client(packet, tables, hook, parsed, &known)?
     } else {
@@ -105,7 +105,7 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
             return Err(Stop::Protocol);
         }
         if of_end && is_elsewhere(packet, hook, &known) {
-            return Err(Stop::Forged);
+            return Err(Stop::SpoofedSource);
         }
         if Nat::of(hook, &known) == Nat::Dsr {
             noted(tables)?.backend.set(known.backend);

@@ -7,11 +7,11 @@ use super::nat::{
     dnat::{self, translated},
     dsr, snat,
 };
-use super::source_guard::{is_elsewhere, is_forged};
+use super::source_guard::{is_elsewhere, is_spoofed};
 use super::state::{Note, Parsed};
 use super::step::{Next, Step};
 use super::tables::{Common, Insert, Table, Tables, noted, prefilter_hash};
-use super::{hook::Hook, leave, packet::Packet, parse::readable, prefilter::is_unowned};
+use super::{hook::Hook, leave, packet::Packet, parse::readable, prefilter::is_unassigned};
 use crate::{
     abi::{BackendState, BackendWord, Event, FlowRow, FlowState, ReachKind, Stop, flow_bits},
     family::Family,
@@ -28,7 +28,7 @@ pub fn lookup<F: Family, P: Packet, T: Tables<F>>(
 ) -> Result<Next, Stop> {
     let note = noted(tables)?;
     if hook == Hook::UplinkIngress {
-        note.unwrapped.set(asked.is_decapped());
+        note.decapsulated.set(asked.is_decapped());
     }
     let parsed = &note.parsed;
     let key = &parsed.key;
@@ -41,8 +41,8 @@ pub fn lookup<F: Family, P: Packet, T: Tables<F>>(
             Ok(Step::SnatTrack.into())
         }
         known if known == FlowLookup::Stale || tables.prefilter(prefilter_hash(key.dst, 0)) => {
-            if is_forged(packet, tables, hook, key.src) {
-                return Err(Stop::Forged);
+            if is_spoofed(packet, tables, hook, key.src) {
+                return Err(Stop::SpoofedSource);
             }
             note.stale.set(known == FlowLookup::Stale);
             Ok(Step::Select.into())
@@ -58,8 +58,8 @@ pub fn lookup<F: Family, P: Packet, T: Tables<F>>(
             Err(if made { Stop::Direct } else { Stop::StrayReset })
         }
         _ => {
-            let unowned = !hook.is_egress() && is_unowned::<F, T>(tables, key.dst);
-            Err(if unowned { Stop::Unowned } else { Stop::NoFrontend })
+            let unassigned = !hook.is_egress() && is_unassigned::<F, T>(tables, key.dst);
+            Err(if unassigned { Stop::UnassignedVip } else { Stop::NoFrontend })
         }
     }
 }
@@ -107,8 +107,8 @@ fn resume<F: Family, P: Packet, T: Tables<F>>(
         return Err(Stop::WrongHook);
     }
     if is_elsewhere(packet, hook, &known) {
-        if is_forged(packet, tables, hook, parsed.key.src) {
-            return Err(Stop::Forged);
+        if is_spoofed(packet, tables, hook, parsed.key.src) {
+            return Err(Stop::SpoofedSource);
         }
         move_over(packet, tables, hook, parsed, known)?;
     } else if !known.is_assured() {

@@ -67,7 +67,7 @@ fn put<F: Family, P: Packet, T: Tables<F>>(
         bits: hairpin | port << flow_bits::PORT_SHIFT | (zone as u32) << flow_bits::ZONE_SHIFT,
         addr: backend.addr,
         port: backend.port,
-        mac: client_mac(parsed, hook == Hook::UplinkIngress && note.unwrapped.get()),
+        mac: client_mac(parsed, hook == Hook::UplinkIngress && note.decapsulated.get()),
         ifindex,
     };
     let reply = reply_row(tables, hook, ifindex, parsed, &request);

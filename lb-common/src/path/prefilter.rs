@@ -16,13 +16,13 @@ pub fn outsider<F: Family, T: Tables<F>>(tables: &T, hook: Hook, key: &FlowKey<F
     {
         return None;
     }
-    let unowned = !hook.is_egress() && is_unowned::<F, T>(tables, key.dst);
-    Some(if unowned { Stop::Unowned } else { Stop::NotOurs })
+    let unassigned = !hook.is_egress() && is_unassigned::<F, T>(tables, key.dst);
+    Some(if unassigned { Stop::UnassignedVip } else { Stop::NotOurs })
 }
 
 /// Whether an address that is no frontend's is one of the ranges of service addresses.
 #[inline(always)]
-pub fn is_unowned<F: Family, T: Tables<F>>(tables: &T, addr: F::Addr) -> bool {
+pub fn is_unassigned<F: Family, T: Tables<F>>(tables: &T, addr: F::Addr) -> bool {
     // They are constants for the verifier, which takes out what is behind the last of them.
     F::cidrs(tables.settings()).iter().take_while(|cidr| cidr.is_some()).any(|cidr| cidr.holds(addr))
 }

@@ -2,7 +2,7 @@
 //! datagram where it is not connected. No packet pays; what the application is shown stays the frontend.
 
 use super::tables::{Tables, prefilter_hash};
-use super::{prefilter::is_unowned, select};
+use super::{prefilter::is_unassigned, select};
 use crate::{
     abi::{BackendRef, BackendRow, Ending, Event, FlowKey, SocketEnd, SocketKey, SocketRow, Stop},
     family::Family,
@@ -154,8 +154,8 @@ fn flow_of<F: Family, S: Socket<F>, T: Tables<F>>(socket: &S, tables: &T) -> Res
         return Err(Stop::NotOurs);
     }
     if !tables.prefilter(prefilter_hash(peer.addr, 0)) {
-        let unowned = is_unowned::<F, T>(tables, peer.addr);
-        return Err(if unowned { Stop::Unowned } else { Stop::NotOurs });
+        let unassigned = is_unassigned::<F, T>(tables, peer.addr);
+        return Err(if unassigned { Stop::UnassignedVip } else { Stop::NotOurs });
     }
     Ok(FlowKey {
         src: F::host(tables.settings()),

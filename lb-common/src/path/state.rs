@@ -49,7 +49,7 @@ pub struct Note<F: Family> {
     /// A new flow's client is to get the same backend again.
     pub keep: Cell<bool>,
     /// It has come from another node, which has balanced it, inside another packet.
-    pub unwrapped: Cell<bool>,
+    pub decapsulated: Cell<bool>,
     /// Which port a new flow is to have on the backend's side, see [`crate::abi::FlowRow::port_mask`].
     pub port: Cell<u32>,
     /// How often a backend has been tried for a new flow.
@@ -90,7 +90,7 @@ impl<F: Family> Note<F> {
         self.assured.set(assured);
         // SAFETY: live fields. Volatile, as what lies beside them is zero, too.
         unsafe {
-            self.unwrapped.as_ptr().write_volatile(false);
+            self.decapsulated.as_ptr().write_volatile(false);
             self.mtu.as_ptr().write_volatile(0);
         }
     }

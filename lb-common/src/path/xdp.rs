@@ -97,7 +97,7 @@ fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Op
     let bytes = packet.size();
     if known.is_tunnel() {
         dsr::enclose::<F, P, T>(packet, tables, backend.node, [reach.mac, own]).ok()?;
-        tables.count(Event::Tunneled.into());
+        tables.count(Event::Encapsulated.into());
     } else {
         send(packet, &key, &nat::translated(tables, HOOK, &key, &known), reach.mac).ok()?;
         tables.count(Event::Request.into());

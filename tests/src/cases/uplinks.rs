@@ -126,7 +126,7 @@ fn lent<F: Net>() -> Case<F> {
 fn arrives<F: Net>(case: Case<F>) -> Case<F> {
     case.outside(udp(FAR, VIP).link_from(OTHER_NODE).inside(OTHER_NODE, NODE))
         .request(Peer(BLUE.ifindex), BACKEND)
-        .also(Counter::Unwrapped)
+        .also(Counter::Decapsulated)
         .but(|_| udp(FAR, BACKEND).routed().link_from(OTHER_NODE).link_to(BLUE.at))
 }
 

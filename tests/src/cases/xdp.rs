@@ -234,7 +234,7 @@ fn dropped<F: Net>() -> Case<F> {
         remote().frontend(1, FrontendKind::LoadBalancer, Udp, LB).source_ranges(1, &[("10.0.0.0:0", 8)]);
     let case = case("xdp: dropped early", state).on(with_cidr(lending::<F>()));
     let case = at_xdp(case, udp(FAR, LB)).drops(Counter::SourceRange);
-    at_xdp(case, udp(FAR, "10.96.0.99:80")).drops(Counter::Unowned)
+    at_xdp(case, udp(FAR, "10.96.0.99:80")).drops(Counter::UnassignedVip)
 }
 
 fn no_port_left<F: Net>() -> Case<F> {

@@ -141,7 +141,7 @@ fn send<F: Family, P: Packet, T: Tables<F>>(
         tables.account(backend.service, bytes);
     }
     enclosed?;
-    tables.count(Event::Tunneled.into());
+    tables.count(Event::Encapsulated.into());
     Ok(onward.way.into())
 }
 
@@ -215,6 +215,6 @@ fn unwrap<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> boo
     if !ours || !packet.unwrap::<F>() {
         return false;
     }
-    tables.count(Event::Unwrapped.into());
+    tables.count(Event::Decapsulated.into());
     true
 }

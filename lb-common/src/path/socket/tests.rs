@@ -304,7 +304,7 @@ fn connects<F: Family>() {
             },
             (STRANGER, PORT),
             Unreachable,
-            Some(Counter::Unowned),
+            Some(Counter::UnassignedVip),
         ),
         (
             "internal policy Local, none here",
