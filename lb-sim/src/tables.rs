@@ -13,7 +13,7 @@ use lb_common::{
         Settings, SlotRow, SnatRow, SocketKey, SocketRow, Traffic, UnassuredRow,
     },
     family::Family,
-    path::{self, Common, Insert, InsertError, Note, Parsed, Sockets, TURNS, Table},
+    path::{self, Common, Insert, InsertError, Note, PORT_CURSORS, Parsed, Sockets, Table},
 };
 
 use crate::{Learned, Outcome, Shared, Side};
@@ -250,7 +250,7 @@ impl<F: Family> path::Tables<F> for Tables<'_, F> {
     }
 
     fn turn(&self, count: u32, steps: u32) -> u32 {
-        assert!(count < TURNS, "no such count: {count}");
+        assert!(count < PORT_CURSORS, "no such count: {count}");
         let mut turns = self.turns.borrow_mut();
         let next = turns.entry(count).or_default();
         let turn = *next;

@@ -267,13 +267,13 @@ fn play<F: Net>(
             Step::Change(change) => change(&mut state),
             Step::Row(key, expected) => {
                 let unassured = state.learned.unassured.get(key).map(|row| &row.row);
-                let lent = state.learned.snat.get(key).map(|row| &row.row);
+                let allocated = state.learned.snat.get(key).map(|row| &row.row);
                 let found = state
                     .learned
                     .flows
                     .get(key)
                     .or(unassured)
-                    .or(lent)
+                    .or(allocated)
                     .map(|row| (row.bits & 0xff, row.backend.low));
                 ensure!(found == *expected, "(bits, backend) {found:?}, not {expected:?}: {}", place());
             }

@@ -50,7 +50,7 @@ pub use xdp::established as established_in_place;
 
 use core::marker::PhantomData;
 
-pub use crate::abi::maps::PORT_CURSORS as TURNS;
+pub use crate::abi::maps::PORT_CURSORS;
 use crate::family::Family;
 
 /// Takes a packet through the steps that it needs, in their order.

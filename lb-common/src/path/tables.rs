@@ -62,14 +62,14 @@ pub trait Tables<F: Family>: Common {
     ) -> Result<(), InsertError>;
     /// Forgets a row.
     fn remove_flow(&self, table: Table, key: &FlowKey<F>);
-    /// The row of a port of the node's that is lent, by its flow's replies. What is written in place is times
+    /// The row of a port of the node's that is allocated, by its flow's replies. What is written in place is times
     /// and bits.
     fn snat(&self, key: &FlowKey<F>) -> Option<&Cell<SnatRow<F>>>;
     /// Lends a port, if it is not.
     fn insert_snat(&self, key: &FlowKey<F>, row: &SnatRow<F>) -> Result<(), InsertError>;
     /// Moves one of [`PORT_CURSORS`](crate::abi::maps::PORT_CURSORS) counts on by so many steps, in one step for who asks at once; where it was.
     fn turn(&self, count: u32, steps: u32) -> u32;
-    /// A port is lent no longer.
+    /// A port is allocated no longer.
     fn remove_snat(&self, key: &FlowKey<F>);
     /// Makes the time of a row now, unless it is no longer `seen`: of those who try at once one succeeds.
     fn claim(&self, row: &Cell<SnatRow<F>>, seen: u32) -> bool;

@@ -2,10 +2,10 @@
 
 mod cookies;
 pub mod heartbeat;
-pub mod lent;
 mod owned;
 mod pins;
 mod ranges;
+pub mod snat_ports;
 mod sockets;
 mod walk;
 

@@ -14,7 +14,7 @@ use crate::{
     family::Net,
     packet::{Wire, first, of, sctp, tcp, udp},
     state::{BLUE, BRIDGE, State, on_uplink, outside},
-    world::{BACKEND, FAR, FAR2, FIRST, OUT, PORTS, REMOTE, SHOWN, VIP, lending, remote, web_by},
+    world::{BACKEND, FAR, FAR2, FIRST, OUT, PORTS, REMOTE, SHOWN, VIP, allocating, remote, web_by},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
@@ -56,7 +56,7 @@ pub fn answers<F: Net>(case: Case<F>, packet: Wire, client: &str) -> Case<F> {
 }
 
 fn answered<F: Net>(name: String, protocol: Protocol) -> Case<F> {
-    let case = opened(case(name, remote()).on(lending::<F>()), first(protocol, FAR, VIP), 0);
+    let case = opened(case(name, remote()).on(allocating::<F>()), first(protocol, FAR, VIP), 0);
     answers(case, of(protocol, REMOTE, SHOWN), FAR)
 }
 
@@ -76,7 +76,7 @@ fn exchange<F: Net>(protocol: Protocol) -> Case<F> {
 fn node_port<F: Net>() -> Case<F> {
     const NODE_PORT: &str = "192.168.1.11:30080";
     let state = remote().frontend(1, FrontendKind::NodePort, Udp, NODE_PORT);
-    opened(case("snat: a node port", state).on(lending::<F>()), udp(FAR, NODE_PORT), 0)
+    opened(case("snat: a node port", state).on(allocating::<F>()), udp(FAR, NODE_PORT), 0)
         .outside(udp(REMOTE, SHOWN))
         .reply(OUT, NODE_PORT, FAR)
 }
@@ -108,8 +108,8 @@ fn reply_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
 }
 
 fn off<F: Net>() -> Case<F> {
-    case("snat: none to lend, the source stays", remote())
-        .on(Settings { snat_ports: 0, ..lending::<F>() })
+    case("snat: none to allocate, the source stays", remote())
+        .on(Settings { snat_ports: 0, ..allocating::<F>() })
         .outside(udp(FAR, VIP))
         .opens(OUT, REMOTE)
 }
@@ -125,7 +125,7 @@ fn local_backend<F: Net>() -> Case<F> {
     case("snat: not for backends of this node", {
         web_by(BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Peer))
     })
-    .on(lending::<F>())
+    .on(allocating::<F>())
     .outside(udp(FAR, VIP))
     .opens(Way::Peer(BLUE.ifindex), BACKEND)
 }
@@ -134,7 +134,7 @@ fn sctp_keeps_its_port<F: Net>() -> Case<F> {
     const AT: &str = "10.244.9.9:80";
     let state = State::default().service(1, &[(Sctp, VIP)], &[1]).backend(1, 1, AT, ZONE_UPLINK, outside());
     case("snat: SCTP's checksum covers ports: its own or none", state)
-        .on(lending::<F>())
+        .on(allocating::<F>())
         .outside(sctp(FAR, VIP))
         .opens(OUT, AT)
         .shown("192.168.1.11:40000")
@@ -148,7 +148,7 @@ fn client(number: u32) -> String {
 
 /// Clients of which each has one of the ports, in the order in which they got them.
 fn all_taken<F: Net>(name: &str, answered_by: bool) -> Case<F> {
-    let mut case = case(name, remote()).on(lending::<F>());
+    let mut case = case(name, remote()).on(allocating::<F>());
     for number in 0..PORTS {
         let packet = udp(&client(number), VIP);
         let shown = seen(number);
@@ -189,8 +189,8 @@ fn same_port_again<F: Net>() -> Case<F> {
 
 /// The node's own connections are none of ours.
 fn other_hooks<F: Net>() -> Case<F> {
-    case("snat: replies to ports that are not lent", remote())
-        .on(lending::<F>())
+    case("snat: replies to ports that are not allocated", remote())
+        .on(allocating::<F>())
         .outside(tcp(REMOTE, "192.168.1.11:40001"))
         .passes(Counter::NoFrontend)
         .outside(tcp(REMOTE, "192.168.1.11:10001"))

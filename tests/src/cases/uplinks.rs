@@ -25,7 +25,7 @@ const OTHER_OWN: &str = "192.168.2.11:0";
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
     let mut cases =
-        vec![without_mac(), with_one(), follows(), error(), lent(), passed_on(), passed_on_and_lost()];
+        vec![without_mac(), with_one(), follows(), error(), allocated(), passed_on(), passed_on_and_lost()];
     cases.extend([Tcp, Udp].map(back));
     cases
 }
@@ -111,9 +111,9 @@ fn error<F: Net>() -> Case<F> {
 }
 
 /// The reply comes by the other uplink.
-fn lent<F: Net>() -> Case<F> {
+fn allocated<F: Net>() -> Case<F> {
     let settings = Settings { snat_first: 10_000, snat_ports: 4, ..at_uplink::<F>() };
-    case("several uplinks: a reply to a lent port", uplinks(web_by(REMOTE, ZONE_UPLINK, outside())))
+    case("several uplinks: a reply to a allocated port", uplinks(web_by(REMOTE, ZONE_UPLINK, outside())))
         .on(settings)
         .send(Hook::UplinkIngress, OTHER_UPLINK, udp(FAR, VIP).link_from(OTHER_ROUTER))
         .opens(Neighbour(UPLINK), REMOTE)

@@ -16,7 +16,7 @@ use lb_common::{
         Counter, FlowKey, FlowRow, PREFILTER_BITS, RangeKey, Traffic, UnassuredRow,
         maps::{self, of_family},
     },
-    path::{Hook, TURNS},
+    path::{Hook, PORT_CURSORS},
 };
 
 use lb_sim::{Learned, Outcome};
@@ -132,7 +132,7 @@ impl Maps {
     fn turns_left(&mut self) -> Result<BTreeMap<u32, u32>> {
         let mut array = Array::<_, u32>::try_from(self.map(maps::TURNS.name)?)?;
         let mut left = BTreeMap::new();
-        for count in 0..TURNS {
+        for count in 0..PORT_CURSORS {
             let turn = array.get(&count, 0)?;
             if turn != 0 {
                 left.insert(count, turn);

@@ -22,7 +22,7 @@ use crate::{
 
 /// What clients call.
 const VIP: &str = "198.51.100.10:80";
-/// First of the node's ports that are lent, and how many there are.
+/// First of the node's ports that are allocated, and how many there are.
 const PORTS: (u32, u32) = (10_000, 20_000);
 /// Rows of each table of flows.
 const ROWS: u32 = 16_384;
