@@ -10,8 +10,8 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, AnswerRow, BackendRow, Counter, FlowKey, FlowRow, FragmentKey,
-        FragmentRow, FrontendKey, FrontendRow, HomeRow, INTEREST_BITS, RangeKey, ReachRow, ServiceRow,
-        SetRow, Settings, SlotRow, SnatRow, SocketKey, SocketRow, Traffic, UnprovenRow, maps::PORT_CURSORS,
+        FragmentRow, FrontendKey, FrontendRow, HomeRow, PREFILTER_BITS, RangeKey, ReachRow, ServiceRow,
+        SetRow, Settings, SlotRow, SnatRow, SocketKey, SocketRow, Traffic, UnassuredRow, maps::PORT_CURSORS,
     },
     family::{Family, V4, V6},
     family_maps,
@@ -129,5 +129,5 @@ family_maps!(declare_ipv6!(), V6);
 pub struct Scratch<F: Family> {
     pub note: Note<F>,
     pub key: FlowKey<F>,
-    pub row: UnprovenRow<F>,
+    pub row: UnassuredRow<F>,
 }

@@ -203,7 +203,7 @@ impl Packet for Skb {
         let len = size_of::<F::Header>() as i32;
         // SAFETY: no pointer into the packet is held over this call.
         let grow = |flags| unsafe { bpf_skb_adjust_room(self.skb, len, BPF_ADJ_ROOM_MAC, flags) == 0 };
-        // What has just been unwrapped is to the kernel still inside another (EALREADY, kernel 6.18).
+        // What has just been decapsulated is to the kernel still inside another (EALREADY, kernel 6.18).
         let grown = grow(encap as u64 | fixed) || grow(fixed);
         grown && self.replace(size_of::<Ethernet>(), outer)
     }

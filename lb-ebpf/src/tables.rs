@@ -10,7 +10,7 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FragmentKey,
-        FragmentRow, FrontendKey, FrontendRow, HomeRow, INTEREST_BITS, Mac, RangeKey, ReachKind, ReachRow,
+        FragmentRow, FrontendKey, FrontendRow, HomeRow, Mac, PREFILTER_BITS, RangeKey, ReachKind, ReachRow,
         ServiceRow, SetRow, Settings, SlotRow, SnatRow, SocketKey, SocketRow, Word,
     },
     path::{Common, Insert, InsertError, Note, Parsed, Sockets, Table, Tables},
@@ -44,8 +44,8 @@ impl Common for Maps {
     }
 
     #[inline(always)]
-    fn interesting(&self, hash: u32) -> bool {
-        let bit = hash & (INTEREST_BITS - 1);
+    fn prefilter(&self, hash: u32) -> bool {
+        let bit = hash & (PREFILTER_BITS - 1);
         INTEREST.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 != 0)
     }
 
@@ -108,10 +108,10 @@ impl Common for Maps {
 
 impl<F: FamilyMaps> Tables<F> for Maps {
     #[inline(always)]
-    fn note(&self, parsed: &Parsed<F>, proven: bool) {
+    fn note(&self, parsed: &Parsed<F>, assured: bool) {
         if let Some(scratch) = F::scratch().get_ptr_mut(0) {
             // SAFETY: this CPU's own row, in a program that is not interrupted by itself.
-            unsafe { &mut (*scratch).note }.begin(parsed, proven);
+            unsafe { &mut (*scratch).note }.begin(parsed, assured);
         }
     }
 
@@ -124,17 +124,17 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     #[inline(always)]
     fn flow(&self, table: Table, key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>> {
         let row = match table {
-            Table::Proven => F::flows().get_ptr_mut(key)?,
-            Table::Unproven => F::unproven().get_ptr_mut(key)?.cast(),
+            Table::Assured => F::flows().get_ptr_mut(key)?,
+            Table::Unassured => F::unassured().get_ptr_mut(key)?.cast(),
         };
         // SAFETY: rows of a preallocated table stay mapped while the program runs; what is in them may
-        // be another flow's, which `Tables::flow` says. An unproven row begins with a flow's.
+        // be another flow's, which `Tables::flow` says. An unassured row begins with a flow's.
         Some(unsafe { &*row.cast::<Cell<FlowRow<F>>>() })
     }
 
     #[inline(always)]
     fn proof(&self, key: &FlowKey<F>) -> Option<&Cell<u32>> {
-        let row = F::unproven().get_ptr_mut(key)?;
+        let row = F::unassured().get_ptr_mut(key)?;
         // SAFETY: as in `flow`; the field is aligned.
         Some(unsafe { &*(&raw mut (*row).proof).cast::<Cell<u32>>() })
     }
@@ -159,8 +159,8 @@ impl<F: FamilyMaps> Tables<F> for Maps {
         value.row = row;
         value.proof = 0;
         let inserted = match table {
-            Table::Proven => F::flows().insert(place, &value.row, flags),
-            Table::Unproven => F::unproven().insert(place, value, flags),
+            Table::Assured => F::flows().insert(place, &value.row, flags),
+            Table::Unassured => F::unassured().insert(place, value, flags),
         };
         inserted.map_err(|error| match -error {
             EEXIST => InsertError::Exists,
@@ -172,8 +172,8 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     fn remove_flow(&self, table: Table, key: &FlowKey<F>) {
         // Gone already is as good.
         let _ = match table {
-            Table::Proven => F::flows().remove(key),
-            Table::Unproven => F::unproven().remove(key),
+            Table::Assured => F::flows().remove(key),
+            Table::Unassured => F::unassured().remove(key),
         };
     }
 

@@ -8,8 +8,8 @@ use std::{
 use lb_common::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, AnswerRow, BackendRow, BackendWord, FlowKey, FlowRow,
-        FragmentKey, FragmentRow, FrontendKey, FrontendRow, HomeRow, INTEREST_BITS, RangeKey, ReachRow,
-        Scope, ServiceRow, SetRow, SlotRow, SnatRow, SocketKey, SocketRow, UnprovenRow,
+        FragmentKey, FragmentRow, FrontendKey, FrontendRow, HomeRow, PREFILTER_BITS, RangeKey, ReachRow,
+        Scope, ServiceRow, SetRow, SlotRow, SnatRow, SocketKey, SocketRow, UnassuredRow,
     },
     family::{Family, Pair, V4, V6},
 };
@@ -36,7 +36,7 @@ pub struct Shared {
 impl Shared {
     /// Sets the bit of interest of a hash.
     pub fn interest(&mut self, hash: u32) {
-        self.interest.insert(hash & (INTEREST_BITS - 1));
+        self.interest.insert(hash & (PREFILTER_BITS - 1));
     }
 
     /// The set that a service leads to.
@@ -174,7 +174,7 @@ pub struct Learned<F: Family> {
     /// The flow table.
     pub flows: HashMap<FlowKey<F>, FlowRow<F>>,
     /// Flows whose clients have not proved themselves.
-    pub unproven: HashMap<FlowKey<F>, UnprovenRow<F>>,
+    pub unassured: HashMap<FlowKey<F>, UnassuredRow<F>>,
     /// Ports of the node's that flows have.
     pub snat: HashMap<FlowKey<F>, SnatRow<F>>,
     /// How far the counts of turns among them are, but for those at 0.
@@ -191,7 +191,7 @@ impl<F: Family> Default for Learned<F> {
     fn default() -> Self {
         Learned {
             flows: HashMap::new(),
-            unproven: HashMap::new(),
+            unassured: HashMap::new(),
             snat: HashMap::new(),
             turns: BTreeMap::new(),
             affinity: HashMap::new(),

@@ -9,11 +9,11 @@ use bumpalo::Bump;
 use lb_common::{
     abi::{
         AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FragmentKey,
-        FragmentRow, FrontendKey, FrontendRow, HomeRow, INTEREST_BITS, Mac, ReachRow, ServiceRow, SetRow,
-        Settings, SlotRow, SnatRow, SocketKey, SocketRow, Traffic, UnprovenRow,
+        FragmentRow, FrontendKey, FrontendRow, HomeRow, Mac, PREFILTER_BITS, ReachRow, ServiceRow, SetRow,
+        Settings, SlotRow, SnatRow, SocketKey, SocketRow, Traffic, UnassuredRow,
     },
     family::Family,
-    path::{self, Common, Insert, InsertError, Note, Parsed, Sockets, TURNS, Table},
+    path::{self, Common, Insert, InsertError, Note, PORT_CURSORS, Parsed, Sockets, Table},
 };
 
 use crate::{Learned, Outcome, Shared, Side};
@@ -30,7 +30,7 @@ pub struct Tables<'a, F: Family> {
     zero: BackendRow<F>,
     note: Cell<Option<&'a Note<F>>>,
     flows: RefCell<HashMap<FlowKey<F>, &'a Cell<FlowRow<F>>>>,
-    unproven: RefCell<HashMap<FlowKey<F>, Unproved<'a, F>>>,
+    unassured: RefCell<HashMap<FlowKey<F>, Unassured<'a, F>>>,
     snat: RefCell<HashMap<FlowKey<F>, &'a Cell<SnatRow<F>>>>,
     turns: RefCell<BTreeMap<u32, u32>>,
     fragments: RefCell<HashMap<FragmentKey<F>, &'a Cell<FragmentRow>>>,
@@ -40,8 +40,8 @@ pub struct Tables<'a, F: Family> {
     traffic: RefCell<BTreeMap<u32, Traffic>>,
 }
 
-/// An unproven flow's row and the proof that its client has to give.
-type Unproved<'a, F> = (&'a Cell<FlowRow<F>>, &'a Cell<u32>);
+/// An unassured flow's row and the proof that its client has to give.
+type Unassured<'a, F> = (&'a Cell<FlowRow<F>>, &'a Cell<u32>);
 
 fn keep<T>(arena: &Bump, row: T) -> &Cell<T> {
     arena.alloc(Cell::new(row))
@@ -67,8 +67,8 @@ impl<'a, F: Family> Tables<'a, F> {
         learned: &Learned<F>,
         settings: Settings,
     ) -> Self {
-        let unproven = learned.unproven.iter();
-        let unproven = unproven.map(|(key, row)| (*key, (keep(arena, row.row), keep(arena, row.proof))));
+        let unassured = learned.unassured.iter();
+        let unassured = unassured.map(|(key, row)| (*key, (keep(arena, row.row), keep(arena, row.proof))));
         Tables {
             arena,
             shared,
@@ -78,7 +78,7 @@ impl<'a, F: Family> Tables<'a, F> {
             zero: BackendRow::default(),
             note: Cell::new(None),
             flows: kept(arena, &learned.flows),
-            unproven: RefCell::new(unproven.collect()),
+            unassured: RefCell::new(unassured.collect()),
             snat: kept(arena, &learned.snat),
             turns: RefCell::new(learned.turns.clone()),
             fragments: kept(arena, &learned.fragments),
@@ -105,10 +105,10 @@ impl<'a, F: Family> Tables<'a, F> {
         for counter in self.counted.into_inner() {
             *counters.entry(counter as u32).or_default() += 1;
         }
-        let unproven = self.unproven.into_inner().into_iter();
-        let unproven = unproven.map(|(key, (row, proof))| {
+        let unassured = self.unassured.into_inner().into_iter();
+        let unassured = unassured.map(|(key, (row, proof))| {
             let (row, proof) = (row.get(), proof.get());
-            (key, UnprovenRow { row, proof })
+            (key, UnassuredRow { row, proof })
         });
         Outcome {
             packet,
@@ -116,7 +116,7 @@ impl<'a, F: Family> Tables<'a, F> {
             traffic: self.traffic.into_inner(),
             learned: Learned {
                 flows: copied(self.flows),
-                unproven: unproven.collect(),
+                unassured: unassured.collect(),
                 snat: copied(self.snat),
                 turns: self.turns.into_inner(),
                 affinity: self.affinity.into_inner(),
@@ -146,8 +146,8 @@ impl<F: Family> Common for Tables<'_, F> {
         0x9d2c_5680
     }
 
-    fn interesting(&self, hash: u32) -> bool {
-        self.shared.interest.contains(&(hash & (INTEREST_BITS - 1)))
+    fn prefilter(&self, hash: u32) -> bool {
+        self.shared.interest.contains(&(hash & (PREFILTER_BITS - 1)))
     }
 
     fn service(&self, id: u32) -> Option<ServiceRow> {
@@ -189,10 +189,10 @@ impl<F: Family> Common for Tables<'_, F> {
 }
 
 impl<F: Family> path::Tables<F> for Tables<'_, F> {
-    fn note(&self, parsed: &Parsed<F>, proven: bool) {
+    fn note(&self, parsed: &Parsed<F>, assured: bool) {
         if self.note.get().is_none() {
             let note = self.arena.alloc(Note::default());
-            note.begin(parsed, proven);
+            note.begin(parsed, assured);
             self.note.set(Some(note));
         }
     }
@@ -203,13 +203,13 @@ impl<F: Family> path::Tables<F> for Tables<'_, F> {
 
     fn flow(&self, table: Table, key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>> {
         match table {
-            Table::Proven => self.flows.borrow().get(key).copied(),
-            Table::Unproven => self.unproven.borrow().get(key).map(|(row, _)| *row),
+            Table::Assured => self.flows.borrow().get(key).copied(),
+            Table::Unassured => self.unassured.borrow().get(key).map(|(row, _)| *row),
         }
     }
 
     fn proof(&self, key: &FlowKey<F>) -> Option<&Cell<u32>> {
-        self.unproven.borrow().get(key).map(|(_, proof)| *proof)
+        self.unassured.borrow().get(key).map(|(_, proof)| *proof)
     }
 
     fn insert_flow(
@@ -224,16 +224,16 @@ impl<F: Family> path::Tables<F> for Tables<'_, F> {
         }
         let row = keep(self.arena, row);
         match table {
-            Table::Proven => self.flows.borrow_mut().insert(key, row).is_some(),
-            Table::Unproven => self.unproven.borrow_mut().insert(key, (row, keep(self.arena, 0))).is_some(),
+            Table::Assured => self.flows.borrow_mut().insert(key, row).is_some(),
+            Table::Unassured => self.unassured.borrow_mut().insert(key, (row, keep(self.arena, 0))).is_some(),
         };
         Ok(())
     }
 
     fn remove_flow(&self, table: Table, key: &FlowKey<F>) {
         match table {
-            Table::Proven => self.flows.borrow_mut().remove(key).is_some(),
-            Table::Unproven => self.unproven.borrow_mut().remove(key).is_some(),
+            Table::Assured => self.flows.borrow_mut().remove(key).is_some(),
+            Table::Unassured => self.unassured.borrow_mut().remove(key).is_some(),
         };
     }
 
@@ -250,7 +250,7 @@ impl<F: Family> path::Tables<F> for Tables<'_, F> {
     }
 
     fn turn(&self, count: u32, steps: u32) -> u32 {
-        assert!(count < TURNS, "no such count: {count}");
+        assert!(count < PORT_CURSORS, "no such count: {count}");
         let mut turns = self.turns.borrow_mut();
         let next = turns.entry(count).or_default();
         let turn = *next;

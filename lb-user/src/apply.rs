@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use lb_common::{
     abi::{BackendRow, FrontendKey, FrontendRow, ReachRow, SetRow, SlotRow, Word, ZONE_UPLINK},
     family::{Family, V4, V6},
-    path::interest_hash,
+    path::prefilter_hash,
 };
 
 use crate::{
@@ -82,7 +82,7 @@ fn write<F: Family>(store: &mut impl Store, step: &Step) -> io::Result<()> {
         Step::Backend { service, backend, zone } => {
             let row = backend.row::<F>(*service, *zone);
             store.backend(backend.id, row);
-            store.interest(interest_hash(row.addr, row.port));
+            store.interest(prefilter_hash(row.addr, row.port));
         }
         Step::Slots { first, rows } => store.slots(*first, rows),
         Step::Set { index, row } => store.set(*index, *row),
@@ -94,7 +94,7 @@ fn write<F: Family>(store: &mut impl Store, step: &Step) -> io::Result<()> {
         Step::InsertFrontend { frontend, service } => {
             let key = key::<F>(&frontend.at);
             store.insert_frontend(key, FrontendRow { service: *service, kind: frontend.kind as u32 })?;
-            store.interest(interest_hash(key.addr, 0));
+            store.interest(prefilter_hash(key.addr, 0));
         }
         Step::DeleteFrontend { frontend, .. } => store.delete_frontend(key::<F>(&frontend.at))?,
         Step::InsertAddress { address, kind } => store

@@ -154,9 +154,9 @@ impl<F: Net> Case<F> {
         self.request(way, backend).also(Counter::NewFlow)
     }
 
-    /// The last packet shows that its client hears the backend: its flow moves to the proven ones.
-    pub fn proves(self) -> Self {
-        self.also(Counter::Proven)
+    /// The last packet shows that its client hears the backend: its flow moves to the assured ones.
+    pub fn assures(self) -> Self {
+        self.also(Counter::Assured)
     }
 
     /// The last packet meets XDP, before tc. What tc leaves to the kernel's next hop is sent by XDP itself: replies to
@@ -174,11 +174,11 @@ impl<F: Net> Case<F> {
     }
 
     /// It goes on inside another packet, as this one.
-    pub fn tunneled(mut self, way: Way, becomes: Wire) -> Self {
+    pub fn encapsulated(mut self, way: Way, becomes: Wire) -> Self {
         let sent = self.last();
         sent.verdict = Verdict::Forward(way);
         sent.becomes = becomes;
-        sent.counters = vec![Counter::Tunneled];
+        sent.counters = vec![Counter::Encapsulated];
         sent.accounted = 1;
         self
     }

@@ -5,7 +5,6 @@ mod clash;
 mod direct;
 mod dsr;
 mod foreign;
-mod forged;
 mod forward;
 mod fragments;
 mod frontends;
@@ -18,7 +17,8 @@ mod malformed;
 mod neighbour;
 mod refused;
 mod snat;
-mod unproven;
+mod spoofed;
+mod unassured;
 mod uplinks;
 mod vlan;
 mod xdp;
@@ -47,9 +47,9 @@ pub fn all<F: Net>() -> Vec<Case<F>> {
         choice::cases(),
         clash::cases(),
         direct::cases(),
-        unproven::cases(),
+        unassured::cases(),
         uplinks::cases(),
-        forged::cases(),
+        spoofed::cases(),
         foreign::cases(),
         malformed::cases(),
         neighbour::cases(),
@@ -72,6 +72,6 @@ fn answered<F: Net>(name: impl Into<String>, state: State<F>, protocol: Protocol
 }
 
 /// The same, and the client has shown that it heard it.
-fn proven<F: Net>(name: impl Into<String>, state: State<F>, protocol: Protocol) -> Case<F> {
-    answered(name, state, protocol).asks(of(protocol, CLIENT, VIP)).proves()
+fn assured<F: Net>(name: impl Into<String>, state: State<F>, protocol: Protocol) -> Case<F> {
+    answered(name, state, protocol).asks(of(protocol, CLIENT, VIP)).assures()
 }

@@ -50,7 +50,7 @@ pub fn on_host<F: Net>(case: &Case<F>) -> Result<()> {
             labels(&counters)
         );
         // What it came in is not its service's.
-        let around = if sent.counters.contains(&Counter::Unwrapped) { F::TRANSPORT - 14 } else { 0 };
+        let around = if sent.counters.contains(&Counter::Decapsulated) { F::TRANSPORT - 14 } else { 0 };
         let len = (bytes.len() - around) as u64;
         let total = |pick: fn(&Traffic) -> u64| outcome.traffic.values().map(pick).sum::<u64>();
         ensure!(
@@ -120,7 +120,7 @@ pub fn is_sane<F: Net>(state: &State<F>, at: At, bytes: &[u8]) -> Result<()> {
     let sent = all(&[
         Counter::Request,
         Counter::Reply,
-        Counter::Tunneled,
+        Counter::Encapsulated,
         Counter::Error,
         Counter::Echoed,
         Counter::Answered,
@@ -135,10 +135,10 @@ pub fn is_sane<F: Net>(state: &State<F>, at: At, bytes: &[u8]) -> Result<()> {
         _ => false,
     };
     ensure!(as_counted, "{verdict:?}, but counted {}", labels(&outcome.counters));
-    let unwrapped = counted(Counter::Unwrapped);
-    ensure!(forwarded || unwrapped > 0 || outcome.packet == bytes, "{verdict:?} and changed");
+    let decapsulated = counted(Counter::Decapsulated);
+    ensure!(forwarded || decapsulated > 0 || outcome.packet == bytes, "{verdict:?} and changed");
     ensure!(
-        refused + counted(Counter::Answered) + counted(Counter::Tunneled) + unwrapped > 0
+        refused + counted(Counter::Answered) + counted(Counter::Encapsulated) + decapsulated > 0
             || outcome.packet.len() == bytes.len(),
         "its length changed"
     );
@@ -150,7 +150,7 @@ pub fn is_sane<F: Net>(state: &State<F>, at: At, bytes: &[u8]) -> Result<()> {
     };
     let outcomes = outcome.counters.values().sum::<u64>();
     let beside =
-        all(&[Counter::Unwrapped, Counter::NewFlow, Counter::Rebuilt, Counter::Proven, Counter::Moved]);
+        all(&[Counter::Decapsulated, Counter::NewFlow, Counter::Rebuilt, Counter::Assured, Counter::Moved]);
     ensure!(outcomes - beside == ip as u64, "not one outcome, but {}", labels(&outcome.counters));
     ensure!(
         host::run_in_pieces(state, at, bytes) == (verdict, outcome),
@@ -204,7 +204,7 @@ pub fn agrees<F: Net>(
 fn carried<F: Net>(outcome: &Outcome<F>) -> bool {
     let counted = |row| outcome.counters.contains_key(&row);
     let mut rejects = Stop::ALL.iter().filter(|stop| stop.ending() == Ending::Reject);
-    [Counter::Tunneled, Counter::Unwrapped].iter().any(|counter| counted(*counter as u32))
+    [Counter::Encapsulated, Counter::Decapsulated].iter().any(|counter| counted(*counter as u32))
         && !rejects.any(|stop| counted(*stop as u32))
 }
 
@@ -266,14 +266,14 @@ fn play<F: Net>(
             }
             Step::Change(change) => change(&mut state),
             Step::Row(key, expected) => {
-                let unproven = state.learned.unproven.get(key).map(|row| &row.row);
-                let lent = state.learned.snat.get(key).map(|row| &row.row);
+                let unassured = state.learned.unassured.get(key).map(|row| &row.row);
+                let allocated = state.learned.snat.get(key).map(|row| &row.row);
                 let found = state
                     .learned
                     .flows
                     .get(key)
-                    .or(unproven)
-                    .or(lent)
+                    .or(unassured)
+                    .or(allocated)
                     .map(|row| (row.bits & 0xff, row.backend.low));
                 ensure!(found == *expected, "(bits, backend) {found:?}, not {expected:?}: {}", place());
             }

@@ -267,7 +267,7 @@ impl<F: Net> Bench<'_, F> {
         (turn as u64 * STRIDE % self.flows as u64) as u32
     }
 
-    /// Lets every flow begin, be answered and be proven.
+    /// Lets every flow begin, be answered and be assured.
     fn open(&mut self) -> Result<()> {
         for client in 0..self.flows {
             for kind in [Kind::NewFlow, Kind::Reply, Kind::Established] {
@@ -276,7 +276,7 @@ impl<F: Net> Bench<'_, F> {
             }
         }
         let counters = self.maps.counters()?;
-        for counter in [Counter::NewFlow, Counter::Proven] {
+        for counter in [Counter::NewFlow, Counter::Assured] {
             let count = counters.get(&(counter as u32)).copied().unwrap_or(0);
             ensure!(count == self.flows as u64, "{count} of {} flows: {counters:?}", self.flows);
         }
@@ -330,7 +330,7 @@ impl<F: Net> Bench<'_, F> {
         let counters = self.maps.counters()?;
         ensure!(counters == expected, "{kind}: the counters moved by {counters:?}, not by {expected:?}");
         if kind == Kind::NewFlow {
-            let mut table = self.maps.unproven::<F>()?;
+            let mut table = self.maps.unassured::<F>()?;
             for client in clients {
                 for key in keys::<F>(self.protocol, client) {
                     table.remove(&key)?;

@@ -8,7 +8,7 @@ use lb_common::{
         FragmentRow, FrontendKind, Mac, ReachKind, ReachRow, Scopes, Settings, Word, ZONE_OF_CLIENT,
     },
     family::{Address as _, V4, V6},
-    path::{Hook, interest_hash},
+    path::{Hook, prefilter_hash},
     wire::Protocol,
 };
 use proptest::{
@@ -344,7 +344,7 @@ impl Scenario {
                 service: backend.service,
                 node: if backend.elsewhere { F::addr(*socket(OTHER_NODE).ip()) } else { F::Addr::ZERO },
             };
-            state.shared.interest(interest_hash(row.addr, row.port));
+            state.shared.interest(prefilter_hash(row.addr, row.port));
             state.side.backends.insert(id, row);
             state.shared.reach.insert(id, backend.reach);
         }

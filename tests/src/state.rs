@@ -7,7 +7,7 @@ use lb_common::{
         SlotRow,
     },
     family::Address as _,
-    path::{Hook, interest_hash},
+    path::{Hook, prefilter_hash},
     wire::Protocol,
 };
 use lb_sim::{Learned, Shared, Side};
@@ -159,7 +159,7 @@ impl<F: Net> State<F> {
     pub fn service(mut self, id: u32, frontends: &[(Protocol, &str)], slots: &[u32]) -> Self {
         for (protocol, at) in frontends {
             let key = F::frontend(*protocol, at);
-            self.shared.interest(interest_hash(key.addr, 0));
+            self.shared.interest(prefilter_hash(key.addr, 0));
             self.side
                 .frontends
                 .insert(key, FrontendRow { service: id, kind: FrontendKind::ClusterIp as u32 });
@@ -176,7 +176,7 @@ impl<F: Net> State<F> {
     /// With another frontend of a service.
     pub fn frontend(mut self, id: u32, kind: FrontendKind, protocol: Protocol, at: &str) -> Self {
         let key = F::frontend(protocol, at);
-        self.shared.interest(interest_hash(key.addr, 0));
+        self.shared.interest(prefilter_hash(key.addr, 0));
         self.side.frontends.insert(key, FrontendRow { service: id, kind: kind as u32 });
         self
     }
@@ -234,7 +234,7 @@ impl<F: Net> State<F> {
             service,
             node: F::Addr::ZERO,
         };
-        self.shared.interest(interest_hash(row.addr, row.port));
+        self.shared.interest(prefilter_hash(row.addr, row.port));
         self.side.backends.insert(id, row);
         self.shared.reach.insert(id, reach);
         self
@@ -276,7 +276,7 @@ impl<F: Net> State<F> {
     /// A row of a flow is gone, in whichever table it was; whether there was one.
     pub fn lose(&mut self, key: &FlowKey<F>) -> bool {
         self.learned.flows.remove(key).is_some()
-            | self.learned.unproven.remove(key).is_some()
+            | self.learned.unassured.remove(key).is_some()
             | self.learned.snat.remove(key).is_some()
     }
 
@@ -285,7 +285,7 @@ impl<F: Net> State<F> {
         for row in self.learned.flows.values_mut() {
             row.seen = row.seen.wrapping_sub(ticks);
         }
-        for row in self.learned.unproven.values_mut() {
+        for row in self.learned.unassured.values_mut() {
             row.row.seen = row.row.seen.wrapping_sub(ticks);
         }
         for row in self.learned.snat.values_mut() {

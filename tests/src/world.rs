@@ -40,11 +40,11 @@ pub const FAR_ROUTER: &str = "198.51.100.1:0";
 /// By the next hop behind the uplink that the kernel finds.
 pub const OUT: Way = Neighbour(UPLINK);
 
-/// First of the node's ports that are lent.
+/// First of the node's ports that are allocated.
 pub const FIRST: u32 = 10_000;
 /// How many are.
 pub const PORTS: u32 = 4;
-/// What [`FAR`] is to [`REMOTE`] if it is the first that one is lent to.
+/// What [`FAR`] is to [`REMOTE`] if it is the first that one is allocated to.
 pub const SHOWN: &str = "192.168.1.11:10000";
 
 /// Settings of the uplink's programs on a node with an address.
@@ -54,8 +54,8 @@ pub fn on_node<F: Net>() -> Settings {
     settings
 }
 
-/// So, and it lends ports.
-pub fn lending<F: Net>() -> Settings {
+/// So, and it allocates ports.
+pub fn allocating<F: Net>() -> Settings {
     Settings { snat_first: FIRST, snat_ports: PORTS, ..on_node::<F>() }
 }
 

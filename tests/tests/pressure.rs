@@ -10,7 +10,7 @@ use lb_common::{
 };
 use lb_tests::node::Node;
 use lb_user::{
-    maps::{Maps, Pins, count, lent},
+    maps::{Maps, Pins, count, snat_ports},
     observe::clock::{hz, now_ticks},
 };
 use serde_json::Value;
@@ -37,31 +37,33 @@ fn flow(number: u32) -> FlowKey<V4> {
     FlowKey { src: Addr4(number), protocol: 6, zone: 1, ..Default::default() }
 }
 
-/// Lent ports are forgotten a while after their flows, and no others.
+/// Allocated ports are forgotten a while after their flows, and no others.
 fn swept() -> Result<()> {
     let pins = Pins::new("pressure");
     let path = pins.maps().join(of_family::<V4>().snat.name);
-    let mut lent = HashMap::<_, FlowKey<V4>, SnatRow<V4>>::try_from(Map::HashMap(MapData::from_pin(path)?))?;
+    let mut allocated =
+        HashMap::<_, FlowKey<V4>, SnatRow<V4>>::try_from(Map::HashMap(MapData::from_pin(path)?))?;
     let lifetimes = Lifetimes { udp_unanswered: 30, ..Lifetimes::default() };
     for idle in [0, 30, 31, 90, 91, 1000] {
         let seen = 0u32.wrapping_sub(idle);
         let row = SnatRow { row: FlowRow { seen, ..Default::default() }, ..Default::default() };
-        lent.insert(FlowKey { dst_port: idle as u16, protocol: 17, ..Default::default() }, row, 0)?;
+        allocated.insert(FlowKey { dst_port: idle as u16, protocol: 17, ..Default::default() }, row, 0)?;
     }
-    let free = lent::sweep(&pins.maps(), 0, &lifetimes)?;
-    let mut left: Vec<u16> = lent.keys().filter_map(|key| Some(key.ok()?.dst_port)).collect();
+    let free = snat_ports::sweep(&pins.maps(), 0, &lifetimes)?;
+    let mut left: Vec<u16> = allocated.keys().filter_map(|key| Some(key.ok()?.dst_port)).collect();
     left.sort_unstable();
     ensure!(free == 2 && left == [0, 30, 31, 90], "{free} forgotten, of idle {left:?} left");
     for idle in left {
-        lent.remove(&FlowKey { dst_port: idle, protocol: 17, ..Default::default() })?;
+        allocated.remove(&FlowKey { dst_port: idle, protocol: 17, ..Default::default() })?;
     }
     Ok(())
 }
 
-/// As many as a range holds are lent towards one backend.
+/// As many as a range holds are allocated towards one backend.
 fn ports_run_out(node: &Node) -> Result<()> {
     let path = Pins::new("pressure").maps().join(of_family::<V4>().snat.name);
-    let mut lent = HashMap::<_, FlowKey<V4>, SnatRow<V4>>::try_from(Map::HashMap(MapData::from_pin(path)?))?;
+    let mut allocated =
+        HashMap::<_, FlowKey<V4>, SnatRow<V4>>::try_from(Map::HashMap(MapData::from_pin(path)?))?;
     let key = |port: u16| FlowKey {
         src: Ipv4Addr::new(10, 244, 2, 2).into(),
         src_port: 8080u16.to_be(),
@@ -71,25 +73,24 @@ fn ports_run_out(node: &Node) -> Result<()> {
     };
     let row = SnatRow { row: FlowRow { seen: now_ticks(hz()), ..Default::default() }, ..Default::default() };
     for port in 10_000..10_900 {
-        lent.insert(key(port), row, 0)?;
+        allocated.insert(key(port), row, 0)?;
     }
     let text = || Ok::<_, anyhow::Error>(String::from_utf8(node.lb("status --instance pressure")?.stdout)?);
     let said = text()?;
-    let line =
-        "\nSNAT:      ports 10000-10999, 900 of 1000 lent towards TCP 10.244.2.2:8080 (90.0%), the most\n";
+    let line = "\nSNAT:      ports 10000-10999, 900 of 1000 allocated towards TCP 10.244.2.2:8080 (90.0%), the most\n";
     ensure!(said.contains(line) && !said.contains("Nearly full"), "{said}");
-    lent.insert(key(10_900), row, 0)?;
+    allocated.insert(key(10_900), row, 0)?;
     let (json, healthy) = status(node)?;
     ensure!(!healthy && json["snat"]["used"] == 901 && json["snat"]["first"] == 10_000, "{json}");
     let said = text()?;
     let warning =
-        "Nearly full:\n  snatPorts 10000-10999: 901 of 1000 ports are lent towards TCP 10.244.2.2:8080;";
+        "Nearly full:\n  snatPorts 10000-10999: 901 of 1000 ports are allocated towards TCP 10.244.2.2:8080;";
     ensure!(said.contains(warning), "{said}");
     for port in 10_000..10_901 {
-        lent.remove(&key(port))?;
+        allocated.remove(&key(port))?;
     }
     let said = text()?;
-    ensure!(said.contains("\nSNAT:      ports 10000-10999, none is lent\n"), "{said}");
+    ensure!(said.contains("\nSNAT:      ports 10000-10999, none is allocated\n"), "{said}");
     Ok(())
 }
 
@@ -111,17 +112,17 @@ fn of_every_map() -> Result<()> {
         ("sets", 1),
         ("backends, IPv4", 1),
         ("backends, IPv6", 0),
-        ("ways", 1),
+        ("next hops", 1),
         // And the row of its address.
         ("frontends, IPv4", 2),
         ("source ranges, IPv4", 0),
-        ("answers", 0),
-        ("homes", 0),
+        ("proxy ARP, ND", 0),
+        ("source guard", 0),
         ("cookies", 0),
         ("flows, IPv4", 0),
         ("affinity, IPv6", 0),
         ("sockets, IPv4", 0),
-        ("node's ports, IPv4", 0),
+        ("SNAT ports, IPv4", 0),
     ] {
         ensure!(rows(&empty, name)?.0 == used, "{name} should have {used} rows: {empty}");
     }

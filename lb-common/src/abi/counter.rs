@@ -32,7 +32,7 @@ macro_rules! stops {
             /// backend's address, because the row of replies was lost; dropped, so that the flow goes on.
             StrayReset = 8, Drop, "stray-reset";
             /// In the name of an address that is at home at another port; dropped.
-            Forged = 9, Drop, "forged-source";
+            SpoofedSource = 9, Drop, "spoofed-source";
             /// A fragment to the address of a service before the packet's first one, or long after; dropped.
             FragmentLost = 15, Drop, "fragment-without-first";
             /// The policy is Local, and the service's usable backends are on other nodes; dropped.
@@ -40,7 +40,7 @@ macro_rules! stops {
             /// The client is in none of the service's source ranges; dropped.
             SourceRange = 22, Drop, "source-not-allowed";
             /// An address of `serviceCIDRs` that no service has; dropped.
-            Unowned = 23, Drop, "unowned-address";
+            UnassignedVip = 23, Drop, "unassigned-vip";
             /// Rows of the service are being replaced under the packet; dropped, the client tries again.
             Unsettled = 24, Drop, "service-changing";
             /// No way to the backend is known; dropped.
@@ -78,13 +78,13 @@ macro_rules! with_events {
                 /// A reply went back to its client.
                 Reply = 1, "reply";
                 /// A packet from outside went to the node of its backend, inside another (DSR).
-                Tunneled = 2, "tunneled";
+                Encapsulated = 2, "encapsulated";
                 /// A packet came inside another from a node that has balanced it (DSR), and was taken out.
-                Unwrapped = 3, "unwrapped";
+                Decapsulated = 3, "decapsulated";
                 /// A new flow was recorded.
                 NewFlow = 4, "new-flow";
                 /// A client has shown that it hears its backend: its flow is safe from floods of new ones.
-                Proven = 5, "flow-proven";
+                Assured = 5, "flow-assured";
                 /// A flow's client is at another port of its bridge now.
                 Moved = 6, "flow-moved";
                 /// A row of a flow was gone and was made again from its twin.
@@ -240,7 +240,8 @@ mod tests {
     /// Pinned counters outlive the agent that made them: those of the version before keep their rows.
     #[test]
     fn rows_stay() {
-        let rows = ["request", "reply", "tunneled", "unwrapped", "new-flow", "flow-proven", "flow-moved"];
+        let rows =
+            ["request", "reply", "encapsulated", "decapsulated", "new-flow", "flow-assured", "flow-moved"];
         assert!(Counter::ALL.iter().zip(rows).all(|(counter, label)| counter.label() == label));
         assert_eq!((Stop::RewriteFailed as u32, Event::SocketMoved as u32), (34, 40));
     }

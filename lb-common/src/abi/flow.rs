@@ -71,8 +71,8 @@ impl<F: Family> Default for FlowRow<F> {
 /// A row of a flow whose client has not proved itself: that it hears what it is answered.
 #[repr(C)]
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub struct UnprovenRow<F: Family> {
-    /// As it will be among the proven ones.
+pub struct UnassuredRow<F: Family> {
+    /// As it will be among the assured ones.
     pub row: FlowRow<F>,
     /// TCP, request rows: a sequence number that the backend has sent; who acknowledges one near it has
     /// heard it. The host's byte order.
@@ -93,8 +93,8 @@ pub mod flow_bits {
     pub const RESET: u32 = 1 << 4;
     /// Client and backend are one address: the client's address is the frontend's on the backend's side.
     pub const HAIRPIN: u32 = 1 << 5;
-    /// The client has proved itself: the row is in the flow table and not among the unproven ones.
-    pub const PROVEN: u32 = 1 << 6;
+    /// The client has proved itself: the row is in the flow table and not among the unassured ones.
+    pub const ASSURED: u32 = 1 << 6;
     /// No flow of ours: a client calls the backend itself, and the replies are not to be translated.
     pub const DIRECT: u32 = 1 << 7;
     /// Shift of which source port the flow has on the backend's side, see `FlowRow::port_mask`.
@@ -115,7 +115,7 @@ pub mod flow_bits {
     /// How far the flow has come.
     pub const PROGRESS: u32 = ANSWERED | FIN_CLIENT | FIN_BACKEND | RESET;
     /// What belongs to the flow and not to one of its rows.
-    pub const SHARED: u32 = PROGRESS | HAIRPIN | PROVEN | PORT_MASK << PORT_SHIFT;
+    pub const SHARED: u32 = PROGRESS | HAIRPIN | ASSURED | PORT_MASK << PORT_SHIFT;
 }
 
 /// Where a flow is in its life; what `lb get flows` shows.
@@ -150,8 +150,8 @@ impl<F: Family> FlowRow<F> {
 
     /// Whether the client has proved itself.
     #[inline(always)]
-    pub fn is_proven(&self) -> bool {
-        self.bits & flow_bits::PROVEN != 0
+    pub fn is_assured(&self) -> bool {
+        self.bits & flow_bits::ASSURED != 0
     }
 
     /// Whether client and backend are one address.
@@ -182,7 +182,7 @@ impl<F: Family> FlowRow<F> {
             && self.port == other.port
             && self.mac == other.mac
             && self.ifindex == other.ifindex
-            && (self.bits ^ other.bits) & !(flow_bits::PROGRESS | flow_bits::PROVEN) == 0
+            && (self.bits ^ other.bits) & !(flow_bits::PROGRESS | flow_bits::ASSURED) == 0
     }
 
     /// Where the flow is in its life.
@@ -204,7 +204,7 @@ impl<F: Family> FlowRow<F> {
         let lifetime = match (protocol, self.state()) {
             (Protocol::Tcp, FlowState::Unanswered) => lifetimes.tcp_unanswered,
             // Answered, but the client has yet to show that it heard it: a server's SYN-RECEIVED.
-            (Protocol::Tcp, FlowState::Established) if !self.is_proven() => lifetimes.tcp_unanswered,
+            (Protocol::Tcp, FlowState::Established) if !self.is_assured() => lifetimes.tcp_unanswered,
             (Protocol::Tcp, FlowState::Established) => lifetimes.tcp_established,
             (Protocol::Tcp, FlowState::Closing) => lifetimes.tcp_closing,
             (Protocol::Udp, FlowState::Unanswered) => lifetimes.udp_unanswered,
@@ -314,4 +314,4 @@ pub fn ticks(seconds: u32, hz: u32, shift: u32) -> u32 {
     (((seconds as u64 * hz as u64) >> shift) + 1) as u32
 }
 
-pod! { FlowKey: 16, 40; FlowRow: 32, 44; UnprovenRow: 36, 48; }
+pod! { FlowKey: 16, 40; FlowRow: 32, 44; UnassuredRow: 36, 48; }

@@ -1,6 +1,6 @@
 //! The list of the maps, from which the kernel programs declare them and user space sizes, pins, opens and counts them.
 
-use super::{Counter, INTEREST_BITS};
+use super::{Counter, PREFILTER_BITS};
 use crate::family::{Family, V4};
 
 /// Hands a macro the maps that are there once: name, kind with the types of its rows, [`MapSize`], [`MapUse`].
@@ -9,19 +9,19 @@ macro_rules! shared_maps {
     ($with:ident!($($arguments:tt)*)) => {
         $with! {
             $($arguments)*
-            INTEREST: Mapped[u64], Fixed(INTEREST_BITS / 64), Never;
+            INTEREST: Mapped[u64], Fixed(PREFILTER_BITS / 64), Never;
             SERVICES: Mapped[ServiceRow], PerService { rows: 1, least: 0, most: u32::MAX }, Services("services");
             SETS: Mapped[SetRow], PerService { rows: 2, least: 0, most: u32::MAX }, Services("sets");
             // Maglev's table for three backends, the common size.
             SLOTS: Mapped[SlotRow], PerService { rows: 307, least: 1 << 21, most: u32::MAX }, Services("slots");
-            REACH: Mapped[ReachRow], PerService { rows: 8, least: 0, most: 1 << 24 }, Services("ways");
+            REACH: Mapped[ReachRow], PerService { rows: 8, least: 0, most: 1 << 24 }, Services("next hops");
             COUNTERS: PerCpu[u64], Fixed(Counter::COUNT), Never;
             TRAFFIC: PerCpu[Traffic], PerService { rows: 1, least: 0, most: u32::MAX }, Never;
             ANSWERS: Sparse[AnswerKey, AnswerRow], PerService { rows: 1, least: 0, most: u32::MAX },
-                Refuses("answers", "addresses in a bridge's or uplink's subnet will not be answered for");
+                Refuses("proxy ARP, ND", "addresses in a bridge's or uplink's subnet will not be answered for");
             TURNS: Array[u32], Fixed(PORT_CURSORS), Never;
             HOMES: Sparse[AnswerKey, HomeRow], PerService { rows: 2, least: 0, most: u32::MAX },
-                Refuses("homes", "packets of more neighbours will not be held to their ports");
+                Refuses("source guard", "packets of more neighbours will not be held to their ports");
             COOKIES: Sparse[[u32; 2], u32], Fixed(4096),
                 Refuses("cookies", "sockets of more pods will be left to the programs at their ports");
         }
@@ -41,10 +41,10 @@ macro_rules! family_maps {
             ranges RANGES4 RANGES6: Trie[RangeKey<$family>, u32],
                 PerService { rows: 2, least: 1 << 16, most: u32::MAX }, Services("source ranges");
             snat SNAT4 SNAT6: Sparse[FlowKey<$family>, SnatRow<$family>], PerFlow { part: 2, least: 0 },
-                Refuses("node's ports", "clients outside will not reach backends on other nodes");
+                Refuses("SNAT ports", "clients outside will not reach backends on other nodes");
             flows FLOWS4 FLOWS6: Lru[FlowKey<$family>, FlowRow<$family>], PerFlow { part: 1, least: 0 },
                 Evicts("flows", "idle flows are being evicted");
-            unproven UNPROVEN4 UNPROVEN6: Lru[FlowKey<$family>, UnprovenRow<$family>],
+            unassured UNPROVEN4 UNPROVEN6: Lru[FlowKey<$family>, UnassuredRow<$family>],
                 PerFlow { part: 4, least: 1 << 14 },
                 Evicts("new flows", "flows whose clients never answer push each other out");
             affinity AFFINITY4 AFFINITY6: Lru[AffinityKey<$family>, AffinityRow], PerFlow { part: 4, least: 0 },

@@ -117,5 +117,5 @@ pod! { Cidr: 8, 32; }
 // SAFETY: bytemuck's derive has checked it.
 unsafe impl aya::Pod for Settings {}
 
-/// Bits of the map of interesting addresses; a power of two.
-pub const INTEREST_BITS: u32 = 1 << 20;
+/// Bits of the prefilter; a power of two.
+pub const PREFILTER_BITS: u32 = 1 << 20;

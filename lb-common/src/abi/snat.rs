@@ -1,4 +1,4 @@
-//! The table of ports that the node has lent to flows: clients outside whose backend is on another node
+//! The table of ports that the node has allocated to flows: clients outside whose backend is on another node
 //! are shown to it as the node itself, so that its replies come back here.
 
 use super::{FlowRow, flow_bits, pod};

@@ -49,6 +49,6 @@ pub fn direct<F: Family, P: Packet, T: Tables<F>>(
         ifindex: packet.ifindex(),
     };
     // Without a mark it is as it would be without us.
-    let _ = tables.insert_flow(Table::Unproven, reply_key, mark, Insert::Replace);
+    let _ = tables.insert_flow(Table::Unassured, reply_key, mark, Insert::Replace);
     Err(Stop::Direct)
 }

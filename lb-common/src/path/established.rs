@@ -41,7 +41,7 @@ pub fn established<F: Family, P: Packet, T: Tables<F>>(
     let parsed = Parsed::new(packet, &frame.ethernet, key, Place::plain::<F>(payload))?;
     // By the key where it stays: one more of 40 bytes, and kernel 6.1, which counts in steps of 32, finds "combined stack
     // size of 2 calls is 544".
-    let row = tables.flow(Table::Proven, &parsed.key);
+    let row = tables.flow(Table::Assured, &parsed.key);
     if let Some(row) = row {
         let known = row.get();
         let guides = if known.is_reply() {

@@ -16,9 +16,9 @@ pub type Found<'a, F> = (&'a Cell<FlowRow<F>>, FlowRow<F>);
 /// The row of a tuple, in whichever table it is.
 #[inline(always)]
 pub fn find<'a, F: Family, T: Tables<F>>(tables: &'a T, key: &FlowKey<F>) -> Option<Found<'a, F>> {
-    let row = match tables.flow(Table::Proven, key) {
+    let row = match tables.flow(Table::Assured, key) {
         Some(row) => row,
-        None => tables.flow(Table::Unproven, key)?,
+        None => tables.flow(Table::Unassured, key)?,
     };
     Some((row, row.get()))
 }
@@ -27,7 +27,7 @@ impl<F: Family> FlowRow<F> {
     /// The table it is in.
     #[inline(always)]
     pub fn table(&self) -> Table {
-        if self.is_proven() { Table::Proven } else { Table::Unproven }
+        if self.is_assured() { Table::Assured } else { Table::Unassured }
     }
 }
 
@@ -97,10 +97,10 @@ pub fn enter<F: Family, T: Tables<F>>(
     request: FlowRow<F>,
     old: Option<Found<'_, F>>,
 ) -> Result<(), Stop> {
-    tables.insert_flow(Table::Unproven, *key, request, Insert::Replace).map_err(|_| Stop::TableFull)?;
-    if old.is_some_and(|(_, known)| known.is_proven()) {
+    tables.insert_flow(Table::Unassured, *key, request, Insert::Replace).map_err(|_| Stop::TableFull)?;
+    if old.is_some_and(|(_, known)| known.is_assured()) {
         // It would be found before the new one.
-        tables.remove_flow(Table::Proven, key);
+        tables.remove_flow(Table::Assured, key);
     }
     Ok(())
 }
@@ -144,10 +144,10 @@ pub fn begin_again<F: Family, T: Tables<F>>(
     if !twin.get().leads_where(reply) {
         return false;
     }
-    let proven = known.bits & flow_bits::PROVEN;
+    let assured = known.bits & flow_bits::ASSURED;
     for (row, new) in [(twin, reply), (old, request)] {
         FlowRow::touch(row, new.seen);
-        FlowRow::set_bits(row, new.bits | proven);
+        FlowRow::set_bits(row, new.bits | assured);
     }
     true
 }
@@ -175,7 +175,7 @@ pub fn is_over<F: Family, T: Tables<F>>(tables: &T, protocol: Protocol, row: &Fl
     row.state() == FlowState::Closing || row.expired(protocol, tables.now(), &tables.settings().lifetimes)
 }
 
-/// Notes what the client of an unproven TCP flow, whose request's key this is, will acknowledge.
+/// Notes what the client of an unassured TCP flow, whose request's key this is, will acknowledge.
 #[inline(always)]
 pub fn expect<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,

@@ -2,9 +2,9 @@
 //! bytes have been seen. A later one that overtakes the first is dropped: it would have to wait for it, and a guess
 //! could be another backend.
 
-use super::tables::{Tables, interest_hash};
+use super::tables::{Tables, prefilter_hash};
 use super::{
-    hook::Hook, packet::Packet, parse::Place, prefilter::is_unowned, select, source_guard::is_forged,
+    hook::Hook, packet::Packet, parse::Place, prefilter::is_unassigned, select, source_guard::is_spoofed,
     state::Parsed,
 };
 use crate::{
@@ -28,8 +28,8 @@ pub fn follow<F: Family, P: Packet, T: Tables<F>>(
     if row.expired(now) {
         return Err(lost(tables, hook, flow));
     }
-    if is_forged(packet, tables, hook, flow.src) {
-        return Err(Stop::Forged);
+    if is_spoofed(packet, tables, hook, flow.src) {
+        return Err(Stop::SpoofedSource);
     }
     let bytes = row.bytes + place.fragment.length;
     let end = place.fragment.offset as u32 + place.fragment.length;
@@ -50,9 +50,9 @@ fn lost<F: Family, T: Tables<F>>(tables: &T, hook: Hook, flow: &FlowKey<F>) -> S
     if hook.is_egress() {
         return Stop::Fragment;
     }
-    if !tables.interesting(interest_hash(flow.dst, 0)) {
-        let unowned = is_unowned::<F, T>(tables, flow.dst);
-        return if unowned { Stop::Unowned } else { Stop::Fragment };
+    if !tables.prefilter(prefilter_hash(flow.dst, 0)) {
+        let unassigned = is_unassigned::<F, T>(tables, flow.dst);
+        return if unassigned { Stop::UnassignedVip } else { Stop::Fragment };
     }
     if select::is_owned::<F, T>(tables, flow.dst) { Stop::FragmentLost } else { Stop::Fragment }
 }

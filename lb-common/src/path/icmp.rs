@@ -4,9 +4,9 @@
 use super::answer::{Answer, NETWORK};
 use super::parse::{Frame, Place, readable};
 use super::step::{Next, Step, Way};
-use super::tables::{Table, Tables, interest_hash};
+use super::tables::{Table, Tables, prefilter_hash};
 use super::{
-    hook::Hook, icmp_error::About, leave::is_for_one, packet::Packet, prefilter::is_unowned, select,
+    hook::Hook, icmp_error::About, leave::is_for_one, packet::Packet, prefilter::is_unassigned, select,
     state::Parsed,
 };
 use crate::{
@@ -30,7 +30,7 @@ pub fn icmp<F: Family, P: Packet, T: Tables<F>>(
     let kind: [u8; 2] = bytemuck::cast(frame.ports.source);
     if F::Header::is_error(kind[0]) && hook.has(Step::IcmpError) {
         let parsed = about(packet, &frame, tables.settings().zone as u16)?;
-        tables.note(&parsed, tables.flow(Table::Proven, &parsed.key).is_some());
+        tables.note(&parsed, tables.flow(Table::Assured, &parsed.key).is_some());
         return Ok(Step::IcmpError.into());
     }
     let answered = !hook.is_egress() && (hook != Hook::UplinkXdp || is_for_one(packet));
@@ -77,9 +77,9 @@ fn echo<F: Family, P: Packet, T: Tables<F>>(
     frame: &Frame<F>,
 ) -> Result<Next, Stop> {
     let addr = frame.ip.destination();
-    if !(tables.interesting(interest_hash(addr, 0)) && select::is_owned::<F, T>(tables, addr)) {
-        let unowned = is_unowned::<F, T>(tables, addr);
-        return Err(if unowned { Stop::Unowned } else { Stop::Protocol });
+    if !(tables.prefilter(prefilter_hash(addr, 0)) && select::is_owned::<F, T>(tables, addr)) {
+        let unassigned = is_unassigned::<F, T>(tables, addr);
+        return Err(if unassigned { Stop::UnassignedVip } else { Stop::Protocol });
     }
     let payload = frame.ip.payload(packet.size() - NETWORK as u32);
     if payload < size_of::<Icmp>() as u32 {

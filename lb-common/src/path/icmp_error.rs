@@ -79,8 +79,8 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
 ) -> Result<Next, Stop> {
     let key = &parsed.key;
     let found = flow_table::find(tables, key);
-    let lent = if hook == Hook::UplinkIngress && found.is_none() { tables.snat(key) } else { None };
-    let known = match (found, lent) {
+    let allocated = if hook == Hook::UplinkIngress && found.is_none() { tables.snat(key) } else { None };
+    let known = match (found, allocated) {
         (Some((_, known)), _) => known,
         (None, Some(row)) => row.get().row,
         (None, None) => return Err(Stop::Protocol),
@@ -94,7 +94,7 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
             return Err(Stop::Protocol);
         }
         if of_end && at_port && answers_for_another(packet, tables, &known) {
-            return Err(Stop::Forged);
+            return Err(Stop::SpoofedSource);
         }
         egress::to_client(packet, tables, hook, parsed, &known)?
     } else {
@@ -105,7 +105,7 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
             return Err(Stop::Protocol);
         }
         if of_end && is_elsewhere(packet, hook, &known) {
-            return Err(Stop::Forged);
+            return Err(Stop::SpoofedSource);
         }
         if Nat::of(hook, &known) == Nat::Dsr {
             noted(tables)?.backend.set(known.backend);
@@ -116,7 +116,7 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
         egress::to_backend(packet, tables, hook, parsed, &reach, known.is_hairpin())?
     };
     let next = Next::from(onward.way);
-    let to = match lent {
+    let to = match allocated {
         Some(row) => snat::returned(key, &row.get()),
         None => nat::translated(tables, hook, key, &known),
     };

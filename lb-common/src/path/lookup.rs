@@ -7,11 +7,11 @@ use super::nat::{
     dnat::{self, translated},
     dsr, snat,
 };
-use super::source_guard::{is_elsewhere, is_forged};
+use super::source_guard::{is_elsewhere, is_spoofed};
 use super::state::{Note, Parsed};
 use super::step::{Next, Step};
-use super::tables::{Common, Insert, Table, Tables, interest_hash, noted};
-use super::{hook::Hook, leave, packet::Packet, parse::readable, prefilter::is_unowned};
+use super::tables::{Common, Insert, Table, Tables, noted, prefilter_hash};
+use super::{hook::Hook, leave, packet::Packet, parse::readable, prefilter::is_unassigned};
 use crate::{
     abi::{BackendState, BackendWord, Event, FlowRow, FlowState, ReachKind, Stop, flow_bits},
     family::Family,
@@ -28,26 +28,26 @@ pub fn lookup<F: Family, P: Packet, T: Tables<F>>(
 ) -> Result<Next, Stop> {
     let note = noted(tables)?;
     if hook == Hook::UplinkIngress {
-        note.unwrapped.set(asked.is_decapped());
+        note.decapsulated.set(asked.is_decapped());
     }
     let parsed = &note.parsed;
     let key = &parsed.key;
     match resume(packet, tables, hook, note)? {
-        Resumed::Guided => Ok(Step::Translate.into()),
+        FlowLookup::Hit => Ok(Step::Translate.into()),
         // The node's address may be a frontend's, too.
-        Resumed::Unknown
+        FlowLookup::Miss
             if hook.from_outside() && key.dst == F::host(tables.settings()) && tables.snat(key).is_some() =>
         {
             Ok(Step::SnatTrack.into())
         }
-        known if known == Resumed::Misguided || tables.interesting(interest_hash(key.dst, 0)) => {
-            if is_forged(packet, tables, hook, key.src) {
-                return Err(Stop::Forged);
+        known if known == FlowLookup::Stale || tables.prefilter(prefilter_hash(key.dst, 0)) => {
+            if is_spoofed(packet, tables, hook, key.src) {
+                return Err(Stop::SpoofedSource);
             }
-            note.misguided.set(known == Resumed::Misguided);
+            note.stale.set(known == FlowLookup::Stale);
             Ok(Step::Select.into())
         }
-        _ if hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port)) => {
+        _ if hook == Hook::PortIngress && tables.prefilter(prefilter_hash(key.dst, key.dst_port)) => {
             let begins = parsed.protocol() != Protocol::Tcp || parsed.flags.opens();
             if begins {
                 return Ok(Step::Direct.into());
@@ -58,8 +58,8 @@ pub fn lookup<F: Family, P: Packet, T: Tables<F>>(
             Err(if made { Stop::Direct } else { Stop::StrayReset })
         }
         _ => {
-            let unowned = !hook.is_egress() && is_unowned::<F, T>(tables, key.dst);
-            Err(if unowned { Stop::Unowned } else { Stop::NoFrontend })
+            let unassigned = !hook.is_egress() && is_unassigned::<F, T>(tables, key.dst);
+            Err(if unassigned { Stop::UnassignedVip } else { Stop::NoFrontend })
         }
     }
 }
@@ -71,11 +71,11 @@ fn resume<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     note: &Note<F>,
-) -> Result<Resumed, Stop> {
+) -> Result<FlowLookup, Stop> {
     let parsed = &note.parsed;
-    let table = if note.proven.get() { Table::Proven } else { Table::Unproven };
+    let table = if note.assured.get() { Table::Assured } else { Table::Unassured };
     let Some(row) = tables.flow(table, &parsed.key) else {
-        return if hook.is_egress() { Err(Stop::WrongHook) } else { Ok(Resumed::Unknown) };
+        return if hook.is_egress() { Err(Stop::WrongHook) } else { Ok(FlowLookup::Miss) };
     };
     let known = row.get();
     if known.is_direct() {
@@ -87,17 +87,18 @@ fn resume<F: Family, P: Packet, T: Tables<F>>(
             return Err(Stop::WrongHook);
         }
         answered(packet, tables, parsed, &known)?;
-        return Ok(Resumed::Guided);
+        return Ok(FlowLookup::Hit);
     }
     if hook.is_egress() {
         return Err(Stop::WrongHook);
     }
-    let lost_port =
-        Nat::of(hook, &known) == Nat::Snat && !known.is_proven() && !snat::holds(tables, &parsed.key, &known);
+    let lost_port = Nat::of(hook, &known) == Nat::Snat
+        && !known.is_assured()
+        && !snat::holds(tables, &parsed.key, &known);
     if lost_port {
-        return Ok(Resumed::Misguided);
+        return Ok(FlowLookup::Stale);
     }
-    let Some(word) = flow_table::usable(tables, parsed, &known) else { return Ok(Resumed::Misguided) };
+    let Some(word) = flow_table::usable(tables, parsed, &known) else { return Ok(FlowLookup::Stale) };
     if parsed.protocol() == Protocol::Tcp && ends(tables, word) {
         nat::end(tables, hook, parsed, (row, known));
         return Err(Stop::BackendGone);
@@ -106,14 +107,14 @@ fn resume<F: Family, P: Packet, T: Tables<F>>(
         return Err(Stop::WrongHook);
     }
     if is_elsewhere(packet, hook, &known) {
-        if is_forged(packet, tables, hook, parsed.key.src) {
-            return Err(Stop::Forged);
+        if is_spoofed(packet, tables, hook, parsed.key.src) {
+            return Err(Stop::SpoofedSource);
         }
         move_over(packet, tables, hook, parsed, known)?;
-    } else if !known.is_proven() {
+    } else if !known.is_assured() {
         promote(packet, tables, hook, parsed, &known);
     }
-    Ok(Resumed::Guided)
+    Ok(FlowLookup::Hit)
 }
 
 /// Whether a backend's TCP flows end: it takes no new ones, and has gone or is not to keep those it has. An
@@ -134,16 +135,16 @@ fn ends<T: Common>(tables: &T, word: BackendWord) -> bool {
 
 /// What the tables of flows know of a packet.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum Resumed {
+enum FlowLookup {
     /// Its flow.
-    Guided,
+    Hit,
     /// A flow that is over, or whose backend serves no more.
-    Misguided,
+    Stale,
     /// Nothing.
-    Unknown,
+    Miss,
 }
 
-/// A backend's packet. Of an unproven flow it is noted what a client that hears it will acknowledge.
+/// A backend's packet. Of an unassured flow it is noted what a client that hears it will acknowledge.
 #[inline(always)]
 fn answered<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
@@ -161,10 +162,10 @@ fn answered<F: Family, P: Packet, T: Tables<F>>(
     Ok(())
 }
 
-/// Whether a client's packet of an unproven flow shows that it hears the backend: TCP acknowledges what it
+/// Whether a client's packet of an unassured flow shows that it hears the backend: TCP acknowledges what it
 /// was sent, others say a second thing after they were answered.
 #[inline(always)]
-fn proves<F: Family, P: Packet, T: Tables<F>>(
+fn assures<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     parsed: &Parsed<F>,
@@ -187,7 +188,7 @@ fn proves<F: Family, P: Packet, T: Tables<F>>(
     parsed.flags.acknowledges() && number.wrapping_sub(proof.get()).wrapping_add(NEAR) < 2 * NEAR
 }
 
-/// Moves a flow to the proven ones if the packet shows that its client is real, the reply's row first. Where there is no
+/// Moves a flow to the assured ones if the packet shows that its client is real, the reply's row first. Where there is no
 /// room it stays where it is.
 #[inline(always)]
 fn promote<F: Family, P: Packet, T: Tables<F>>(
@@ -199,29 +200,29 @@ fn promote<F: Family, P: Packet, T: Tables<F>>(
 ) {
     let nat = Nat::of(hook, known);
     if nat == Nat::Dsr {
-        if dsr::proves(parsed) {
+        if dsr::assures(parsed) {
             dsr::promote(tables, &parsed.key, known);
         }
         return;
     }
-    if !proves(packet, tables, parsed, known) {
+    if !assures(packet, tables, parsed, known) {
         return;
     }
-    let request = FlowRow { bits: known.bits | flow_bits::PROVEN, seen: tables.now(), ..*known };
+    let request = FlowRow { bits: known.bits | flow_bits::ASSURED, seen: tables.now(), ..*known };
     if nat == Nat::Snat {
         return snat::promote(tables, &parsed.key, &request);
     }
     let reply = dnat::reply_row(tables, hook, packet.ifindex(), parsed, &request);
     let reply_key = twin(&translated(&parsed.key, &request), request.twin_zone());
-    if take(tables, Table::Proven, parsed.protocol(), reply_key, &reply).is_err() {
+    if take(tables, Table::Assured, parsed.protocol(), reply_key, &reply).is_err() {
         return;
     }
-    if tables.insert_flow(Table::Proven, parsed.key, request, Insert::Replace).is_err() {
-        return tables.remove_flow(Table::Proven, &reply_key);
+    if tables.insert_flow(Table::Assured, parsed.key, request, Insert::Replace).is_err() {
+        return tables.remove_flow(Table::Assured, &reply_key);
     }
-    tables.remove_flow(Table::Unproven, &parsed.key);
-    tables.remove_flow(Table::Unproven, &reply_key);
-    tables.count(Event::Proven.into());
+    tables.remove_flow(Table::Unassured, &parsed.key);
+    tables.remove_flow(Table::Unassured, &reply_key);
+    tables.count(Event::Assured.into());
 }
 
 /// A known flow's client is at another port of its bridge, and nobody knows better: replies go there.

@@ -45,12 +45,12 @@ pub use select::{TRIES, client_hash, scope, slot_hash};
 pub use socket::{Access, Caller, Peer, Socket, Sockets, connect, send, shown};
 pub use state::{Note, Parsed};
 pub use step::{Next, Step, Verdict, Way};
-pub use tables::{Common, Insert, InsertError, Table, Tables, interest_hash};
+pub use tables::{Common, Insert, InsertError, Table, Tables, prefilter_hash};
 pub use xdp::established as established_in_place;
 
 use core::marker::PhantomData;
 
-pub use crate::abi::maps::PORT_CURSORS as TURNS;
+pub use crate::abi::maps::PORT_CURSORS;
 use crate::family::Family;
 
 /// Takes a packet through the steps that it needs, in their order.

@@ -54,7 +54,7 @@ fn put<F: Family, P: Packet, T: Tables<F>>(
     backend: &BackendRow<F>,
 ) -> Result<(), Stop> {
     let parsed = &note.parsed;
-    let old = if note.misguided.get() { find(tables, &parsed.key) } else { None };
+    let old = if note.stale.get() { find(tables, &parsed.key) } else { None };
     let ifindex = packet.ifindex();
     let protocol = parsed.protocol();
     // SCTP's checksum covers ports.
@@ -67,7 +67,7 @@ fn put<F: Family, P: Packet, T: Tables<F>>(
         bits: hairpin | port << flow_bits::PORT_SHIFT | (zone as u32) << flow_bits::ZONE_SHIFT,
         addr: backend.addr,
         port: backend.port,
-        mac: client_mac(parsed, hook == Hook::UplinkIngress && note.unwrapped.get()),
+        mac: client_mac(parsed, hook == Hook::UplinkIngress && note.decapsulated.get()),
         ifindex,
     };
     let reply = reply_row(tables, hook, ifindex, parsed, &request);
@@ -77,17 +77,17 @@ fn put<F: Family, P: Packet, T: Tables<F>>(
     {
         return Ok(());
     }
-    // In the way among the proven ones: another flow that lives, or what is over.
-    if let Some(found) = tables.flow(Table::Proven, &reply_key) {
+    // In the way among the assured ones: another flow that lives, or what is over.
+    if let Some(found) = tables.flow(Table::Assured, &reply_key) {
         if !gives_way(tables, protocol, &found.get(), &reply) {
             return Err(Stop::Clash);
         }
-        tables.remove_flow(Table::Proven, &reply_key);
+        tables.remove_flow(Table::Assured, &reply_key);
     }
-    take(tables, Table::Unproven, protocol, reply_key, &reply)?;
+    take(tables, Table::Unassured, protocol, reply_key, &reply)?;
     let entered = enter(tables, &parsed.key, request, old);
     if entered.is_err() {
-        tables.remove_flow(Table::Unproven, &reply_key);
+        tables.remove_flow(Table::Unassured, &reply_key);
     }
     entered
 }

@@ -1,7 +1,7 @@
 //! Prefilter: what is nobody's of ours leaves after a few reads of a bitmap.
 
 use super::hook::Hook;
-use super::tables::{Tables, interest_hash};
+use super::tables::{Tables, prefilter_hash};
 use crate::{
     abi::{FlowKey, Stop},
     family::Family,
@@ -10,19 +10,19 @@ use crate::{
 /// Why a packet is nobody's of ours, if it is not.
 #[inline(always)]
 pub fn outsider<F: Family, T: Tables<F>>(tables: &T, hook: Hook, key: &FlowKey<F>) -> Option<Stop> {
-    if tables.interesting(interest_hash(key.dst, 0))
-        || tables.interesting(interest_hash(key.src, key.src_port))
-        || hook == Hook::PortIngress && tables.interesting(interest_hash(key.dst, key.dst_port))
+    if tables.prefilter(prefilter_hash(key.dst, 0))
+        || tables.prefilter(prefilter_hash(key.src, key.src_port))
+        || hook == Hook::PortIngress && tables.prefilter(prefilter_hash(key.dst, key.dst_port))
     {
         return None;
     }
-    let unowned = !hook.is_egress() && is_unowned::<F, T>(tables, key.dst);
-    Some(if unowned { Stop::Unowned } else { Stop::NotOurs })
+    let unassigned = !hook.is_egress() && is_unassigned::<F, T>(tables, key.dst);
+    Some(if unassigned { Stop::UnassignedVip } else { Stop::NotOurs })
 }
 
 /// Whether an address that is no frontend's is one of the ranges of service addresses.
 #[inline(always)]
-pub fn is_unowned<F: Family, T: Tables<F>>(tables: &T, addr: F::Addr) -> bool {
+pub fn is_unassigned<F: Family, T: Tables<F>>(tables: &T, addr: F::Addr) -> bool {
     // They are constants for the verifier, which takes out what is behind the last of them.
     F::cidrs(tables.settings()).iter().take_while(|cidr| cidr.is_some()).any(|cidr| cidr.holds(addr))
 }

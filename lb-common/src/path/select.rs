@@ -2,7 +2,7 @@
 
 use super::step::{Next, Step};
 use super::tables::{Tables, noted};
-use super::{hook::Hook, packet::Packet, prefilter::is_unowned, state::Note};
+use super::{hook::Hook, packet::Packet, prefilter::is_unassigned, state::Note};
 use crate::{
     abi::{
         AffinityKey, AffinityRow, BackendRef, BackendRow, Event, FlowKey, FrontendKey, FrontendKind,
@@ -28,7 +28,7 @@ pub fn select<F: Family, P: Packet, T: Tables<F>>(
     let target = target(tables, &parsed.key)?;
     let attempt = note.attempts.get() as u32;
     // Who has sent it here has chosen as we do: one of this node's, if it knows what we know.
-    let here = note.unwrapped.get();
+    let here = note.decapsulated.get();
     let among = if here && attempt != 0 { Among::Here } else { Among::All };
     let offer = offer(tables, &parsed.key, target, Client::Known, among)?;
     note.attempts.set(attempt as u8 + 1);
@@ -127,7 +127,7 @@ pub fn target<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>) -> Result<T
     if is_owned::<F, T>(tables, key.dst) {
         return Err(Stop::NoPort);
     }
-    Err(if is_unowned::<F, T>(tables, key.dst) { Stop::Unowned } else { Stop::NoFrontend })
+    Err(if is_unassigned::<F, T>(tables, key.dst) { Stop::UnassignedVip } else { Stop::NoFrontend })
 }
 
 /// Whether an address is a service's and nobody else's: a [`FrontendKind::Address`].

@@ -71,7 +71,7 @@ pub fn slow_parse<F: Family, P: Packet, T: Tables<F>>(
     }
     let mut parsed = Parsed::new(packet, &ethernet, key, place)?;
     parsed.tagged = packet.tagged();
-    tables.note(&parsed, tables.flow(Table::Proven, &key).is_some());
+    tables.note(&parsed, tables.flow(Table::Assured, &key).is_some());
     Ok(Step::Lookup.into())
 }
 
@@ -133,7 +133,7 @@ fn plain<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Resu
     }
     let payload = frame.ip.payload(packet.size() - NETWORK as u32);
     let parsed = Parsed::new(packet, &frame.ethernet, key, Place::plain::<F>(payload))?;
-    tables.note(&parsed, tables.flow(Table::Proven, &key).is_some());
+    tables.note(&parsed, tables.flow(Table::Assured, &key).is_some());
     // First, as on the short path.
     let is_reply = snat::is_lent(tables, &key) && tables.snat(&key).is_some();
     Ok(if is_reply { Step::SnatTrack } else { Step::Lookup }.into())

@@ -1,8 +1,8 @@
 //! Clients on the host, and pods where that is asked for: a socket's destination is translated once, when it connects, or with each
 //! datagram where it is not connected. No packet pays; what the application is shown stays the frontend.
 
-use super::tables::{Tables, interest_hash};
-use super::{prefilter::is_unowned, select};
+use super::tables::{Tables, prefilter_hash};
+use super::{prefilter::is_unassigned, select};
 use crate::{
     abi::{BackendRef, BackendRow, Ending, Event, FlowKey, SocketEnd, SocketKey, SocketRow, Stop},
     family::Family,
@@ -81,7 +81,7 @@ pub fn send<F: Family, S: Socket<F>, T: Sockets<F>>(socket: &mut S, tables: &T) 
 #[inline(always)]
 pub fn shown<F: Family, S: Socket<F>, T: Sockets<F>>(socket: &mut S, tables: &T) {
     let peer = socket.peer();
-    if !tables.interesting(interest_hash(peer.addr, peer.port)) {
+    if !tables.prefilter(prefilter_hash(peer.addr, peer.port)) {
         return;
     }
     if let Some(row) = tables.socket(&key_of(socket, peer, SocketEnd::Backend)) {
@@ -153,9 +153,9 @@ fn flow_of<F: Family, S: Socket<F>, T: Tables<F>>(socket: &S, tables: &T) -> Res
     if peer.port == 0 {
         return Err(Stop::NotOurs);
     }
-    if !tables.interesting(interest_hash(peer.addr, 0)) {
-        let unowned = is_unowned::<F, T>(tables, peer.addr);
-        return Err(if unowned { Stop::Unowned } else { Stop::NotOurs });
+    if !tables.prefilter(prefilter_hash(peer.addr, 0)) {
+        let unassigned = is_unassigned::<F, T>(tables, peer.addr);
+        return Err(if unassigned { Stop::UnassignedVip } else { Stop::NotOurs });
     }
     Ok(FlowKey {
         src: F::host(tables.settings()),

@@ -14,7 +14,7 @@ pub fn is_elsewhere<F: Family, P: Packet>(packet: &P, hook: Hook, row: &FlowRow<
 
 /// Whether a packet is sent in the name of an address that is at home at another port.
 #[inline(always)]
-pub fn is_forged<F: Family, P: Packet, T: Tables<F>>(
+pub fn is_spoofed<F: Family, P: Packet, T: Tables<F>>(
     packet: &P,
     tables: &T,
     hook: Hook,

@@ -42,14 +42,14 @@ const _: () = assert!(size_of::<Parsed<V4>>() == 40 && size_of::<Parsed<V6>>() =
 pub struct Note<F: Family> {
     /// What was read.
     pub parsed: Parsed<F>,
-    /// There is a row of its flow among the proven ones.
-    pub proven: Cell<bool>,
+    /// There is a row of its flow among the assured ones.
+    pub assured: Cell<bool>,
     /// There are rows of its flow which are no guide.
-    pub misguided: Cell<bool>,
+    pub stale: Cell<bool>,
     /// A new flow's client is to get the same backend again.
     pub keep: Cell<bool>,
     /// It has come from another node, which has balanced it, inside another packet.
-    pub unwrapped: Cell<bool>,
+    pub decapsulated: Cell<bool>,
     /// Which port a new flow is to have on the backend's side, see [`crate::abi::FlowRow::port_mask`].
     pub port: Cell<u32>,
     /// How often a backend has been tried for a new flow.
@@ -65,7 +65,7 @@ pub struct Note<F: Family> {
 impl<F: Family> Note<F> {
     /// Makes it that of a packet that has just been read.
     #[inline(always)]
-    pub fn begin(&mut self, parsed: &Parsed<F>, proven: bool) {
+    pub fn begin(&mut self, parsed: &Parsed<F>, assured: bool) {
         // Field by field, and what lies side by side in the packet, too, by volatile writes: at once it would be
         // by memmove, which works byte by byte in the kernel.
         let (to, from) = (&mut self.parsed.key, &parsed.key);
@@ -81,16 +81,16 @@ impl<F: Family> Note<F> {
         }
         (to.id, to.transport, to.flags) = (from.id, from.transport, from.flags);
         (to.part, to.length, to.tagged) = (from.part, from.length, from.tagged);
-        self.misguided.set(false);
+        self.stale.set(false);
         self.keep.set(false);
         self.attempts.set(0);
         // SAFETY: a live field. Volatile, as what lies beside it is zero, too.
         unsafe { self.port.as_ptr().write_volatile(0) };
         self.backend.set(BackendRef::default());
-        self.proven.set(proven);
+        self.assured.set(assured);
         // SAFETY: live fields. Volatile, as what lies beside them is zero, too.
         unsafe {
-            self.unwrapped.as_ptr().write_volatile(false);
+            self.decapsulated.as_ptr().write_volatile(false);
             self.mtu.as_ptr().write_volatile(0);
         }
     }

@@ -20,8 +20,8 @@ pub trait Common {
     fn now(&self) -> u32;
     /// A random word.
     fn random(&self) -> u32;
-    /// Whether an address, or address and port, may be a frontend's or a backend's ([`interest_hash`]).
-    fn interesting(&self, hash: u32) -> bool;
+    /// Whether an address, or address and port, may be a frontend's or a backend's ([`prefilter_hash`]).
+    fn prefilter(&self, hash: u32) -> bool;
     /// A service's word.
     fn service(&self, id: u32) -> Option<ServiceRow>;
     /// A set of slots.
@@ -42,15 +42,15 @@ pub trait Common {
 
 /// State of one address family. With [`Common`], every read and write the path may do.
 pub trait Tables<F: Family>: Common {
-    /// Begins the [`Note`] of a packet: one function after the other deals with it. `proven`: there is a row of
-    /// its flow among the proven ones.
-    fn note(&self, parsed: &Parsed<F>, proven: bool);
+    /// Begins the [`Note`] of a packet: one function after the other deals with it. `assured`: there is a row of
+    /// its flow among the assured ones.
+    fn note(&self, parsed: &Parsed<F>, assured: bool);
     /// What was kept of the packet.
     fn noted(&self) -> Option<&Note<F>>;
     /// The row of a flow's direction. It may be recycled while it is held: in place, only times and
     /// bits are written.
     fn flow(&self, table: Table, key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>>;
-    /// The proof that an unproven flow's client has to give, see [`crate::abi::UnprovenRow`].
+    /// The proof that an unassured flow's client has to give, see [`crate::abi::UnassuredRow`].
     fn proof(&self, key: &FlowKey<F>) -> Option<&Cell<u32>>;
     /// Records a row.
     fn insert_flow(
@@ -62,14 +62,14 @@ pub trait Tables<F: Family>: Common {
     ) -> Result<(), InsertError>;
     /// Forgets a row.
     fn remove_flow(&self, table: Table, key: &FlowKey<F>);
-    /// The row of a port of the node's that is lent, by its flow's replies. What is written in place is times
+    /// The row of a port of the node's that is allocated, by its flow's replies. What is written in place is times
     /// and bits.
     fn snat(&self, key: &FlowKey<F>) -> Option<&Cell<SnatRow<F>>>;
     /// Lends a port, if it is not.
     fn insert_snat(&self, key: &FlowKey<F>, row: &SnatRow<F>) -> Result<(), InsertError>;
     /// Moves one of [`PORT_CURSORS`](crate::abi::maps::PORT_CURSORS) counts on by so many steps, in one step for who asks at once; where it was.
     fn turn(&self, count: u32, steps: u32) -> u32;
-    /// A port is lent no longer.
+    /// A port is allocated no longer.
     fn remove_snat(&self, key: &FlowKey<F>);
     /// Makes the time of a row now, unless it is no longer `seen`: of those who try at once one succeeds.
     fn claim(&self, row: &Cell<SnatRow<F>>, seen: u32) -> bool;
@@ -95,9 +95,9 @@ pub trait Tables<F: Family>: Common {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Table {
     /// Flows whose clients are real.
-    Proven,
+    Assured,
     /// All others, in a smaller table.
-    Unproven,
+    Unassured,
 }
 
 /// How to record a row.
@@ -127,7 +127,7 @@ pub fn noted<F: Family, T: Tables<F>>(tables: &T) -> Result<&Note<F>, Stop> {
 /// The bit of an address and port (0: of the address whatever the port) in the map of interest,
 /// before it is reduced to the map's size.
 #[inline(always)]
-pub fn interest_hash<A: Address>(addr: A, port: u16) -> u32 {
+pub fn prefilter_hash<A: Address>(addr: A, port: u16) -> u32 {
     let hash = addr.mix();
     if port == 0 { hash } else { scramble(hash ^ port as u32) }
 }

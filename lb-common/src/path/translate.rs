@@ -72,7 +72,7 @@ pub fn go<F: Family, P: Packet, T: Tables<F>>(
     let (onward, port);
     if known.is_reply() {
         if hook == Hook::PortIngress && answers_for_another(packet, tables, &known) {
-            return Err(Stop::Forged);
+            return Err(Stop::SpoofedSource);
         }
         (onward, port) = (egress::to_client(packet, tables, hook, parsed, &known)?, known.ifindex);
         dnat::reply(tables, parsed, found);

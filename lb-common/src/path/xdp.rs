@@ -68,7 +68,7 @@ fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Op
     }
     let now = tables.now();
     if snat::is_lent(tables, &key) {
-        const SETTLED: u32 = flow_bits::PROVEN | flow_bits::ANSWERED;
+        const SETTLED: u32 = flow_bits::ASSURED | flow_bits::ANSWERED;
         let held = tables.snat(&key)?.get();
         if !is_for_one(packet) || !is_noted(flags, &held.row, now, SETTLED, flow_bits::FIN_BACKEND) {
             return None;
@@ -80,11 +80,11 @@ fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Op
         tables.count(Event::Reply.into());
         return Some(Way::Egress(packet.ifindex()).into());
     }
-    let known = tables.flow(Table::Proven, &key)?.get();
+    let known = tables.flow(Table::Assured, &key)?.get();
     // A row that was used in this tick has not expired.
     let guides = !known.is_reply()
         && !flags.opens()
-        && is_noted(flags, &known, now, flow_bits::PROVEN, flow_bits::FIN_CLIENT);
+        && is_noted(flags, &known, now, flow_bits::ASSURED, flow_bits::FIN_CLIENT);
     let (word, backend) = tables.backend(known.backend.low)?;
     if !guides || word.0.generation != known.backend.generation || !word.state().is_active() {
         return None;
@@ -97,7 +97,7 @@ fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Op
     let bytes = packet.size();
     if known.is_tunnel() {
         dsr::enclose::<F, P, T>(packet, tables, backend.node, [reach.mac, own]).ok()?;
-        tables.count(Event::Tunneled.into());
+        tables.count(Event::Encapsulated.into());
     } else {
         send(packet, &key, &nat::translated(tables, HOOK, &key, &known), reach.mac).ok()?;
         tables.count(Event::Request.into());

@@ -23,7 +23,7 @@ pub struct Facts {
     pub mtu_floor: u32,
     /// Lifetimes of flows, in seconds.
     pub lifetimes: Lifetimes,
-    /// Ports that the node lends to flows to other nodes.
+    /// Ports that the node allocates to flows to other nodes.
     pub snat_ports: Option<PortRange>,
     /// There is more than one uplink, as long as the agent runs.
     pub several_uplinks: bool,

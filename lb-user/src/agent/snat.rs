@@ -86,7 +86,7 @@ mod tests {
             "{without:?}"
         );
         assert_eq!(said(&[5], ports, ipv6, 1024).len(), 2);
-        // Nothing is lent: nothing is to be said.
+        // Nothing is allocated: nothing is to be said.
         assert_eq!(said(&[5], None, ipv6, 1024), [""; 0]);
         assert_eq!(said(&[], ports, ipv6, 1024), [""; 0]);
     }

@@ -18,7 +18,7 @@ use super::{
     warnings,
 };
 use crate::{
-    maps::{Lock, Pins, lent},
+    maps::{Lock, Pins, snat_ports},
     model::Model,
     netlink::Watcher,
     observe::clock,
@@ -203,13 +203,13 @@ impl State {
         self.publisher.write_view();
     }
 
-    /// Forgets ports of the node's that are lent and that nobody uses any more.
+    /// Forgets ports of the node's that are allocated and that nobody uses any more.
     pub fn sweep(&self) {
         let hz = clock::hz();
         let lifetimes = self.publisher.model.lifetimes.in_ticks(hz, clock::tick_shift(hz));
-        match lent::sweep(&self.pins.maps(), clock::now_ticks(hz), &lifetimes) {
+        match snat_ports::sweep(&self.pins.maps(), clock::now_ticks(hz), &lifetimes) {
             Ok(0) => {}
-            Ok(rows) => debug!("{rows} ports that were lent to flows which are over are free again"),
+            Ok(rows) => debug!("{rows} ports that were allocated to flows which are over are free again"),
             Err(error) => error!("{error:#}"),
         }
     }

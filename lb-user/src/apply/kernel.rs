@@ -5,7 +5,7 @@ use std::io;
 use aya::maps::MapError;
 use ipnet::IpNet;
 use lb_common::{
-    abi::{BackendRow, FrontendKey, FrontendRow, INTEREST_BITS, ReachRow, SetRow, SlotRow, Word},
+    abi::{BackendRow, FrontendKey, FrontendRow, PREFILTER_BITS, ReachRow, SetRow, SlotRow, Word},
     family::Family,
 };
 
@@ -17,7 +17,7 @@ const NO_EXIST: u64 = 1;
 
 impl Store for Maps {
     fn interest(&mut self, hash: u32) {
-        let bit = hash & (INTEREST_BITS - 1);
+        let bit = hash & (PREFILTER_BITS - 1);
         let word = self.interest.get(bit / 64);
         self.interest.set(bit / 64, word | 1 << (bit % 64));
     }

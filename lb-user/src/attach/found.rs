@@ -41,6 +41,11 @@ impl<'p> Finder<'p> {
         Finder { links, here }
     }
 
+    /// Whether a device is known to be gone, and its programs with it: the agent has yet to hear of it.
+    pub fn is_gone(&self, ifindex: u32) -> bool {
+        self.here && super::name_of(ifindex).is_err()
+    }
+
     /// The program of a hook, by its label, at a device.
     pub fn program(&self, ifindex: u32, label: &str) -> Found {
         let pin = format!("{ifindex}-{label}");

@@ -8,7 +8,7 @@ use super::output::{Format, print, table};
 use crate::{
     maps::Pins,
     observe::{
-        snat::Lent,
+        snat::Allocated,
         status::{Status, read},
     },
 };
@@ -20,13 +20,13 @@ pub fn status(pins: &Pins, format: Format) -> Result<ExitCode> {
     Ok(if status.healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn snat(lent: Option<&Lent>) -> String {
-    match lent {
+fn snat(allocated: Option<&Allocated>) -> String {
+    match allocated {
         None => "off".to_owned(),
-        Some(Lent { ports, backend: None, .. }) => format!("ports {ports}, none is lent"),
-        Some(Lent { ports, backend: Some(backend), used, max, pressure }) => {
+        Some(Allocated { ports, backend: None, .. }) => format!("ports {ports}, none is allocated"),
+        Some(Allocated { ports, backend: Some(backend), used, max, pressure }) => {
             let percent = pressure * 100.0;
-            format!("ports {ports}, {used} of {max} lent towards {backend} ({percent:.1}%), the most")
+            format!("ports {ports}, {used} of {max} allocated towards {backend} ({percent:.1}%), the most")
         }
     }
 }

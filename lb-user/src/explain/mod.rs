@@ -229,7 +229,7 @@ fn packet<F: Family>(
     let counter = *tables.counted().last()?;
     let mut after = packet::headers(&packet)?;
     let mut tunnel = None;
-    if counter == Counter::Tunneled {
+    if counter == Counter::Encapsulated {
         tunnel = Some((after.source.ip(), after.destination.ip()));
         let destination = F::of(&served.maps).socket(tables.noted()?.backend.get().low)?;
         after = Headers {

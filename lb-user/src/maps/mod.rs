@@ -2,10 +2,10 @@
 
 mod cookies;
 pub mod heartbeat;
-pub mod lent;
 mod owned;
 mod pins;
 mod ranges;
+pub mod snat_ports;
 mod sockets;
 mod walk;
 
@@ -18,7 +18,7 @@ use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, MapInfo as PinnedInfo,
 use lb_common::{
     abi::{
         AnswerKey, AnswerRow, BackendRow, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, HomeRow,
-        INTEREST_BITS, RangeKey, ReachRow, SetRow, SlotRow, Traffic, UnprovenRow, Word,
+        PREFILTER_BITS, RangeKey, ReachRow, SetRow, SlotRow, Traffic, UnassuredRow, Word,
         maps::{self as abi, FamilyMaps, MapInfo},
     },
     family::{Family, Pair, V4, V6},
@@ -37,7 +37,7 @@ pub use walk::{count, walk};
 pub struct Sizes {
     /// Service rows: one per service port and family.
     pub services: u32,
-    /// Rows of each table of proven flows; a flow takes two. A quarter as many are for unproven ones.
+    /// Rows of each table of assured flows; a flow takes two. A quarter as many are for unassured ones.
     pub flows: u32,
 }
 
@@ -105,7 +105,7 @@ pub struct Side<F: Family> {
     /// Flows.
     pub flows: HashMap<MapData, FlowKey<F>, FlowRow<F>>,
     /// Flows whose clients have not proved themselves.
-    pub unproven: HashMap<MapData, FlowKey<F>, UnprovenRow<F>>,
+    pub unassured: HashMap<MapData, FlowKey<F>, UnassuredRow<F>>,
     /// Rows of the frontends' table.
     pub max_frontends: u32,
     /// Source ranges.
@@ -128,7 +128,7 @@ impl<'a> Pair for &'a mut Maps {
 
 /// All maps of one instance.
 pub struct Maps {
-    /// Bitmap of interesting addresses.
+    /// Bitmap of the prefilter.
     pub interest: Mapped<u64>,
     /// Service words.
     pub services: Mapped<Word>,
@@ -169,8 +169,8 @@ impl Maps {
             v6: side(dir)?,
         };
         let (bits, counters) = (maps.interest.len() * 64, maps.counters.len());
-        if bits != INTEREST_BITS || counters != Counter::COUNT {
-            let path = dir.join(if bits == INTEREST_BITS { abi::COUNTERS.name } else { abi::INTEREST.name });
+        if bits != PREFILTER_BITS || counters != Counter::COUNT {
+            let path = dir.join(if bits == PREFILTER_BITS { abi::COUNTERS.name } else { abi::INTEREST.name });
             return Err(OpenError::OtherVersion { path, found: counters * 8, expected: Counter::COUNT * 8 });
         }
         Ok(maps)
@@ -240,10 +240,10 @@ fn hash<K: aya::Pod, V: aya::Pod>(dir: &Path, map: &MapInfo) -> Result<HashMap<M
 }
 
 fn side<F: Family>(dir: &Path) -> Result<Side<F>, OpenError> {
-    let FamilyMaps { frontends, backends, flows, ranges, unproven, .. } = abi::of_family::<F>();
+    let FamilyMaps { frontends, backends, flows, ranges, unassured, .. } = abi::of_family::<F>();
     let (frontend_data, max_frontends) = data(dir, frontends, size_of::<FrontendRow>())?;
     let (flow_data, _) = data(dir, flows, size_of::<FlowRow<F>>())?;
-    let (unproven_data, _) = data(dir, unproven, size_of::<UnprovenRow<F>>())?;
+    let (unassured_data, _) = data(dir, unassured, size_of::<UnassuredRow<F>>())?;
     let (range_data, max_ranges) = data(dir, ranges, size_of::<u32>())?;
     let error = |map: &MapInfo| {
         let path = dir.join(map.name);
@@ -253,7 +253,7 @@ fn side<F: Family>(dir: &Path) -> Result<Side<F>, OpenError> {
         frontends: HashMap::try_from(Map::HashMap(frontend_data)).map_err(error(frontends))?,
         backends: mapped(dir, backends)?,
         flows: HashMap::try_from(Map::LruHashMap(flow_data)).map_err(error(flows))?,
-        unproven: HashMap::try_from(Map::LruHashMap(unproven_data)).map_err(error(unproven))?,
+        unassured: HashMap::try_from(Map::LruHashMap(unassured_data)).map_err(error(unassured))?,
         max_frontends,
         ranges: LpmTrie::try_from(Map::LpmTrie(range_data)).map_err(error(ranges))?,
         max_ranges,

@@ -28,7 +28,7 @@ pub struct Model {
     pub node_port_addresses: Vec<NodePortAddress>,
     /// How long flows are kept without a packet, in seconds.
     pub lifetimes: Lifetimes,
-    /// Ports of this node that it lends to flows of clients outside to backends on other nodes; no service has one
+    /// Ports of this node that it allocates to flows of clients outside to backends on other nodes; no service has one
     /// of them. `None`: such flows keep their source.
     pub snat_ports: Option<PortRange>,
 }

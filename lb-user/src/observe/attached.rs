@@ -12,7 +12,7 @@ pub fn missing(pins: &Pins, view: &View, agent: Option<u32>) -> Vec<String> {
     let links = pins.links();
     let finder = Finder::new(&links, agent);
     let mut problems = Vec::new();
-    for port in &view.ports {
+    for port in view.ports.iter().filter(|port| !finder.is_gone(port.ifindex)) {
         let place = format!("at {}", port.name);
         for hook in &port.hooks {
             problems.extend(problem(hook, &place, finder.program(port.ifindex, hook)));

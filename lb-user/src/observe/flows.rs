@@ -49,8 +49,8 @@ pub fn flows(maps: &Maps, view: &View) -> Result<Vec<Flow>> {
 fn add<F: Family>(all: &mut Vec<Flow>, side: &Side<F>, view: &View) -> Result<()> {
     let hz = hz();
     let (now, lifetimes) = (now_ticks(hz), view.lifetimes.in_ticks(hz, tick_shift(hz)));
-    let unproven = side.unproven.iter().map(|entry| entry.map(|(key, row)| (key, row.row)));
-    for entry in side.flows.iter().chain(unproven) {
+    let unassured = side.unassured.iter().map(|entry| entry.map(|(key, row)| (key, row.row)));
+    for entry in side.flows.iter().chain(unassured) {
         let (key, row): (FlowKey<F>, FlowRow<F>) = match entry {
             Ok(entry) => entry,
             // It has gone since the last step.
@@ -99,11 +99,15 @@ mod tests {
     fn who_the_client_is_to_the_backend() {
         let node: [IpAddr; 2] = ["192.168.1.11", "fd00:1::11"].map(|address| address.parse().expect("IP"));
         let row = |bits| FlowRow::<V4> { bits, mac: [12_345u16.to_be(), 0, 0], ..FlowRow::default() };
-        let lent = row(flow_bits::SNAT | flow_bits::PROVEN | flow_bits::ANSWERED);
-        assert_eq!(shown_as(&lent, &node).as_deref(), Some("192.168.1.11:12345"));
-        assert_eq!(shown_as(&lent, &node[1..]).as_deref(), Some("0.0.0.0:12345"), "its node has no address");
-        let lent6 = FlowRow::<V6> { bits: lent.bits, mac: lent.mac, ..FlowRow::default() };
-        assert_eq!(shown_as(&lent6, &node).as_deref(), Some("[fd00:1::11]:12345"));
+        let allocated = row(flow_bits::SNAT | flow_bits::ASSURED | flow_bits::ANSWERED);
+        assert_eq!(shown_as(&allocated, &node).as_deref(), Some("192.168.1.11:12345"));
+        assert_eq!(
+            shown_as(&allocated, &node[1..]).as_deref(),
+            Some("0.0.0.0:12345"),
+            "its node has no address"
+        );
+        let allocated6 = FlowRow::<V6> { bits: allocated.bits, mac: allocated.mac, ..FlowRow::default() };
+        assert_eq!(shown_as(&allocated6, &node).as_deref(), Some("[fd00:1::11]:12345"));
         // A flow of a bridge's has the client's MAC there, and the reply's row the way back.
         assert_eq!(shown_as(&row(flow_bits::ANSWERED), &node), None);
         let reply = flow_bits::REPLY | (ReachKind::Uplink as u32) << flow_bits::WAY_SHIFT;

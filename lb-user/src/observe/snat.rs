@@ -1,4 +1,4 @@
-//! How many of the node's ports are lent to flows to other nodes (SNAT). A port is lent once towards each
+//! How many of the node's ports are allocated to flows to other nodes (SNAT). A port is allocated once towards each
 //! backend's address and port, so the backend that has the most says how near the end is.
 
 use std::{cmp::Reverse, collections::HashMap, net::SocketAddr};
@@ -22,15 +22,15 @@ use crate::{
     model::PortRange,
 };
 
-/// The range and the backend towards which the most of it is lent.
+/// The range and the backend towards which the most of it is allocated.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Lent {
+pub struct Allocated {
     /// `snatPorts`.
     #[serde(flatten)]
     pub ports: PortRange,
-    /// That backend, as in `TCP 10.244.2.2:8080`; `None`: none is lent.
+    /// That backend, as in `TCP 10.244.2.2:8080`; `None`: none is allocated.
     pub backend: Option<String>,
-    /// How many ports of the range are lent towards it.
+    /// How many ports of the range are allocated towards it.
     pub used: u32,
     /// How many there are.
     pub max: u32,
@@ -38,11 +38,11 @@ pub struct Lent {
     pub pressure: f64,
 }
 
-/// A backend and how many ports are lent towards it.
+/// A backend and how many ports are allocated towards it.
 type Counted = (u32, Reverse<(SocketAddr, &'static str)>);
 
-/// As it is now; `None`: no ports are lent.
-pub fn lent(pins: &Pins, view: &View) -> Result<Option<Lent>> {
+/// As it is now; `None`: no ports are allocated.
+pub fn allocated(pins: &Pins, view: &View) -> Result<Option<Allocated>> {
     let Some(ports) = view.snat_ports else { return Ok(None) };
     let mut most = None;
     let mut add = |counted: Option<Counted>| most = most.max(counted);
@@ -52,28 +52,28 @@ pub fn lent(pins: &Pins, view: &View) -> Result<Option<Lent>> {
     let mut v6 = Count::<V6>::of(ports, &view.lifetimes);
     walk(&pins.maps(), &of_family::<V6>().snat, |key, row| v6.see(key, row))?;
     add(v6.most());
-    Ok(Some(Lent::new(ports, most)))
+    Ok(Some(Allocated::new(ports, most)))
 }
 
-impl Lent {
-    fn new(ports: PortRange, most: Option<Counted>) -> Lent {
+impl Allocated {
+    fn new(ports: PortRange, most: Option<Counted>) -> Allocated {
         let backend = most.map(|(_, Reverse((at, protocol)))| format!("{protocol} {at}"));
         let (used, max) = (most.map_or(0, |(used, _)| used), ports.count());
-        Lent { ports, backend, used, max, pressure: f64::from(used) / f64::from(max) }
+        Allocated { ports, backend, used, max, pressure: f64::from(used) / f64::from(max) }
     }
 
-    /// What is wrong where nearly all ports are lent.
+    /// What is wrong where nearly all ports are allocated.
     pub fn warning(&self) -> Option<String> {
         let backend = self.backend.as_ref().filter(|_| self.pressure > NEARLY_FULL)?;
         Some(format!(
-            "snatPorts {}: {} of {} ports are lent towards {backend}; when all are, new flows to it from \
+            "snatPorts {}: {} of {} ports are allocated towards {backend}; when all are, new flows to it from \
              clients outside are dropped; give snatPorts a larger range, or the service more backends",
             self.ports, self.used, self.max
         ))
     }
 }
 
-/// Live rows of one family's table, by what they have in common but the port that is lent.
+/// Live rows of one family's table, by what they have in common but the port that is allocated.
 struct Count<F: Family> {
     ports: PortRange,
     now: u32,
@@ -90,7 +90,7 @@ impl<F: Family> Count<F> {
         Count { ports, now: now_ticks(hz), lifetimes, used: HashMap::new() }
     }
 
-    /// A row whose flow is over is lent again when somebody asks.
+    /// A row whose flow is over is allocated again when somebody asks.
     fn see(&mut self, key: FlowKey<F>, row: SnatRow<F>) {
         let live = Protocol::from_number(key.protocol as u8)
             .is_some_and(|protocol| !row.row.expired(protocol, self.now, &self.lifetimes));
@@ -131,7 +131,7 @@ mod tests {
         };
         let row = FlowRow {
             seen: count.now.wrapping_sub(idle),
-            bits: flow_bits::REPLY | flow_bits::ANSWERED | flow_bits::PROVEN,
+            bits: flow_bits::REPLY | flow_bits::ANSWERED | flow_bits::ASSURED,
             ..FlowRow::default()
         };
         let row = SnatRow::<V4> { row, ..SnatRow::default() };
@@ -154,20 +154,24 @@ mod tests {
         see(&mut count, second, 17, 10_010, lifetime + 1);
         // Another protocol has ports of its own.
         see(&mut count, first, 17, 10_011, 0);
-        let lent = Lent::new(PORTS, count.most());
-        assert_eq!((lent.used, lent.max, lent.backend.as_deref()), (10, 100, Some("TCP 10.1.0.1:8080")));
+        let allocated = Allocated::new(PORTS, count.most());
+        assert_eq!(
+            (allocated.used, allocated.max, allocated.backend.as_deref()),
+            (10, 100, Some("TCP 10.1.0.1:8080"))
+        );
         see(&mut count, second, 17, 10_010, lifetime);
-        let lent = Lent::new(PORTS, count.most());
-        assert_eq!((lent.used, lent.backend.as_deref()), (11, Some("UDP 10.1.0.2:8080")));
+        let allocated = Allocated::new(PORTS, count.most());
+        assert_eq!((allocated.used, allocated.backend.as_deref()), (11, Some("UDP 10.1.0.2:8080")));
     }
 
     #[test]
     fn warned_of_in_time() {
-        let of = |used| Lent::new(PORTS, Some((used, Reverse(("10.1.0.1:80".parse().expect("IP"), "TCP")))));
+        let of =
+            |used| Allocated::new(PORTS, Some((used, Reverse(("10.1.0.1:80".parse().expect("IP"), "TCP")))));
         assert_eq!(of(90).warning(), None, "90 %");
         let warning = of(91).warning().expect("a warning");
-        let start = "snatPorts 10000-10099: 91 of 100 ports are lent towards TCP 10.1.0.1:80; ";
+        let start = "snatPorts 10000-10099: 91 of 100 ports are allocated towards TCP 10.1.0.1:80; ";
         assert!(warning.starts_with(start), "{warning}");
-        assert_eq!(Lent::new(PORTS, None).warning(), None);
+        assert_eq!(Allocated::new(PORTS, None).warning(), None);
     }
 }

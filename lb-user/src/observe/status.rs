@@ -10,7 +10,7 @@ use super::{
     attached::missing,
     life::Life,
     pressure::{Pressure, pressure},
-    snat::{Lent, lent},
+    snat::{Allocated, allocated},
     view::View,
 };
 use crate::{
@@ -52,7 +52,7 @@ pub struct Status {
     /// Packets by outcome.
     pub outcomes: BTreeMap<&'static str, u64>,
     /// The node's ports that flows to other nodes have; `None`: they have none.
-    pub snat: Option<Lent>,
+    pub snat: Option<Allocated>,
     /// Maps that refuse soon, and what that means, and backends towards which the node's ports run out.
     pub nearly_full: Vec<String>,
     /// Maps that are full and go on by evicting rows.
@@ -77,8 +77,9 @@ pub fn read(pins: &Pins) -> Result<Status> {
         outcomes.insert(counter.label(), cpus.iter().sum());
     }
     let maps = pressure(pins, &maps, &adopt(&maps))?;
-    let snat = lent(pins, &view)?;
-    let nearly_full = maps.iter().filter_map(Pressure::warning).chain(snat.as_ref().and_then(Lent::warning));
+    let snat = allocated(pins, &view)?;
+    let nearly_full =
+        maps.iter().filter_map(Pressure::warning).chain(snat.as_ref().and_then(Allocated::warning));
     let nearly_full: Vec<String> = nearly_full.collect();
     Ok(Status {
         instance: pins.instance.clone(),

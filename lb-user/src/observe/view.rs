@@ -40,7 +40,7 @@ pub struct View {
     /// How long flows are kept without a packet, in seconds.
     #[serde(default, with = "LifetimesView")]
     pub lifetimes: Lifetimes,
-    /// Ports that the node lends to flows to other nodes, if any.
+    /// Ports that the node allocates to flows to other nodes, if any.
     #[serde(default)]
     pub snat_ports: Option<PortRange>,
     /// The node's address of each family that it has one of: who such flows' clients are to their backends.

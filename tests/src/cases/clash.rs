@@ -76,7 +76,7 @@ fn another_port<F: Net>(protocol: Protocol) -> Case<F> {
         .pod(BLUE, of(protocol, BACKEND, other))
         .reply(Peer(RED.ifindex), OTHER_VIP, CLIENT)
         .asks(of(protocol, CLIENT, OTHER_VIP))
-        .proves()
+        .assures()
         .shown(other)
 }
 

@@ -6,7 +6,7 @@ use lb_common::{
     wire::Protocol::{self, Tcp, Udp},
 };
 
-use super::{clash::other_port, proven};
+use super::{assured, clash::other_port};
 use crate::{
     case::{Case, case},
     family::Net,
@@ -40,7 +40,7 @@ fn service_first<F: Net>(protocol: Protocol) -> Case<F> {
         .reply(Peer(RED.ifindex), BACKEND, CLIENT)
         .answers(of(protocol, BACKEND, CLIENT))
         .asks(of(protocol, CLIENT, BACKEND))
-        .proves()
+        .assures()
         .shown(other)
 }
 
@@ -86,7 +86,7 @@ fn over<F: Net>(protocol: Protocol) -> Case<F> {
 
 /// What a client says of an answer that came with the backend's address does not end its flow.
 fn lost_row<F: Net>() -> Case<F> {
-    proven("direct: the reset of an answer that was not translated", web(), Tcp)
+    assured("direct: the reset of an answer that was not translated", web(), Tcp)
         .loses(tcp(BACKEND, CLIENT))
         .pod(BLUE, tcp(BACKEND, CLIENT))
         .passes(Counter::NoFrontend)
@@ -107,7 +107,7 @@ fn lost_row<F: Net>() -> Case<F> {
 }
 
 fn stale<F: Net>() -> Case<F> {
-    proven("direct: a SYN after a flow that was reset", web(), Tcp)
+    assured("direct: a SYN after a flow that was reset", web(), Tcp)
         .asks(tcp(CLIENT, VIP).rst())
         .pod(RED, tcp(CLIENT, BACKEND).syn())
         .passes(Counter::Direct)

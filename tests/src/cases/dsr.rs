@@ -3,7 +3,7 @@
 use lb_common::{
     abi::{
         Counter, FrontendKind, Lifetimes, ReachKind, ZONE_UPLINK,
-        flow_bits::{ANSWERED, FIN_BACKEND, FIN_CLIENT, PROVEN, RESET},
+        flow_bits::{ANSWERED, ASSURED, FIN_BACKEND, FIN_CLIENT, RESET},
         set_flags,
     },
     path::{
@@ -61,7 +61,7 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
 }
 
 /// Service 1 with the backend on the other node, which packets go to inside others.
-fn tunneled<F: Net>() -> State<F> {
+fn encapsulated<F: Net>() -> State<F> {
     remote().on_node(1, OTHER_NODE)
 }
 
@@ -78,7 +78,7 @@ fn both<F: Net>(slots: &[u32]) -> State<F> {
 }
 
 fn passed<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
-    case.outside(packet.clone()).tunneled(OUT, packet.routed().inside(NODE, OTHER_NODE))
+    case.outside(packet.clone()).encapsulated(OUT, packet.routed().inside(NODE, OTHER_NODE))
 }
 
 fn opened<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
@@ -86,11 +86,11 @@ fn opened<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
 }
 
 fn begun<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
-    opened(case(name, tunneled()).on(on_node::<F>()), first(protocol, FAR, VIP))
+    opened(case(name, encapsulated()).on(on_node::<F>()), first(protocol, FAR, VIP))
 }
 
-fn proven<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
-    passed(begun(name, protocol), of(protocol, FAR, VIP)).proves()
+fn assured<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
+    passed(begun(name, protocol), of(protocol, FAR, VIP)).assures()
 }
 
 fn passed_on<F: Net>(protocol: Protocol) -> Case<F> {
@@ -98,7 +98,7 @@ fn passed_on<F: Net>(protocol: Protocol) -> Case<F> {
     let case = begun(format!("dsr: passed on to the backend's node, {protocol:?}"), protocol)
         .row(packet(), 0, 1)
         .no_row(of(protocol, REMOTE, FAR));
-    let case = passed(case, packet()).proves().row(packet(), PROVEN | ANSWERED, 1);
+    let case = passed(case, packet()).assures().row(packet(), ASSURED | ANSWERED, 1);
     passed(passed(case, packet()).wait(1), packet()).no_row(of(protocol, REMOTE, FAR))
 }
 
@@ -108,9 +108,9 @@ fn turns<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
 
 fn turned<F: Net>(protocol: Protocol) -> Case<F> {
     let packet = || of(protocol, FAR, VIP);
-    let case = case(format!("dsr: passed on by XDP, {protocol:?}"), tunneled()).on(on_node::<F>());
+    let case = case(format!("dsr: passed on by XDP, {protocol:?}"), encapsulated()).on(on_node::<F>());
     let case = turns(case, first(protocol, FAR, VIP)).also(Counter::NewFlow).row(packet(), 0, 1);
-    let case = turns(case, packet()).proves().row(packet(), PROVEN | ANSWERED, 1);
+    let case = turns(case, packet()).assures().row(packet(), ASSURED | ANSWERED, 1);
     // In the same tick, and in another one.
     let case = turns(turns(turns(case, packet()), packet()).wait(1), packet());
     // Either program goes on with what the other has begun.
@@ -118,36 +118,36 @@ fn turned<F: Net>(protocol: Protocol) -> Case<F> {
     if protocol == Udp {
         return case;
     }
-    let ended = PROVEN | ANSWERED | FIN_CLIENT | FIN_BACKEND;
+    let ended = ASSURED | ANSWERED | FIN_CLIENT | FIN_BACKEND;
     turns(case, tcp(FAR, VIP).fin()).row(packet(), ended, 1)
 }
 
 fn turned_too_big<F: Net>() -> Case<F> {
     let most = NARROW - (F::TRANSPORT - 14) as u32;
     let [fits, more] = [filling::<F>(most), filling::<F>(most + 1)].map(|says| udp(FAR, VIP).says(&says));
-    let case = case("dsr: XDP leaves to tc what is too big with what is put around it", tunneled());
+    let case = case("dsr: XDP leaves to tc what is too big with what is put around it", encapsulated());
     let case = turns(case.on(on_node::<F>()), fits.clone()).also(Counter::NewFlow);
-    let case = turns(case, fits).proves().send(Hook::UplinkXdp, UPLINK, more.clone());
+    let case = turns(case, fits).assures().send(Hook::UplinkXdp, UPLINK, more.clone());
     case.outside(more).returns(Counter::TooBig, Complaint::TooBig(most), NODE).accounted()
 }
 
 fn syn_again<F: Net>() -> Case<F> {
-    let case = begun("dsr: who sends one SYN after the other proves nothing", Tcp);
+    let case = begun("dsr: who sends one SYN after the other assures nothing", Tcp);
     let case = passed(case.wait(1), first(Tcp, FAR, VIP)).row(first(Tcp, FAR, VIP), 0, 1);
     let case = passed(case, tcp(FAR, VIP).unacknowledged()).row(first(Tcp, FAR, VIP), 0, 1);
     passed(case, tcp(FAR, VIP).rst()).row(first(Tcp, FAR, VIP), RESET, 1)
 }
 
 fn fin<F: Net>() -> Case<F> {
-    let case = passed(proven("dsr: a client's FIN ends its flow", Tcp), tcp(FAR, VIP).fin());
-    let ended = PROVEN | ANSWERED | FIN_CLIENT | FIN_BACKEND;
+    let case = passed(assured("dsr: a client's FIN ends its flow", Tcp), tcp(FAR, VIP).fin());
+    let ended = ASSURED | ANSWERED | FIN_CLIENT | FIN_BACKEND;
     let case = passed(case.row(tcp(FAR, VIP), ended, 1), tcp(FAR, VIP));
     opened(case.row(tcp(FAR, VIP), ended, 1), first(Tcp, FAR, VIP)).row(tcp(FAR, VIP), 0, 1)
 }
 
 fn reset<F: Net>() -> Case<F> {
-    let case = passed(proven("dsr: a client's RST ends its flow", Tcp), tcp(FAR, VIP).rst());
-    opened(case.row(tcp(FAR, VIP), PROVEN | ANSWERED | RESET, 1), first(Tcp, FAR, VIP)).row(
+    let case = passed(assured("dsr: a client's RST ends its flow", Tcp), tcp(FAR, VIP).rst());
+    opened(case.row(tcp(FAR, VIP), ASSURED | ANSWERED | RESET, 1), first(Tcp, FAR, VIP)).row(
         tcp(FAR, VIP),
         0,
         1,
@@ -155,7 +155,7 @@ fn reset<F: Net>() -> Case<F> {
 }
 
 fn expires<F: Net>() -> Case<F> {
-    let case = proven("dsr: a flow is kept as long as one with answers", Udp);
+    let case = assured("dsr: a flow is kept as long as one with answers", Udp);
     let case = passed(case.wait(Lifetimes::SECONDS.udp_answered), udp(FAR, VIP));
     opened(case.wait(Lifetimes::SECONDS.udp_answered + 1), udp(FAR, VIP))
 }
@@ -171,12 +171,15 @@ fn over_a_bridge<F: Net>() -> Case<F> {
     case("dsr: a node that is reached over a bridge", state)
         .on(on_node::<F>())
         .outside(udp(FAR, VIP))
-        .tunneled(Egress(BRIDGE.ifindex), udp(FAR, VIP).routed().link_to(GREEN.at).inside(NODE, OTHER_NODE))
+        .encapsulated(
+            Egress(BRIDGE.ifindex),
+            udp(FAR, VIP).routed().link_to(GREEN.at).inside(NODE, OTHER_NODE),
+        )
         .also(Counter::NewFlow)
 }
 
 fn no_address<F: Net>() -> Case<F> {
-    case("dsr: a node without an address", tunneled())
+    case("dsr: a node without an address", encapsulated())
         .outside(udp(FAR, VIP))
         .drops(Counter::Unreachable)
         .also(Counter::NewFlow)
@@ -191,7 +194,7 @@ fn local_backend<F: Net>() -> Case<F> {
 }
 
 fn pods_call<F: Net>() -> Case<F> {
-    case("dsr: not for pods", tunneled()).pod(RED, udp(CLIENT, VIP)).opens(OUT, REMOTE)
+    case("dsr: not for pods", encapsulated()).pod(RED, udp(CLIENT, VIP)).opens(OUT, REMOTE)
 }
 
 fn sctp_goes_on<F: Net>() -> Case<F> {
@@ -201,11 +204,11 @@ fn sctp_goes_on<F: Net>() -> Case<F> {
         .backend(1, 1, AT, ZONE_UPLINK, outside())
         .on_node(1, OTHER_NODE);
     let case = opened(case("dsr: SCTP", state).on(on_node::<F>()), sctp(FAR, VIP));
-    passed(passed(case, sctp(FAR, VIP)).proves(), sctp(FAR, VIP))
+    passed(passed(case, sctp(FAR, VIP)).assures(), sctp(FAR, VIP))
 }
 
 fn hops<F: Net>() -> Case<F> {
-    let case = proven("dsr: no hops left", Udp);
+    let case = assured("dsr: no hops left", Udp);
     let case = passed(case, udp(FAR, VIP).hops(2));
     case.outside(udp(FAR, VIP).hops(1))
         .returns(Counter::TtlExceeded, Complaint::TimeExceeded, NODE)
@@ -222,7 +225,7 @@ fn too_big<F: Net>() -> Case<F> {
     let most = NARROW - (F::TRANSPORT - 14) as u32;
     let [fits, more] = [filling::<F>(most), filling::<F>(most + 1)];
     let case = begun("dsr: too big for the device with what is put around it", Udp);
-    let case = passed(case, udp(FAR, VIP).says(&fits)).proves();
+    let case = passed(case, udp(FAR, VIP).says(&fits)).assures();
     case.outside(udp(FAR, VIP).says(&more))
         .returns(Counter::TooBig, Complaint::TooBig(most), NODE)
         .accounted()
@@ -242,14 +245,14 @@ fn parts_too_big<F: Net>() -> Case<F> {
         .outside(said)
         .segmented(most - headers - TCP + 1)
         .returns(Counter::TooBig, Complaint::TooBig(most), NODE)
-        .also(Counter::Proven)
+        .also(Counter::Assured)
         .accounted()
 }
 
 fn fragments<F: Net>() -> Case<F> {
     let said = udp(FAR, VIP).says(&[0x5a; 40]);
     let piece = |from, to| said.clone().piece(7, from, to);
-    let case = opened(case("dsr: all fragments", tunneled()).on(on_node::<F>()), piece(0, 24));
+    let case = opened(case("dsr: all fragments", encapsulated()).on(on_node::<F>()), piece(0, 24));
     let case = passed(passed(case, piece(24, 40)), piece(40, 48));
     case.outside(piece(24, 40)).passes(Counter::Fragment)
 }
@@ -259,24 +262,25 @@ fn more_headers<F: Net>() -> Case<F> {
         34 => udp(FAR, VIP).options(8),
         _ => udp(FAR, VIP).extensions(&[(60, vec![0; 7])]),
     };
-    let case = opened(case("dsr: options, extension headers", tunneled()).on(on_node::<F>()), packet());
-    passed(passed(case, packet()).proves(), packet())
+    let case = opened(case("dsr: options, extension headers", encapsulated()).on(on_node::<F>()), packet());
+    passed(passed(case, packet()).assures(), packet())
 }
 
 /// What lies behind a packet in its frame lies behind the one around it.
 fn padding<F: Net>() -> Case<F> {
     let sent = udp(FAR, VIP).says(b"");
-    case("dsr: padding", tunneled())
+    case("dsr: padding", encapsulated())
         .on(on_node::<F>())
         .outside(sent.clone().padded(18))
-        .tunneled(OUT, sent.routed().inside(NODE, OTHER_NODE).padded(18))
+        .encapsulated(OUT, sent.routed().inside(NODE, OTHER_NODE).padded(18))
         .also(Counter::NewFlow)
 }
 
 fn error<F: Net>() -> Case<F> {
     let about = || udp(VIP, FAR).error_from(Complaint::TooBig(1280), FAR_ROUTER);
-    let case = proven("dsr: errors about replies go to the backend's node", Udp);
-    let case = case.outside(about()).tunneled(OUT, about().routed().inside(NODE, OTHER_NODE)).not_accounted();
+    let case = assured("dsr: errors about replies go to the backend's node", Udp);
+    let case =
+        case.outside(about()).encapsulated(OUT, about().routed().inside(NODE, OTHER_NODE)).not_accounted();
     case.outside(udp(VIP, "192.168.1.101:40000").error_from(Complaint::TooBig(1280), FAR_ROUTER))
         .passes(Counter::Protocol)
 }
@@ -285,14 +289,14 @@ fn error<F: Net>() -> Case<F> {
 fn error_too_big<F: Net>() -> Case<F> {
     let large = udp(VIP, FAR).says(&[0xa5; 1340]);
     let about = || large.clone().error_from(Complaint::TooBig(1280), FAR_ROUTER);
-    let case = proven("dsr: an error that can't go on is dropped", Udp);
+    let case = assured("dsr: an error that can't go on is dropped", Udp);
     let case = case.outside(about()).drops(Counter::TooBig);
     case.outside(udp(VIP, FAR).error_from(Complaint::TooBig(1280), FAR_ROUTER).hops(1))
         .drops(Counter::TtlExceeded)
 }
 
 fn other_hooks<F: Net>() -> Case<F> {
-    proven("dsr: packets of a flow that leave the host are none of ours", Udp)
+    assured("dsr: packets of a flow that leave the host are none of ours", Udp)
         .send(Hook::UplinkEgress, UPLINK, udp(FAR, VIP))
         .passes(Counter::WrongHook)
 }
@@ -305,7 +309,7 @@ fn arrives<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
 fn taken_out<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
     arrives(case, packet.clone())
         .request(Peer(BLUE.ifindex), BACKEND)
-        .also(Counter::Unwrapped)
+        .also(Counter::Decapsulated)
         .but(|_| packet.routed().destination(BACKEND).link_to(BLUE.at))
 }
 
@@ -319,7 +323,7 @@ fn inside<F: Net>(protocol: Protocol) -> Case<F> {
     let case = taken_out(case, first(protocol, FAR, VIP)).also(Counter::NewFlow);
     let answer = if protocol == Tcp { tcp(BACKEND, FAR).syn_ack() } else { udp(BACKEND, FAR) };
     let case = case.pod(BLUE, answer).reply(OUT, VIP, FAR).on(on_node::<F>());
-    let case = taken_out(case, packet()).proves();
+    let case = taken_out(case, packet()).assures();
     taken_out(case, packet())
 }
 
@@ -339,7 +343,7 @@ fn inside_nobody_here<F: Net>() -> Case<F> {
     let state = both(&[1]).set(1, |set| set.local_len = 0);
     arrives(case("dsr: none of the backends is here", state).on(on_node::<F>()), udp(FAR, VIP))
         .drops(Counter::NoLocalBackend)
-        .also(Counter::Unwrapped)
+        .also(Counter::Decapsulated)
         .but(|_| udp(FAR, VIP))
 }
 
@@ -348,7 +352,7 @@ fn inside_to_the_host<F: Net>() -> Case<F> {
     let state = web_by(HOST, lb_common::abi::ZONE_OF_CLIENT, host_process()).owned(VIP);
     arrives(case("dsr: a backend that is the node itself", state).on(on_node::<F>()), udp(FAR, VIP))
         .opens(Continue, HOST)
-        .also(Counter::Unwrapped)
+        .also(Counter::Decapsulated)
         .but(|_| udp(FAR, HOST))
 }
 
@@ -359,7 +363,7 @@ fn inside_node_port<F: Net>() -> Case<F> {
     let case = case("dsr: a node port of another node", state).on(on_node::<F>());
     arrives(case, udp(FAR, NODE_PORT))
         .opens(Peer(BLUE.ifindex), BACKEND)
-        .also(Counter::Unwrapped)
+        .also(Counter::Decapsulated)
         .but(|_| udp(FAR, BACKEND).routed().link_to(BLUE.at))
         .outside(udp(FAR, "192.168.1.12:22"))
         .passes(Counter::NoFrontend)
@@ -368,7 +372,7 @@ fn inside_node_port<F: Net>() -> Case<F> {
 fn inside_error<F: Net>() -> Case<F> {
     let about = |from| udp(from, FAR).error_from(Complaint::TooBig(1280), FAR_ROUTER);
     let case = taken_out(here("dsr: an error that another node sends"), udp(FAR, VIP)).also(Counter::NewFlow);
-    arrives(case, about(VIP)).error(Peer(BLUE.ifindex), about(BACKEND), BACKEND).also(Counter::Unwrapped)
+    arrives(case, about(VIP)).error(Peer(BLUE.ifindex), about(BACKEND), BACKEND).also(Counter::Decapsulated)
 }
 
 fn inside_fragments<F: Net>() -> Case<F> {
@@ -379,7 +383,7 @@ fn inside_fragments<F: Net>() -> Case<F> {
     let taken = |case: Case<F>, from, to| {
         arrives(case, piece(from, to))
             .request(Peer(BLUE.ifindex), BACKEND)
-            .also(Counter::Unwrapped)
+            .also(Counter::Decapsulated)
             .but(|_| becomes(from, to))
     };
     let case = taken(here("dsr: fragments that another node sends"), 0, 24).also(Counter::NewFlow);
@@ -391,9 +395,9 @@ fn inside_goes_on<F: Net>() -> Case<F> {
     let case = case("dsr: what another node sends of a flow that goes on", both(&[1])).on(on_node::<F>());
     let case = opened(case, first(Tcp, FAR, VIP));
     arrives(case, tcp(FAR, VIP))
-        .tunneled(OUT, tcp(FAR, VIP).routed().inside(NODE, OTHER_NODE))
-        .also(Counter::Unwrapped)
-        .proves()
+        .encapsulated(OUT, tcp(FAR, VIP).routed().inside(NODE, OTHER_NODE))
+        .also(Counter::Decapsulated)
+        .assures()
 }
 
 fn not_ours<F: Net>() -> Case<F> {

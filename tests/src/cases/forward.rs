@@ -47,7 +47,7 @@ fn tcp_connection<F: Net>() -> Case<F> {
         .begins(tcp(CLIENT, VIP).syn())
         .answers(tcp(BACKEND, CLIENT).syn_ack())
         .asks(tcp(CLIENT, VIP))
-        .proves()
+        .assures()
         .asks(tcp(CLIENT, VIP).says(b"an odd number of bytes!"))
         .answers(tcp(BACKEND, CLIENT).says(&[0xff; 1400]))
 }
@@ -57,7 +57,7 @@ fn udp_exchange<F: Net>() -> Case<F> {
         .begins(udp(CLIENT, VIP))
         .answers(udp(BACKEND, CLIENT))
         .asks(udp(CLIENT, VIP).says(b""))
-        .proves()
+        .assures()
 }
 
 fn no_checksum<F: Net>() -> Case<F> {
@@ -90,7 +90,7 @@ fn bridge<F: Net>(protocol: Protocol) -> Case<F> {
     .reply(Continue, VIP, CLIENT)
     .pod(RED, of(protocol, CLIENT, VIP))
     .request(Continue, BACKEND)
-    .proves()
+    .assures()
 }
 
 fn neighbour<F: Net>(protocol: Protocol) -> Case<F> {
@@ -114,7 +114,7 @@ fn host<F: Net>() -> Case<F> {
     .reply(Continue, VIP, CLIENT)
     .pod(RED, tcp(CLIENT, VIP))
     .request(Continue, API)
-    .proves()
+    .assures()
 }
 
 fn reply_of_a_host_process_without_a_flow<F: Net>() -> Case<F> {

@@ -32,7 +32,7 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
         from_outside(),
         foreign(),
         moved(),
-        forged(),
+        spoofed(),
         refused(),
         too_short(),
         no_checksum(),
@@ -232,12 +232,12 @@ fn moved<F: Net>() -> Case<F> {
     .drops(Counter::FragmentLost)
 }
 
-fn forged<F: Net>() -> Case<F> {
+fn spoofed<F: Net>() -> Case<F> {
     let whole = datagram();
     case("fragments: one in another's name", owned().home(RED))
         .begins(piece(&whole, 7, FIRST))
         .pod(GREEN, piece(&whole, 7, LAST))
-        .drops(Counter::Forged)
+        .drops(Counter::SpoofedSource)
         // Its bytes do not count.
         .asks(piece(&whole, 7, LAST))
         .asks(piece(&whole, 7, SECOND))

@@ -3,13 +3,13 @@
 use lb_common::{
     abi::{
         BackendState, Counter, ReachKind, ReachRow,
-        flow_bits::{ANSWERED, PROVEN, REPLY, RESET},
+        flow_bits::{ANSWERED, ASSURED, REPLY, RESET},
     },
     path::Way::{Neighbour, Peer},
     wire::Protocol,
 };
 
-use super::proven;
+use super::assured;
 use crate::{
     case::{Case, case},
     family::Net,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
-    let mut cases = vec![active(), unproven(), back(), reset_on_removal(), udp_moves()];
+    let mut cases = vec![active(), unassured(), back(), reset_on_removal(), udp_moves()];
     for state in [BackendState::Removed, BackendState::Draining] {
         cases.extend([left(state, ReachKind::Gone), left(state, ReachKind::None)]);
     }
@@ -45,7 +45,7 @@ fn replace<F: Net>(state: &mut State<F>, blue: BackendState) {
 
 fn left<F: Net>(blue: BackendState, kind: ReachKind) -> Case<F> {
     let name = format!("a TCP segment to a backend that is {blue:?} and has gone ({kind:?}) is reset");
-    let case = proven(name, web(), Protocol::Tcp);
+    let case = assured(name, web(), Protocol::Tcp);
     // Changes are functions without a surrounding.
     let case = match blue {
         BackendState::Draining => case.change(|state| replace(state, BackendState::Draining)),
@@ -58,8 +58,8 @@ fn left<F: Net>(blue: BackendState, kind: ReachKind) -> Case<F> {
     };
     case.pod(RED, tcp(CLIENT, VIP).says(b"anybody there?"))
         .rejects(Counter::BackendGone)
-        .row(tcp(CLIENT, VIP), PROVEN | ANSWERED | RESET, 1)
-        .row(tcp(BACKEND, CLIENT), PROVEN | REPLY | ANSWERED | RESET, 1)
+        .row(tcp(CLIENT, VIP), ASSURED | ANSWERED | RESET, 1)
+        .row(tcp(BACKEND, CLIENT), ASSURED | REPLY | ANSWERED | RESET, 1)
         // A reset gets none, and what the client still has on its way gets another.
         .pod(RED, tcp(CLIENT, VIP).rst())
         .drops(Counter::BackendGone)
@@ -70,7 +70,7 @@ fn left<F: Net>(blue: BackendState, kind: ReachKind) -> Case<F> {
 }
 
 fn active<F: Net>() -> Case<F> {
-    proven("who has gone and still serves is looked for", web(), Protocol::Tcp)
+    assured("who has gone and still serves is looked for", web(), Protocol::Tcp)
         .change(|state| leaves(state, ReachKind::Gone))
         .pod(RED, tcp(CLIENT, VIP))
         .request(Neighbour(BRIDGE.ifindex), BACKEND)
@@ -79,7 +79,7 @@ fn active<F: Net>() -> Case<F> {
         .drops(Counter::Unreachable)
 }
 
-fn unproven<F: Net>() -> Case<F> {
+fn unassured<F: Net>() -> Case<F> {
     case("a flow that nobody has answered is reset, too, by its backend's end", web())
         .begins(tcp(CLIENT, VIP).syn())
         .change(|state| replace(state, BackendState::Removed))
@@ -91,7 +91,7 @@ fn unproven<F: Net>() -> Case<F> {
 }
 
 fn back<F: Net>() -> Case<F> {
-    proven("a removed backend that is found again in time keeps its flows", web(), Protocol::Tcp)
+    assured("a removed backend that is found again in time keeps its flows", web(), Protocol::Tcp)
         .change(|state| replace(state, BackendState::Removed))
         .change(|state| leaves(state, ReachKind::Gone))
         .change(|state| {
@@ -102,19 +102,19 @@ fn back<F: Net>() -> Case<F> {
 }
 
 fn reset_on_removal<F: Net>() -> Case<F> {
-    proven("a removed backend of a service that resets keeps no TCP flow", web(), Protocol::Tcp)
+    assured("a removed backend of a service that resets keeps no TCP flow", web(), Protocol::Tcp)
         .change(|state| replace(state, BackendState::Reset))
         // What it still has to say arrives.
         .answers(tcp(BACKEND, CLIENT))
         .pod(RED, tcp(CLIENT, VIP))
         .rejects(Counter::BackendGone)
-        .row(tcp(CLIENT, VIP), PROVEN | ANSWERED | RESET, 1)
+        .row(tcp(CLIENT, VIP), ASSURED | ANSWERED | RESET, 1)
         .pod(RED, tcp(CLIENT, VIP).syn())
         .opens(Peer(GREEN.ifindex), SPARE)
 }
 
 fn udp_moves<F: Net>() -> Case<F> {
-    proven("UDP moves, whatever becomes of TCP", web(), Protocol::Udp)
+    assured("UDP moves, whatever becomes of TCP", web(), Protocol::Udp)
         .change(|state| replace(state, BackendState::Reset))
         .change(|state| leaves(state, ReachKind::Gone))
         .pod(RED, udp(CLIENT, VIP))

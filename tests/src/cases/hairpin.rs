@@ -49,6 +49,6 @@ fn hairpin<F: Net>(
     .reply(back, VIP, CLIENT)
     .pod(RED, of(protocol, CLIENT, VIP))
     .request(to, SELF)
-    .proves()
+    .assures()
     .but(|packet| packet.source(SEEN).link_to(link))
 }

@@ -82,7 +82,7 @@ fn from_backend<F: Net>(protocol: Protocol) -> Case<F> {
         .answers(of(protocol, at, CLIENT))
         .pod(RED, request(VIP))
         .request(Peer(BLUE.ifindex), at)
-        .also(Counter::Proven);
+        .also(Counter::Assured);
     all.into_iter().fold(known, told)
 }
 
@@ -258,9 +258,9 @@ fn wrong_port<F: Net>() -> Case<F> {
     case("an error in the name of one end from another pod's port is dropped", web())
         .begins(tcp(CLIENT, VIP).syn())
         .pod(GREEN, tcp(CLIENT, BACKEND).unreachable_from(BACKEND))
-        .drops(Counter::Forged)
+        .drops(Counter::SpoofedSource)
         .pod(GREEN, tcp(VIP, CLIENT).unreachable_from(CLIENT))
-        .drops(Counter::Forged)
+        .drops(Counter::SpoofedSource)
 }
 
 fn of_no_flow<F: Net>() -> Case<F> {
@@ -357,7 +357,7 @@ fn echoes_elsewhere<F: Net>() -> Case<F> {
         .pod(RED, echo(CLIENT, BACKEND))
         .passes(Counter::Protocol)
         .pod(RED, echo(CLIENT, "10.96.0.99:0"))
-        .drops(Counter::Unowned)
+        .drops(Counter::UnassignedVip)
         .pod(RED, echo(CLIENT, VIP).echoed())
         .passes(Counter::Protocol)
         .change(|state| *state = std::mem::take(state).owned(VIP))

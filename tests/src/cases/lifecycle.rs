@@ -3,7 +3,7 @@
 use lb_common::{
     abi::{
         BackendState, BackendWord, Counter, Lifetimes, ReachKind, Scopes,
-        flow_bits::{ANSWERED, FIN_BACKEND, FIN_CLIENT, PROVEN, REPLY, RESET},
+        flow_bits::{ANSWERED, ASSURED, FIN_BACKEND, FIN_CLIENT, REPLY, RESET},
     },
     path::Way::{self, Peer},
     wire::Protocol,
@@ -54,15 +54,15 @@ fn finished<F: Net>() -> Case<F> {
         .row(tcp(CLIENT, VIP), ANSWERED, 1)
         .row(tcp(BACKEND, CLIENT), REPLY | ANSWERED, 1)
         .asks(tcp(CLIENT, VIP).fin())
-        .proves()
-        .row(tcp(CLIENT, VIP), PROVEN | ANSWERED | FIN_CLIENT, 1)
-        .row(tcp(BACKEND, CLIENT), PROVEN | REPLY | ANSWERED | FIN_CLIENT, 1)
+        .assures()
+        .row(tcp(CLIENT, VIP), ASSURED | ANSWERED | FIN_CLIENT, 1)
+        .row(tcp(BACKEND, CLIENT), ASSURED | REPLY | ANSWERED | FIN_CLIENT, 1)
         .answers(tcp(BACKEND, CLIENT).fin())
-        .row(tcp(CLIENT, VIP), PROVEN | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
-        .row(tcp(BACKEND, CLIENT), PROVEN | REPLY | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
+        .row(tcp(CLIENT, VIP), ASSURED | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
+        .row(tcp(BACKEND, CLIENT), ASSURED | REPLY | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
         // The last ACK still belongs to it.
         .asks(tcp(CLIENT, VIP))
-        .row(tcp(CLIENT, VIP), PROVEN | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
+        .row(tcp(CLIENT, VIP), ASSURED | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
 }
 
 fn reset_by_client<F: Net>() -> Case<F> {
@@ -103,13 +103,13 @@ fn reply_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
     .wait(1)
     .loses(of(protocol, BACKEND, CLIENT))
     .asks(of(protocol, CLIENT, VIP))
-    .proves()
-    .row(of(protocol, BACKEND, CLIENT), PROVEN | REPLY | ANSWERED, 1)
+    .assures()
+    .row(of(protocol, BACKEND, CLIENT), ASSURED | REPLY | ANSWERED, 1)
     .wait(1)
     .loses(of(protocol, BACKEND, CLIENT))
     .asks(of(protocol, CLIENT, VIP))
     .also(Counter::Rebuilt)
-    .row(of(protocol, BACKEND, CLIENT), PROVEN | REPLY | ANSWERED, 1)
+    .row(of(protocol, BACKEND, CLIENT), ASSURED | REPLY | ANSWERED, 1)
     .answers(of(protocol, BACKEND, CLIENT))
 }
 
@@ -126,12 +126,12 @@ fn request_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
     .row(of(protocol, CLIENT, VIP), ANSWERED, 1)
     .answers(of(protocol, BACKEND, CLIENT))
     .asks(of(protocol, CLIENT, VIP))
-    .proves()
+    .assures()
     .wait(1)
     .loses(of(protocol, CLIENT, VIP))
     .answers(of(protocol, BACKEND, CLIENT))
     .also(Counter::Rebuilt)
-    .row(of(protocol, CLIENT, VIP), PROVEN | ANSWERED, 1)
+    .row(of(protocol, CLIENT, VIP), ASSURED | ANSWERED, 1)
     .asks(of(protocol, CLIENT, VIP))
 }
 
@@ -163,7 +163,7 @@ fn lives_longer<F: Net>(protocol: Protocol) -> Case<F> {
         protocol,
     )
     .asks(of(protocol, CLIENT, VIP))
-    .proves()
+    .assures()
     .wait(life)
     .answers(of(protocol, BACKEND, CLIENT))
     .wait(life)
@@ -208,7 +208,7 @@ fn removed_tcp<F: Net>() -> Case<F> {
     answered("TCP stays with a backend that was removed", web(), Protocol::Tcp)
         .change(replace)
         .asks(tcp(CLIENT, VIP))
-        .proves()
+        .assures()
         .answers(tcp(BACKEND, CLIENT))
 }
 
@@ -230,7 +230,7 @@ fn silent_tcp<F: Net>() -> Case<F> {
     answered("TCP waits for a backend that is silent, and begins with another", web(), Protocol::Tcp)
         .change(silence)
         .asks(tcp(CLIENT, VIP))
-        .proves()
+        .assures()
         .pod(RED, tcp(CLIENT, VIP).syn())
         .opens(GREEN_PORT, SPARE)
 }
@@ -259,7 +259,7 @@ fn draining<F: Net>() -> Case<F> {
             green(state);
         })
         .asks(udp(CLIENT, VIP))
-        .proves()
+        .assures()
         .asks(tcp(CLIENT, VIP))
         .pod(RED, tcp(CLIENT, VIP).syn())
         .opens(GREEN_PORT, SPARE)

@@ -31,7 +31,7 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
         other_port(),
         host_address(),
         replies_go_on(),
-        unowned(),
+        unassigned(),
         unowned_from_outside(),
         other_protocols(),
     ]
@@ -141,21 +141,21 @@ pub fn with_cidr(settings: Settings) -> Settings {
     Settings { cidrs4, cidrs6, ..settings }
 }
 
-fn unowned<F: Net>() -> Case<F> {
+fn unassigned<F: Net>() -> Case<F> {
     case("an address of the service ranges that no service has: dropped", web())
         .on(with_cidr(on(BRIDGE, ReachKind::Peer)))
         .pod(RED, tcp(CLIENT, UNOWNED).syn())
-        .drops(Counter::Unowned)
+        .drops(Counter::UnassignedVip)
         .pod(RED, udp(CLIENT, UNOWNED))
-        .drops(Counter::Unowned)
+        .drops(Counter::UnassignedVip)
         .pod(RED, tcp(CLIENT, FOREIGN).syn())
         .passes(Counter::NotOurs)
         // A backend's own call there is no reply.
         .pod(BLUE, tcp(BACKEND, UNOWNED).syn())
-        .drops(Counter::Unowned)
+        .drops(Counter::UnassignedVip)
         .begins(tcp(CLIENT, VIP).syn())
         .pod(RED, tcp(CLIENT, OTHER_PORT).syn())
-        .drops(Counter::Unowned)
+        .drops(Counter::UnassignedVip)
         .send(Hook::BridgeEgress, BRIDGE.ifindex, udp(CLIENT, UNOWNED))
         .passes(Counter::NotOurs)
 }
@@ -164,7 +164,7 @@ fn unowned_from_outside<F: Net>() -> Case<F> {
     case("the same from outside", web())
         .on(with_cidr(on_uplink()))
         .outside(udp(OUTSIDER, UNOWNED))
-        .drops(Counter::Unowned)
+        .drops(Counter::UnassignedVip)
         .outside(udp(OUTSIDER, FOREIGN))
         .passes(Counter::NotOurs)
 }

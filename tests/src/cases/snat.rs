@@ -3,7 +3,7 @@
 use lb_common::{
     abi::{
         Counter, FrontendKind, Lifetimes, ReachKind, Settings, ZONE_UPLINK,
-        flow_bits::{ANSWERED, FIN_BACKEND, FIN_CLIENT, PROVEN, REPLY},
+        flow_bits::{ANSWERED, ASSURED, FIN_BACKEND, FIN_CLIENT, REPLY},
     },
     path::Way::{self},
     wire::Protocol::{self, Sctp, Tcp, Udp},
@@ -14,7 +14,7 @@ use crate::{
     family::Net,
     packet::{Wire, first, of, sctp, tcp, udp},
     state::{BLUE, BRIDGE, State, on_uplink, outside},
-    world::{BACKEND, FAR, FAR2, FIRST, OUT, PORTS, REMOTE, SHOWN, VIP, lending, remote, web_by},
+    world::{BACKEND, FAR, FAR2, FIRST, OUT, PORTS, REMOTE, SHOWN, VIP, allocating, remote, web_by},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
@@ -26,7 +26,7 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
         local_backend(),
         sctp_keeps_its_port(),
         used_up(),
-        unproven_is_taken(),
+        unassured_is_taken(),
         expired_is_taken(),
         same_port_again(),
         other_hooks(),
@@ -56,7 +56,7 @@ pub fn answers<F: Net>(case: Case<F>, packet: Wire, client: &str) -> Case<F> {
 }
 
 fn answered<F: Net>(name: String, protocol: Protocol) -> Case<F> {
-    let case = opened(case(name, remote()).on(lending::<F>()), first(protocol, FAR, VIP), 0);
+    let case = opened(case(name, remote()).on(allocating::<F>()), first(protocol, FAR, VIP), 0);
     answers(case, of(protocol, REMOTE, SHOWN), FAR)
 }
 
@@ -65,9 +65,9 @@ fn exchange<F: Net>(protocol: Protocol) -> Case<F> {
         .row(of(protocol, FAR, VIP), ANSWERED, 1)
         .row(of(protocol, REMOTE, SHOWN), REPLY | ANSWERED, 1);
     let case = requested(case, of(protocol, FAR, VIP))
-        .proves()
-        .row(of(protocol, FAR, VIP), PROVEN | ANSWERED, 1)
-        .row(of(protocol, REMOTE, SHOWN), PROVEN | REPLY | ANSWERED, 1);
+        .assures()
+        .row(of(protocol, FAR, VIP), ASSURED | ANSWERED, 1)
+        .row(of(protocol, REMOTE, SHOWN), ASSURED | REPLY | ANSWERED, 1);
     let case = requested(case, of(protocol, FAR, VIP));
     answers(case, of(protocol, REMOTE, SHOWN), FAR)
 }
@@ -76,25 +76,25 @@ fn exchange<F: Net>(protocol: Protocol) -> Case<F> {
 fn node_port<F: Net>() -> Case<F> {
     const NODE_PORT: &str = "192.168.1.11:30080";
     let state = remote().frontend(1, FrontendKind::NodePort, Udp, NODE_PORT);
-    opened(case("snat: a node port", state).on(lending::<F>()), udp(FAR, NODE_PORT), 0)
+    opened(case("snat: a node port", state).on(allocating::<F>()), udp(FAR, NODE_PORT), 0)
         .outside(udp(REMOTE, SHOWN))
         .reply(OUT, NODE_PORT, FAR)
 }
 
 fn fin<F: Net>() -> Case<F> {
     let case = answered("snat: FIN reaches both rows".to_owned(), Tcp);
-    let case = requested(case, tcp(FAR, VIP).fin()).proves();
+    let case = requested(case, tcp(FAR, VIP).fin()).assures();
     answers(case, tcp(REMOTE, SHOWN).fin(), FAR)
-        .row(tcp(FAR, VIP), PROVEN | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
-        .row(tcp(REMOTE, SHOWN), PROVEN | REPLY | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
+        .row(tcp(FAR, VIP), ASSURED | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
+        .row(tcp(REMOTE, SHOWN), ASSURED | REPLY | ANSWERED | FIN_CLIENT | FIN_BACKEND, 1)
 }
 
 fn request_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
     let case = answered(format!("snat: a lost request row is made again, {protocol:?}"), protocol);
-    let case = requested(case, of(protocol, FAR, VIP)).proves().wait(1).loses(of(protocol, FAR, VIP));
+    let case = requested(case, of(protocol, FAR, VIP)).assures().wait(1).loses(of(protocol, FAR, VIP));
     let case = answers(case, of(protocol, REMOTE, SHOWN), FAR).also(Counter::Rebuilt).row(
         of(protocol, FAR, VIP),
-        PROVEN | ANSWERED,
+        ASSURED | ANSWERED,
         1,
     );
     requested(case, of(protocol, FAR, VIP))
@@ -102,14 +102,14 @@ fn request_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
 
 fn reply_row_lost<F: Net>(protocol: Protocol) -> Case<F> {
     let case = answered(format!("snat: a port that was lost is taken again, {protocol:?}"), protocol);
-    let case = requested(case, of(protocol, FAR, VIP)).proves().wait(1).loses(of(protocol, REMOTE, SHOWN));
+    let case = requested(case, of(protocol, FAR, VIP)).assures().wait(1).loses(of(protocol, REMOTE, SHOWN));
     let case = requested(case, of(protocol, FAR, VIP)).also(Counter::Rebuilt);
     answers(case, of(protocol, REMOTE, SHOWN), FAR)
 }
 
 fn off<F: Net>() -> Case<F> {
-    case("snat: none to lend, the source stays", remote())
-        .on(Settings { snat_ports: 0, ..lending::<F>() })
+    case("snat: none to allocate, the source stays", remote())
+        .on(Settings { snat_ports: 0, ..allocating::<F>() })
         .outside(udp(FAR, VIP))
         .opens(OUT, REMOTE)
 }
@@ -125,7 +125,7 @@ fn local_backend<F: Net>() -> Case<F> {
     case("snat: not for backends of this node", {
         web_by(BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Peer))
     })
-    .on(lending::<F>())
+    .on(allocating::<F>())
     .outside(udp(FAR, VIP))
     .opens(Way::Peer(BLUE.ifindex), BACKEND)
 }
@@ -134,7 +134,7 @@ fn sctp_keeps_its_port<F: Net>() -> Case<F> {
     const AT: &str = "10.244.9.9:80";
     let state = State::default().service(1, &[(Sctp, VIP)], &[1]).backend(1, 1, AT, ZONE_UPLINK, outside());
     case("snat: SCTP's checksum covers ports: its own or none", state)
-        .on(lending::<F>())
+        .on(allocating::<F>())
         .outside(sctp(FAR, VIP))
         .opens(OUT, AT)
         .shown("192.168.1.11:40000")
@@ -148,14 +148,14 @@ fn client(number: u32) -> String {
 
 /// Clients of which each has one of the ports, in the order in which they got them.
 fn all_taken<F: Net>(name: &str, answered_by: bool) -> Case<F> {
-    let mut case = case(name, remote()).on(lending::<F>());
+    let mut case = case(name, remote()).on(allocating::<F>());
     for number in 0..PORTS {
         let packet = udp(&client(number), VIP);
         let shown = seen(number);
         case = opened(case, packet.clone(), number);
         if answered_by {
             case = answers(case, udp(REMOTE, &shown), &client(number));
-            case = case.outside(packet).request(OUT, REMOTE).shown(&shown).proves();
+            case = case.outside(packet).request(OUT, REMOTE).shown(&shown).assures();
         }
     }
     case
@@ -166,7 +166,7 @@ fn used_up<F: Net>() -> Case<F> {
     case.outside(udp(FAR, VIP)).drops(Counter::NoSnatPort).no_row(udp(FAR, VIP))
 }
 
-fn unproven_is_taken<F: Net>() -> Case<F> {
+fn unassured_is_taken<F: Net>() -> Case<F> {
     let case = all_taken("snat: clients who prove nothing lose their ports where others want them", false);
     let case = case.wait(5).outside(udp(FAR, VIP)).drops(Counter::NoSnatPort);
     let case = opened(case.wait(1), udp(FAR, VIP), 0);
@@ -189,8 +189,8 @@ fn same_port_again<F: Net>() -> Case<F> {
 
 /// The node's own connections are none of ours.
 fn other_hooks<F: Net>() -> Case<F> {
-    case("snat: replies to ports that are not lent", remote())
-        .on(lending::<F>())
+    case("snat: replies to ports that are not allocated", remote())
+        .on(allocating::<F>())
         .outside(tcp(REMOTE, "192.168.1.11:40001"))
         .passes(Counter::NoFrontend)
         .outside(tcp(REMOTE, "192.168.1.11:10001"))

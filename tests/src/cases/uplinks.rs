@@ -25,7 +25,7 @@ const OTHER_OWN: &str = "192.168.2.11:0";
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
     let mut cases =
-        vec![without_mac(), with_one(), follows(), error(), lent(), passed_on(), passed_on_and_lost()];
+        vec![without_mac(), with_one(), follows(), error(), allocated(), passed_on(), passed_on_and_lost()];
     cases.extend([Tcp, Udp].map(back));
     cases
 }
@@ -71,7 +71,7 @@ fn back<F: Net>(protocol: Protocol) -> Case<F> {
     let name =
         format!("several uplinks: a reply goes to the router that the request came from, {protocol:?}");
     let case = answers(begun(name, uplinks(web()), protocol), protocol, UPLINK, NODE, ROUTER);
-    let case = asks(case, UPLINK, of(protocol, FAR, VIP).link_from(ROUTER)).proves();
+    let case = asks(case, UPLINK, of(protocol, FAR, VIP).link_from(ROUTER)).assures();
     answers(case, protocol, UPLINK, NODE, ROUTER)
 }
 
@@ -94,7 +94,7 @@ fn follows<F: Net>() -> Case<F> {
     let case = begun("several uplinks: replies follow a client that comes by another", uplinks(web()), Udp);
     let case = answers(case, Udp, UPLINK, NODE, ROUTER);
     let elsewhere = || udp(FAR, VIP).link_from(OTHER_ROUTER);
-    let case = asks(case, OTHER_UPLINK, elsewhere()).proves();
+    let case = asks(case, OTHER_UPLINK, elsewhere()).assures();
     // Once a tick.
     let case = asks(case.wait(1), OTHER_UPLINK, elsewhere());
     let case = answers(case, Udp, OTHER_UPLINK, OTHER_OWN, OTHER_ROUTER);
@@ -111,9 +111,9 @@ fn error<F: Net>() -> Case<F> {
 }
 
 /// The reply comes by the other uplink.
-fn lent<F: Net>() -> Case<F> {
+fn allocated<F: Net>() -> Case<F> {
     let settings = Settings { snat_first: 10_000, snat_ports: 4, ..at_uplink::<F>() };
-    case("several uplinks: a reply to a lent port", uplinks(web_by(REMOTE, ZONE_UPLINK, outside())))
+    case("several uplinks: a reply to a allocated port", uplinks(web_by(REMOTE, ZONE_UPLINK, outside())))
         .on(settings)
         .send(Hook::UplinkIngress, OTHER_UPLINK, udp(FAR, VIP).link_from(OTHER_ROUTER))
         .opens(Neighbour(UPLINK), REMOTE)
@@ -126,7 +126,7 @@ fn lent<F: Net>() -> Case<F> {
 fn arrives<F: Net>(case: Case<F>) -> Case<F> {
     case.outside(udp(FAR, VIP).link_from(OTHER_NODE).inside(OTHER_NODE, NODE))
         .request(Peer(BLUE.ifindex), BACKEND)
-        .also(Counter::Unwrapped)
+        .also(Counter::Decapsulated)
         .but(|_| udp(FAR, BACKEND).routed().link_from(OTHER_NODE).link_to(BLUE.at))
 }
 
@@ -134,14 +134,14 @@ fn arrives<F: Net>(case: Case<F>) -> Case<F> {
 fn passed_on<F: Net>() -> Case<F> {
     let case = case("several uplinks: what another node has passed on", uplinks(web()).owned(VIP));
     let case = routed(arrives(case.on(at_uplink::<F>())).also(Counter::NewFlow));
-    let case = routed(arrives(case).proves());
+    let case = routed(arrives(case).assures());
     routed(arrives(case.wait(1)))
 }
 
 fn passed_on_and_lost<F: Net>() -> Case<F> {
     let case = case("several uplinks: so, and its row was lost", uplinks(web()).owned(VIP));
     let case = routed(arrives(case.on(at_uplink::<F>())).also(Counter::NewFlow));
-    let case = arrives(case).proves();
+    let case = arrives(case).assures();
     let case = case.on(several(on(BRIDGE, ReachKind::Peer))).loses(udp(BACKEND, FAR));
     let case = arrives(case.on(at_uplink::<F>()).wait(1)).also(Counter::Rebuilt);
     routed(case)

@@ -27,7 +27,7 @@ fn client<F: Net>() -> Case<F> {
         .pod(RED, tcp(CLIENT, VIP))
         .tagged()
         .request(Continue, BACKEND)
-        .also(Counter::Proven)
+        .also(Counter::Assured)
         .pod(RED, tcp(CLIENT, VIP))
         .tagged()
         .request(Continue, BACKEND)

@@ -3,7 +3,7 @@
 use lb_common::{
     abi::{
         BackendState, Counter, FrontendKind, Mac, ReachKind, ReachRow, Settings, ZONE_UPLINK,
-        flow_bits::{ANSWERED, PROVEN, REPLY},
+        flow_bits::{ANSWERED, ASSURED, REPLY},
     },
     path::{Hook, Way::Peer},
     wire::Protocol::{self, Sctp, Tcp, Udp},
@@ -15,7 +15,7 @@ use crate::{
     family::Net,
     packet::{Wire, echo, first, of, sctp, tcp, udp},
     state::{BLUE, BRIDGE, NARROW, State, UPLINK, outside},
-    world::{BACKEND, FAR, FAR2, OUT, REMOTE, SHOWN, VIP, lending, remote, web_by},
+    world::{BACKEND, FAR, FAR2, OUT, REMOTE, SHOWN, VIP, allocating, remote, web_by},
 };
 
 /// Another router there.
@@ -65,18 +65,18 @@ fn answers<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
 }
 
 fn answered<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
-    let case = opens(case(name, remote()).on(lending::<F>()), first(protocol, FAR, VIP));
+    let case = opens(case(name, remote()).on(allocating::<F>()), first(protocol, FAR, VIP));
     answers(case, of(protocol, REMOTE, SHOWN))
 }
 
-fn proven<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
-    asks(answered(name, protocol), of(protocol, FAR, VIP)).proves()
+fn assured<F: Net>(name: impl Into<String>, protocol: Protocol) -> Case<F> {
+    asks(answered(name, protocol), of(protocol, FAR, VIP)).assures()
 }
 
 fn exchange<F: Net>(protocol: Protocol) -> Case<F> {
-    let case = proven(format!("xdp: there and back, {protocol:?}"), protocol)
-        .row(of(protocol, FAR, VIP), PROVEN | ANSWERED, 1)
-        .row(of(protocol, REMOTE, SHOWN), PROVEN | REPLY | ANSWERED, 1);
+    let case = assured(format!("xdp: there and back, {protocol:?}"), protocol)
+        .row(of(protocol, FAR, VIP), ASSURED | ANSWERED, 1)
+        .row(of(protocol, REMOTE, SHOWN), ASSURED | REPLY | ANSWERED, 1);
     let case = answers(asks(case, of(protocol, FAR, VIP)), of(protocol, REMOTE, SHOWN));
     // In another tick, and what brings the flow further.
     let case = answers(asks(case.wait(1), of(protocol, FAR, VIP)), of(protocol, REMOTE, SHOWN));
@@ -90,15 +90,15 @@ fn exchange<F: Net>(protocol: Protocol) -> Case<F> {
 }
 
 fn own_source<F: Net>() -> Case<F> {
-    let case = case("xdp: no ports to lend, the source stays", remote());
-    let case = case.on(Settings { snat_ports: 0, ..lending::<F>() });
+    let case = case("xdp: no ports to allocate, the source stays", remote());
+    let case = case.on(Settings { snat_ports: 0, ..allocating::<F>() });
     case.outside(udp(FAR, VIP)).opens(OUT, REMOTE).xdp()
 }
 
 fn sctp_flow<F: Net>() -> Case<F> {
     const AT: &str = "10.244.9.9:80";
     let state = State::default().service(1, &[(Sctp, VIP)], &[1]).backend(1, 1, AT, ZONE_UPLINK, outside());
-    let case = case("xdp: SCTP, which keeps its port", state).on(lending::<F>());
+    let case = case("xdp: SCTP, which keeps its port", state).on(allocating::<F>());
     let case = case.outside(sctp(FAR, VIP)).opens(OUT, AT).shown("192.168.1.11:40000").xdp();
     case.outside(sctp(AT, "192.168.1.11:40000")).reply(OUT, VIP, FAR).xdp()
 }
@@ -106,28 +106,28 @@ fn sctp_flow<F: Net>() -> Case<F> {
 /// RFC 768; IPv6 knows no such thing (RFC 8200), but it is left as it is there, too.
 fn no_checksum<F: Net>() -> Case<F> {
     let packet = udp(FAR, VIP).no_checksum();
-    let case = case("xdp: a datagram without a checksum stays so", remote()).on(lending::<F>());
+    let case = case("xdp: a datagram without a checksum stays so", remote()).on(allocating::<F>());
     opens(case, packet)
 }
 
 fn both_hooks<F: Net>() -> Case<F> {
     let case = case("xdp: a flow that tc began goes on, and the other way round", remote());
-    let case = case.on(lending::<F>()).outside(first(Tcp, FAR, VIP)).opens(OUT, REMOTE).shown(SHOWN);
+    let case = case.on(allocating::<F>()).outside(first(Tcp, FAR, VIP)).opens(OUT, REMOTE).shown(SHOWN);
     let case = answers(case, tcp(REMOTE, SHOWN));
-    let case = asks(case, tcp(FAR, VIP)).proves();
+    let case = asks(case, tcp(FAR, VIP)).assures();
     let case = case.outside(tcp(FAR, VIP)).request(OUT, REMOTE).shown(SHOWN);
     answers(case, tcp(REMOTE, SHOWN))
 }
 
 fn other_router<F: Net>() -> Case<F> {
-    let case = proven("xdp: replies go where requests come from by now", Tcp);
+    let case = assured("xdp: replies go where requests come from by now", Tcp);
     let case = asks(case.wait(1), tcp(FAR, VIP).link_from(OTHER_ROUTER));
     answers(case, tcp(REMOTE, SHOWN)).but(|packet| packet.link_to(OTHER_ROUTER))
 }
 
 /// Left to tc, which makes a flow of it; XDP does not.
 fn left<F: Net>(name: &str, state: State<F>, packet: Wire) -> Case<F> {
-    at_xdp(case(name, state).on(lending::<F>()), packet.clone()).no_row(packet)
+    at_xdp(case(name, state).on(allocating::<F>()), packet.clone()).no_row(packet)
 }
 
 fn next_hop_unknown<F: Net>() -> Case<F> {
@@ -171,13 +171,13 @@ fn too_big<F: Net>() -> Case<F> {
     let filling = |size: u32| vec![0xa5; size as usize - (F::TRANSPORT - 14) - 8];
     let (most, more) = (udp(FAR, VIP).says(&filling(NARROW)), udp(FAR, VIP).says(&filling(NARROW + 1)));
     let case = case("xdp: a packet larger than the device takes", remote());
-    let case = case.on(Settings { mtu_floor: NARROW - 100, ..lending::<F>() });
+    let case = case.on(Settings { mtu_floor: NARROW - 100, ..allocating::<F>() });
     at_xdp(opens(at_xdp(case, more.clone()).no_row(more.clone()), most), more)
 }
 
 fn not_plain<F: Net>() -> Case<F> {
     let packet = || udp(FAR, VIP).says(&[0x5a; 64]);
-    let case = opens(case("xdp: what is not plain and whole", remote()).on(lending::<F>()), udp(FAR, VIP));
+    let case = opens(case("xdp: what is not plain and whole", remote()).on(allocating::<F>()), udp(FAR, VIP));
     let case = at_xdp(case, packet().piece(7, 0, 32));
     let case = at_xdp(case, packet().piece(7, 32, 72));
     let case = at_xdp(case, packet().tagged(5));
@@ -191,7 +191,7 @@ fn not_plain<F: Net>() -> Case<F> {
 
 fn replies_of_tc<F: Net>() -> Case<F> {
     let case = case("xdp: replies to clients that are shown as they are", remote());
-    let case = case.on(Settings { snat_ports: 0, ..lending::<F>() });
+    let case = case.on(Settings { snat_ports: 0, ..allocating::<F>() });
     let case = case.outside(tcp(FAR, VIP).syn()).opens(OUT, REMOTE).xdp();
     let case = at_xdp(case, tcp(REMOTE, FAR).syn_ack());
     case.outside(tcp(REMOTE, FAR).syn_ack()).reply(OUT, VIP, FAR)
@@ -209,7 +209,7 @@ fn refused<F: Net>() -> Case<F> {
         sctp(FAR, VIP),
     ]
     .into_iter()
-    .fold(case("xdp: refused at once", nobody).on(lending::<F>()), |case, packet| {
+    .fold(case("xdp: refused at once", nobody).on(allocating::<F>()), |case, packet| {
         at_xdp(case, packet).rejects(Counter::NoBackend)
     })
     .send(Hook::UplinkXdp, UPLINK, udp(FAR, "10.96.0.10:81"))
@@ -221,7 +221,7 @@ fn refused<F: Net>() -> Case<F> {
 }
 
 fn gone<F: Net>() -> Case<F> {
-    let case = proven("xdp: a flow whose backend was removed ends with a reset, if it is to", Tcp)
+    let case = assured("xdp: a flow whose backend was removed ends with a reset, if it is to", Tcp)
         .change(|state| state.set_state(1, BackendState::Removed));
     let case = asks(case, tcp(FAR, VIP));
     let case = case.change(|state| state.set_state(1, BackendState::Reset));
@@ -232,15 +232,15 @@ fn dropped<F: Net>() -> Case<F> {
     const LB: &str = "10.96.7.7:80";
     let state =
         remote().frontend(1, FrontendKind::LoadBalancer, Udp, LB).source_ranges(1, &[("10.0.0.0:0", 8)]);
-    let case = case("xdp: dropped early", state).on(with_cidr(lending::<F>()));
+    let case = case("xdp: dropped early", state).on(with_cidr(allocating::<F>()));
     let case = at_xdp(case, udp(FAR, LB)).drops(Counter::SourceRange);
-    at_xdp(case, udp(FAR, "10.96.0.99:80")).drops(Counter::Unowned)
+    at_xdp(case, udp(FAR, "10.96.0.99:80")).drops(Counter::UnassignedVip)
 }
 
 fn no_port_left<F: Net>() -> Case<F> {
     const AT: &str = "10.244.9.9:80";
     let state = State::default().service(1, &[(Sctp, VIP)], &[1]).backend(1, 1, AT, ZONE_UPLINK, outside());
-    let case = case("xdp: no port left to lend", state).on(lending::<F>());
+    let case = case("xdp: no port left to allocate", state).on(allocating::<F>());
     let case = case.outside(sctp(FAR, VIP)).opens(OUT, AT).shown("192.168.1.11:40000").xdp();
     at_xdp(case, sctp(FAR2, VIP)).drops(Counter::Clash)
 }
@@ -255,7 +255,7 @@ fn messages<F: Net>() -> Case<F> {
 }
 
 fn foreign<F: Net>() -> Case<F> {
-    let case = case("xdp: the host's own traffic", remote()).on(lending::<F>());
+    let case = case("xdp: the host's own traffic", remote()).on(allocating::<F>());
     let case = at_xdp(case, tcp(REMOTE, "192.168.1.11:10001"));
     let case = at_xdp(case, tcp(FAR, "192.168.1.11:22").syn());
     at_xdp(case, udp(FAR, "192.168.1.255:5353"))

@@ -13,10 +13,10 @@ use aya::{
 };
 use lb_common::{
     abi::{
-        Counter, FlowKey, FlowRow, INTEREST_BITS, RangeKey, Traffic, UnprovenRow,
+        Counter, FlowKey, FlowRow, PREFILTER_BITS, RangeKey, Traffic, UnassuredRow,
         maps::{self, of_family},
     },
-    path::{Hook, TURNS},
+    path::{Hook, PORT_CURSORS},
 };
 
 use lb_sim::{Learned, Outcome};
@@ -56,7 +56,7 @@ impl Maps {
     pub fn fill<F: Net>(&mut self, state: &State<F>) -> Result<()> {
         let mut words = BTreeMap::<u32, u64>::new();
         for bit in &state.shared.interest {
-            debug_assert!(*bit < INTEREST_BITS);
+            debug_assert!(*bit < PREFILTER_BITS);
             *words.entry(bit / 64).or_default() |= 1 << (bit % 64);
         }
         self.array(maps::INTEREST.name, &words)?;
@@ -67,7 +67,7 @@ impl Maps {
         self.array(of_family::<F>().backends.name, &state.side.backends)?;
         self.hash(of_family::<F>().frontends.name, &state.side.frontends)?;
         self.hash(of_family::<F>().flows.name, &state.learned.flows)?;
-        self.hash(of_family::<F>().unproven.name, &state.learned.unproven)?;
+        self.hash(of_family::<F>().unassured.name, &state.learned.unassured)?;
         self.hash(of_family::<F>().snat.name, &state.learned.snat)?;
         self.turns(&state.learned.turns)?;
         self.hash(of_family::<F>().affinity.name, &state.learned.affinity)?;
@@ -81,7 +81,7 @@ impl Maps {
     pub fn seen<F: Net>(&mut self) -> Result<Outcome<F>> {
         let learned = Learned {
             flows: self.left(of_family::<F>().flows.name)?,
-            unproven: self.left(of_family::<F>().unproven.name)?,
+            unassured: self.left(of_family::<F>().unassured.name)?,
             snat: self.left(of_family::<F>().snat.name)?,
             turns: self.turns_left()?,
             fragments: self.left(of_family::<F>().fragments.name)?,
@@ -105,9 +105,9 @@ impl Maps {
         Ok(HashTable::try_from(self.map(of_family::<F>().flows.name)?)?)
     }
 
-    /// The table of unproven flows of a family.
-    pub fn unproven<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FlowKey<F>, UnprovenRow<F>>> {
-        Ok(HashTable::try_from(self.map(of_family::<F>().unproven.name)?)?)
+    /// The table of unassured flows of a family.
+    pub fn unassured<F: Net>(&mut self) -> Result<HashTable<&mut MapData, FlowKey<F>, UnassuredRow<F>>> {
+        Ok(HashTable::try_from(self.map(of_family::<F>().unassured.name)?)?)
     }
 
     /// The rows of a table of hashes.
@@ -132,7 +132,7 @@ impl Maps {
     fn turns_left(&mut self) -> Result<BTreeMap<u32, u32>> {
         let mut array = Array::<_, u32>::try_from(self.map(maps::TURNS.name)?)?;
         let mut left = BTreeMap::new();
-        for count in 0..TURNS {
+        for count in 0..PORT_CURSORS {
             let turn = array.get(&count, 0)?;
             if turn != 0 {
                 left.insert(count, turn);

@@ -22,7 +22,7 @@ use crate::{
 
 /// What clients call.
 const VIP: &str = "198.51.100.10:80";
-/// First of the node's ports that are lent, and how many there are.
+/// First of the node's ports that are allocated, and how many there are.
 const PORTS: (u32, u32) = (10_000, 20_000);
 /// Rows of each table of flows.
 const ROWS: u32 = 16_384;
@@ -135,20 +135,20 @@ fn client(number: u32) -> String {
     format!("192.168.2.{}:{}", 1 + (number >> 14), 20_000 + (number & 0x3fff))
 }
 
-/// Lets so many flows begin, be answered and be proven, by the tc program.
+/// Lets so many flows begin, be answered and be assured, by the tc program.
 fn open(maps: &mut Maps, flows: u32) -> Result<()> {
     for number in 0..flows {
         let client = client(number);
         run(maps, &tcp(&client, VIP).syn())?;
         let key = tcp(&client, VIP).key::<V4>(ZONE_UPLINK);
-        let row = maps.unproven::<V4>()?.get(&key, 0).context("no row of a new flow")?.row;
+        let row = maps.unassured::<V4>()?.get(&key, 0).context("no row of a new flow")?.row;
         let shown = format!("{}:{}", socket(NODE).ip(), u16::from_be(row.snat_port()));
         run(maps, &tcp(REMOTE, &shown).syn_ack())?;
         run(maps, &tcp(&client, VIP))?;
     }
     let counters = maps.counters()?;
-    let proven = counters.get(&(Counter::Proven as u32)).copied().unwrap_or(0);
-    ensure!(proven == u64::from(flows), "{proven} of {flows} flows are proven: {counters:?}");
+    let assured = counters.get(&(Counter::Assured as u32)).copied().unwrap_or(0);
+    ensure!(assured == u64::from(flows), "{assured} of {flows} flows are assured: {counters:?}");
     Ok(())
 }
 

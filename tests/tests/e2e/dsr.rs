@@ -119,7 +119,7 @@ fn counted(lab: &Lab) -> Result<()> {
         let mut command = lab.command(node, &lb.to_string_lossy())?;
         let output = command.args(["status", "--instance", &format!("{NAME}-{node}")]).output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        for counter in ["tunneled", "unwrapped"] {
+        for counter in ["encapsulated", "decapsulated"] {
             ensure!(text.contains(counter), "{node} has never {counter} a packet:\n{text}");
         }
     }

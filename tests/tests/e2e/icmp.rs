@@ -63,9 +63,9 @@ fn echoes() -> Result<()> {
             }
         }
     }
-    let unowned = vip(false, 0x77, 0).ip();
-    let answered = bed.lab().within("red", move || probe::echo(unowned, Duration::from_millis(300)))?;
-    ensure!(answered.is_err(), "{unowned} answers, an address of nobody");
+    let unassigned = vip(false, 0x77, 0).ip();
+    let answered = bed.lab().within("red", move || probe::echo(unassigned, Duration::from_millis(300)))?;
+    ensure!(answered.is_err(), "{unassigned} answers, an address of nobody");
     Ok(())
 }
 

@@ -10,7 +10,6 @@ mod forward;
 mod fragments;
 mod homes;
 mod icmp;
-mod lent;
 mod neighbours;
 mod node_gone;
 mod nodes;
@@ -19,6 +18,7 @@ mod reload;
 mod restart;
 mod seen;
 mod services;
+mod snat_ports;
 mod sockets;
 mod tap;
 mod uninstall;
@@ -46,7 +46,7 @@ fn main() {
         icmp::ALL,
         fragments::ALL,
         homes::ALL,
-        lent::ALL,
+        snat_ports::ALL,
         neighbours::ALL,
         node_gone::ALL,
         nodes::ALL,

@@ -149,7 +149,7 @@ fn all() -> Result<()> {
     inside(&cluster).context("from inside")?;
     own_addresses(&cluster.up.0).context("what backends see")?;
     outside(&cluster).context("from outside")?;
-    lent(&cluster).context("from outside, to other nodes")?;
+    allocated(&cluster).context("from outside, to other nodes")?;
     stream(&cluster.up.0).context("much data")
 }
 
@@ -210,7 +210,7 @@ fn outside(cluster: &Cluster) -> Result<()> {
 }
 
 /// Backends on other nodes see the node that was called as their client, those of it the client itself.
-fn lent(cluster: &Cluster) -> Result<()> {
+fn allocated(cluster: &Cluster) -> Result<()> {
     let nodes = [("node1", 11), ("node2", 12), ("node3", 13)];
     for (node, last) in nodes {
         for (host, client) in

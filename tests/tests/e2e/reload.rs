@@ -21,7 +21,7 @@ pub const ALL: &[Test] = &[
     ("a backend goes: TCP stays, UDP moves", backend_goes),
     ("a broken config changes nothing", broken),
     ("lifetimes of flows", lifetimes),
-    ("ports that the node lends", lent_ports),
+    ("ports that the node allocates", lent_ports),
     ("a directory with Kubernetes' objects", kubernetes),
 ];
 
@@ -87,8 +87,8 @@ fn lent_ports() -> Result<()> {
     let log = bed.agent.log()?;
     ensure!(log.matches(of_ports).count() == 1 && log.matches(of_address).count() == 1, "{log}");
     bed.configure(&(remote + "snatPorts: none\n"), "as this has changed: snatPorts")?;
-    bed.wait_for("nothing is lent", || warned(&[]))?;
-    ensure!(bed.json(&["status"])?["snat"].is_null(), "ports are lent");
+    bed.wait_for("nothing is allocated", || warned(&[]))?;
+    ensure!(bed.json(&["status"])?["snat"].is_null(), "ports are allocated");
     bed.answered("red", service::BLUE, &["blue"], 3)
 }
 

@@ -22,7 +22,7 @@ pub const ALL: &[Test] = &[
     ("nobody there is refused at once, over the bridge", || refused(&["--forward", "bridge"])),
     ("nobody there is refused at once, through the stack", || refused(&["--forward", "stack"])),
     ("nobody there is refused at once, by clsact filters", || refused(&["--clsact"])),
-    ("addresses that no service has", unowned),
+    ("addresses that no service has", unassigned),
     ("source ranges", source_ranges),
     ("a client keeps its backend", affinity),
     ("a port of the host that a process has", taken),
@@ -236,24 +236,24 @@ fn refused(options: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn unowned() -> Result<()> {
+fn unassigned() -> Result<()> {
     let served = config("", &pods(""));
     let bed = Bed::with(&served, &[], |_| Ok(()))?;
     for host in ["red", "client"] {
         for to in ["10.96.0.99:80", "[fd00:96::99]:80"] {
-            let before = outcome(&bed, "unowned-address")?;
+            let before = outcome(&bed, "unassigned-vip")?;
             let silent = connect(bed.lab(), host, at(to))?;
             ensure!(silent == Err(ErrorKind::TimedOut), "{host} to {to}: {silent:?}");
-            ensure!(outcome(&bed, "unowned-address")? > before, "{host} to {to}: not counted");
+            ensure!(outcome(&bed, "unassigned-vip")? > before, "{host} to {to}: not counted");
         }
     }
     ensure!(explained(&bed, &served, RED, at("10.96.0.99:80"), "tcp")? == "drop");
     // The ranges change: the address is not ours any more.
     bed.configure(&served.replace("10.96.0.0/12", "10.96.0.0/26"), "config taken over")?;
-    let before = outcome(&bed, "unowned-address")?;
+    let before = outcome(&bed, "unassigned-vip")?;
     let gone = connect(bed.lab(), "red", at("10.96.0.99:80"))?;
     ensure!(gone.is_err(), "nobody has that address");
-    ensure!(outcome(&bed, "unowned-address")? == before, "it is in none of the ranges now");
+    ensure!(outcome(&bed, "unassigned-vip")? == before, "it is in none of the ranges now");
     only(&bed.pages("red", addresses(false)[0], 40)?, &PODS)
 }
 

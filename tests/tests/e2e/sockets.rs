@@ -92,10 +92,11 @@ fn refused() -> Result<()> {
     let bed = Bed::with(&(CONFIG.to_owned() + EMPTY), &[], |_| Ok(()))?;
     for ipv6 in [false, true] {
         let (page, echo) = (vip(ipv6, 0x30, 80), vip(ipv6, 0x30, 90));
-        let (no_port, unowned) = (vip(ipv6, service::WEB, 81), vip(ipv6, 0x77, 80));
+        let (no_port, unassigned) = (vip(ipv6, service::WEB, 81), vip(ipv6, 0x77, 80));
         bed.lab().within("node", move || -> Result<()> {
             let refused = ErrorKind::ConnectionRefused;
-            for (to, expected) in [(page, refused), (no_port, refused), (unowned, ErrorKind::HostUnreachable)]
+            for (to, expected) in
+                [(page, refused), (no_port, refused), (unassigned, ErrorKind::HostUnreachable)]
             {
                 let start = Instant::now();
                 let error = TcpStream::connect_timeout(&to, Duration::from_secs(5)).err();

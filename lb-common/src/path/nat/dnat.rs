@@ -79,7 +79,7 @@ fn keep<F: Family, T: Tables<F>>(
     let mut row = twin_row();
     row.bits |= shared;
     // A tuple that belongs to another flow by now stays that flow's.
-    let elsewhere = if table == Table::Proven { Table::Unproven } else { Table::Proven };
+    let elsewhere = if table == Table::Assured { Table::Unassured } else { Table::Assured };
     if tables.flow(elsewhere, &twin_key).is_none()
         && tables.insert_flow(table, twin_key, row, Insert::New).is_ok()
     {

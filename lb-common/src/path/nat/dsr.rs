@@ -5,7 +5,7 @@
 use super::super::flow_table::{Found, advance, enter, find, progress};
 use super::super::state::{Note, Parsed};
 use super::super::step::{Next, Step, Way};
-use super::super::tables::{Common, Insert, Table, Tables, interest_hash, noted};
+use super::super::tables::{Common, Insert, Table, Tables, noted, prefilter_hash};
 use super::super::{answer::NETWORK, egress, hook::Hook, packet::Packet, parse::readable, select, stop};
 use crate::{
     abi::{BackendRow, Event, FlowKey, FlowRow, Mac, Stop, flow_bits},
@@ -34,7 +34,7 @@ pub fn record<F: Family, P: Packet, T: Tables<F>>(
     backend: &BackendRow<F>,
 ) -> Result<(), Stop> {
     let key = &note.parsed.key;
-    let old = if note.misguided.get() { find(tables, key) } else { None };
+    let old = if note.stale.get() { find(tables, key) } else { None };
     let row = FlowRow {
         backend: note.backend.get(),
         seen: tables.now(),
@@ -73,24 +73,24 @@ pub fn keep<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, found: Foun
     advance(tables, &found, progress(parsed.flags, FINISHED));
 }
 
-/// Whether a packet of an unproven flow, which is not its first, shows that the client is real, as far as that can
+/// Whether a packet of an unassured flow, which is not its first, shows that the client is real, as far as that can
 /// be seen without the backend's answers: TCP acknowledges something.
 #[inline(always)]
-pub fn proves<F: Family>(parsed: &Parsed<F>) -> bool {
+pub fn assures<F: Family>(parsed: &Parsed<F>) -> bool {
     let flags = parsed.flags;
     parsed.protocol() != Protocol::Tcp || flags.acknowledges() && !flags.opens() && !flags.resets()
 }
 
-/// Moves a flow to the proven ones. Where there is no room it stays where it is.
+/// Moves a flow to the assured ones. Where there is no room it stays where it is.
 #[inline(always)]
 pub fn promote<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, known: &FlowRow<F>) {
-    let bits = known.bits | flow_bits::PROVEN | flow_bits::ANSWERED;
+    let bits = known.bits | flow_bits::ASSURED | flow_bits::ANSWERED;
     let request = FlowRow { bits, seen: tables.now(), ..*known };
-    if tables.insert_flow(Table::Proven, *key, request, Insert::Replace).is_err() {
+    if tables.insert_flow(Table::Assured, *key, request, Insert::Replace).is_err() {
         return;
     }
-    tables.remove_flow(Table::Unproven, key);
-    tables.count(Event::Proven.into());
+    tables.remove_flow(Table::Unassured, key);
+    tables.count(Event::Assured.into());
 }
 
 /// Sends the packet to the node of the backend that was noted.
@@ -141,7 +141,7 @@ fn send<F: Family, P: Packet, T: Tables<F>>(
         tables.account(backend.service, bytes);
     }
     enclosed?;
-    tables.count(Event::Tunneled.into());
+    tables.count(Event::Encapsulated.into());
     Ok(onward.way.into())
 }
 
@@ -211,10 +211,10 @@ fn unwrap<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> boo
         return false;
     }
     let to = inner.destination();
-    let ours = tables.interesting(interest_hash(to, 0)) && select::address::<F, T>(tables, to).is_some();
+    let ours = tables.prefilter(prefilter_hash(to, 0)) && select::address::<F, T>(tables, to).is_some();
     if !ours || !packet.unwrap::<F>() {
         return false;
     }
-    tables.count(Event::Unwrapped.into());
+    tables.count(Event::Decapsulated.into());
     true
 }

@@ -3,7 +3,7 @@
 
 use super::super::flow_table::{enter, find};
 use super::super::step::{Next, Step};
-use super::super::tables::{InsertError, Tables, interest_hash, noted};
+use super::super::tables::{InsertError, Tables, noted, prefilter_hash};
 use super::super::{hook::Hook, packet::Packet, select::recorded};
 use crate::{
     abi::{FlowKey, FlowRow, ReachKind, SnatRow, Stop, flow_bits, maps::PORT_CURSORS},
@@ -32,7 +32,7 @@ pub fn allocate<F: Family, P: Packet, T: Tables<F>>(
     let settings = tables.settings();
     let backend = note.backend.get();
     let (_, to) = tables.backend(backend.low).ok_or(Stop::Unsettled)?;
-    let mut lent = FlowKey {
+    let mut allocated = FlowKey {
         // By a mask: whole, LLVM would copy an IPv6 address by memmove.
         src: to.addr.masked(F::Addr::ONES),
         dst: F::host(settings),
@@ -41,7 +41,7 @@ pub fn allocate<F: Family, P: Packet, T: Tables<F>>(
         zone: to.zone,
         protocol: key.protocol,
     };
-    let old = || if note.misguided.get() { find(tables, key) } else { None };
+    let old = || if note.stale.get() { find(tables, key) } else { None };
     let row = SnatRow {
         row: FlowRow {
             backend,
@@ -60,12 +60,12 @@ pub fn allocate<F: Family, P: Packet, T: Tables<F>>(
     };
     if parsed.protocol() == Protocol::Sctp {
         // Its checksum covers ports: the client's own, or none.
-        if !take(tables, &lent, &row)? {
+        if !take(tables, &allocated, &row)? {
             return Err(Stop::Clash);
         }
     } else {
         let ports = settings.snat_ports.max(1);
-        let count = interest_hash(to.addr, to.port) % PORT_CURSORS;
+        let count = prefilter_hash(to.addr, to.port) % PORT_CURSORS;
         // Asked for once more below: "R2 !read_ok" (kernel 6.18) where what it has not found is kept over the loop.
         let start = match old() {
             // A port that is used again gets the same one, most of the time. Towards another backend, that may be one
@@ -74,27 +74,27 @@ pub fn allocate<F: Family, P: Packet, T: Tables<F>>(
                 (u16::from_be(old.snat_port()) as u32).wrapping_sub(settings.snat_first)
             }
             // Else the ports of the range take turns, towards each backend by themselves: the next one is that which
-            // was lent the longest ago. By ports that a hash chooses, 32 tries are used up where half to two thirds
-            // of a range are lent.
+            // was allocated the longest ago. By ports that a hash chooses, 32 tries are used up where half to two thirds
+            // of a range are allocated.
             _ => tables.turn(count, 1),
         } % ports;
         // Looked for first and then taken, so that the verifier walks what is little often and what is much once.
         let mut free = false;
         for attempt in 0..PORT_TRIES {
             let port = settings.snat_first + start.wrapping_add(attempt) % ports;
-            lent.dst_port = (port as u16).to_be();
-            free = is_free(tables, &lent, &row);
+            allocated.dst_port = (port as u16).to_be();
+            free = is_free(tables, &allocated, &row);
             if free {
                 break;
             }
         }
         // The next flow need not try these. The number of tries, a constant in each of them, would be walked with all
         // that comes.
-        let passed = (u16::from_be(lent.dst_port) as u32).wrapping_sub(settings.snat_first + start);
+        let passed = (u16::from_be(allocated.dst_port) as u32).wrapping_sub(settings.snat_first + start);
         if passed != 0 {
             tables.turn(count, passed.wrapping_add(ports) % ports);
         }
-        if !free || !take(tables, &lent, &row)? {
+        if !free || !take(tables, &allocated, &row)? {
             return Err(Stop::NoSnatPort);
         }
     }
@@ -102,12 +102,12 @@ pub fn allocate<F: Family, P: Packet, T: Tables<F>>(
         bits: flow_bits::SNAT | (to.zone as u32) << flow_bits::ZONE_SHIFT,
         addr: to.addr,
         port: to.port,
-        mac: [lent.dst_port, 0, 0],
+        mac: [allocated.dst_port, 0, 0],
         ..row.row
     };
     let entered = enter(tables, key, request, old());
     if entered.is_err() {
-        tables.remove_snat(&lent);
+        tables.remove_snat(&allocated);
         return entered.map(|()| Next::PASS);
     }
     recorded(tables, note, to.service);
@@ -116,37 +116,37 @@ pub fn allocate<F: Family, P: Packet, T: Tables<F>>(
 
 /// Takes one port for a flow, if nobody has it, or who had it is gone.
 #[inline(always)]
-fn take<F: Family, T: Tables<F>>(tables: &T, lent: &FlowKey<F>, row: &SnatRow<F>) -> Result<bool, Stop> {
-    match tables.insert_snat(lent, row) {
+fn take<F: Family, T: Tables<F>>(tables: &T, allocated: &FlowKey<F>, row: &SnatRow<F>) -> Result<bool, Stop> {
+    match tables.insert_snat(allocated, row) {
         Ok(()) => return Ok(true),
         Err(InsertError::Full) => return Err(Stop::NoSnatPort),
         Err(InsertError::Exists) => {}
     }
-    let Some(held) = tables.snat(lent) else { return Ok(false) };
+    let Some(held) = tables.snat(allocated) else { return Ok(false) };
     let found = held.get();
     // Two may have seen that it is left. One of them has it.
-    let ours = found.is_of(row) || is_left(tables, lent, &found) && tables.claim(held, found.row.seen);
+    let ours = found.is_of(row) || is_left(tables, allocated, &found) && tables.claim(held, found.row.seen);
     if ours {
-        tables.remove_snat(lent);
+        tables.remove_snat(allocated);
     }
-    Ok(ours && tables.insert_snat(lent, row).is_ok())
+    Ok(ours && tables.insert_snat(allocated, row).is_ok())
 }
 
 /// Whether a flow may have a port.
 #[inline(always)]
-fn is_free<F: Family, T: Tables<F>>(tables: &T, lent: &FlowKey<F>, row: &SnatRow<F>) -> bool {
-    let Some(held) = tables.snat(lent) else { return true };
+fn is_free<F: Family, T: Tables<F>>(tables: &T, allocated: &FlowKey<F>, row: &SnatRow<F>) -> bool {
+    let Some(held) = tables.snat(allocated) else { return true };
     let found = held.get();
-    found.is_of(row) || is_left(tables, lent, &found)
+    found.is_of(row) || is_left(tables, allocated, &found)
 }
 
 /// Whether the flow that has a port is over, or nobody has shown that it is one.
 #[inline(always)]
-fn is_left<F: Family, T: Tables<F>>(tables: &T, lent: &FlowKey<F>, found: &SnatRow<F>) -> bool {
-    let Some(protocol) = Protocol::from_number(lent.protocol as u8) else { return false };
+fn is_left<F: Family, T: Tables<F>>(tables: &T, allocated: &FlowKey<F>, found: &SnatRow<F>) -> bool {
+    let Some(protocol) = Protocol::from_number(allocated.protocol as u8) else { return false };
     let now = tables.now();
     found.row.expired(protocol, now, &tables.settings().lifetimes)
-        || !found.row.is_proven() && now.wrapping_sub(found.row.seen) > UNPROVEN_TICKS
+        || !found.row.is_assured() && now.wrapping_sub(found.row.seen) > UNPROVEN_TICKS
 }
 
 impl<F: Family> SnatRow<F> {

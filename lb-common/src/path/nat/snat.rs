@@ -22,7 +22,7 @@ pub fn is_of<F: Family>(hook: Hook, request: &FlowRow<F>) -> bool {
     hook.from_outside() && request.is_snat()
 }
 
-/// Whether a packet is to a port of the node's that may be lent.
+/// Whether a packet is to a port of the node's that may be allocated.
 #[inline(always)]
 pub fn is_lent<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>) -> bool {
     let settings = tables.settings();
@@ -86,8 +86,8 @@ pub fn request<F: Family, P: Packet, T: Tables<F>>(
     let Some(bits) = advance(tables, &found, bits) else { return };
     let (now, known) = (tables.now(), found.1);
     let shared = bits & flow_bits::SHARED;
-    let lent = lent_to(tables, &parsed.key, &known);
-    if let Some(held) = tables.snat(&lent) {
+    let allocated = lent_to(tables, &parsed.key, &known);
+    if let Some(held) = tables.snat(&allocated) {
         let row = held.get().row;
         SnatRow::touch(held, now, row.bits | shared);
         if (row.mac, row.ifindex) != (parsed.source, packet.ifindex()) {
@@ -104,7 +104,7 @@ pub fn request<F: Family, P: Packet, T: Tables<F>>(
         port: parsed.key.src_port,
         reserved: 0,
     };
-    if tables.insert_snat(&lent, &reply).is_ok() {
+    if tables.insert_snat(&allocated, &reply).is_ok() {
         tables.count(Event::Rebuilt.into());
     }
 }
@@ -121,17 +121,17 @@ pub fn end<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, request: &Flow
 /// Notes that a flow's client has proved itself.
 #[inline(always)]
 pub fn promote<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, request: &FlowRow<F>) {
-    if tables.insert_flow(Table::Proven, *key, *request, Insert::Replace).is_err() {
+    if tables.insert_flow(Table::Assured, *key, *request, Insert::Replace).is_err() {
         return;
     }
-    tables.remove_flow(Table::Unproven, key);
+    tables.remove_flow(Table::Unassured, key);
     if let Some(held) = tables.snat(&lent_to(tables, key, request)) {
         SnatRow::touch(held, request.seen, held.get().row.bits | request.bits & flow_bits::SHARED);
     }
-    tables.count(Event::Proven.into());
+    tables.count(Event::Assured.into());
 }
 
-/// Notes a packet to a port of the node's that is lent: [`Step::SnatReverse`] takes it then.
+/// Notes a packet to a port of the node's that is allocated: [`Step::SnatReverse`] takes it then.
 #[inline(always)]
 pub fn track<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
@@ -158,7 +158,7 @@ pub fn track<F: Family, P: Packet, T: Tables<F>>(
         zone: known.twin_zone(),
         protocol: key.protocol,
     };
-    if !known.is_proven() && parsed.protocol() == Protocol::Tcp {
+    if !known.is_assured() && parsed.protocol() == Protocol::Tcp {
         expect(packet, tables, parsed, &asked)?;
     }
     let bits = known.bits | flow_bits::ANSWERED | progress(parsed.flags, flow_bits::FIN_BACKEND);

@@ -115,9 +115,9 @@ impl<F: Family> Common for Node<F> {
         self.random.get() >> 16
     }
 
-    fn interesting(&self, hash: u32) -> bool {
-        hash == interest_hash(addr::<F>(VIP), 0)
-            || BACKENDS.iter().any(|last| hash == interest_hash(addr::<F>(*last), TARGET_PORT))
+    fn prefilter(&self, hash: u32) -> bool {
+        hash == prefilter_hash(addr::<F>(VIP), 0)
+            || BACKENDS.iter().any(|last| hash == prefilter_hash(addr::<F>(*last), TARGET_PORT))
     }
 
     fn service(&self, id: u32) -> Option<ServiceRow> {
@@ -304,7 +304,7 @@ fn connects<F: Family>() {
             },
             (STRANGER, PORT),
             Unreachable,
-            Some(Counter::Unowned),
+            Some(Counter::UnassignedVip),
         ),
         (
             "internal policy Local, none here",

@@ -27,7 +27,7 @@ fn rule(served: &Served, asked: &Asked, counter: Counter) -> Option<Step> {
             "usable backends exist, but none on this node, and the policy allows no others".to_owned()
         }
         Stop::NoPort => return Some(no_port(served, asked)),
-        Stop::Unowned => {
+        Stop::UnassignedVip => {
             let range = served.model.service_cidrs.iter().find(|range| range.contains(&to));
             let range = range.map(|range| format!(" {range}")).unwrap_or_default();
             format!("no service has {to}, an address of serviceCIDRs{range}")

@@ -32,8 +32,8 @@ const SERVER: &str = "LB_E2E_FLOODED";
 /// Patience with one byte.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Ten times a small table of unproven flows (16,384 rows, two a flow), against connections that fill half of
-/// the table of proven ones.
+/// Ten times a small table of unassured flows (16,384 rows, two a flow), against connections that fill half of
+/// the table of assured ones.
 pub fn small() -> Result<()> {
     run(&["--max-flows", "8192"], 1_500, 82_000)
 }
@@ -97,7 +97,7 @@ fn run(options: &[&str], connections: usize, syns: u32) -> Result<()> {
         flows += flooded;
         println!(
             "  so far {}",
-            ["new-flow", "flow-proven", "reply", "flow-table-full", "tuple-clash"]
+            ["new-flow", "flow-assured", "reply", "flow-table-full", "tuple-clash"]
                 .map(|name| format!("{name} {}", outcomes[name]))
                 .join(", ")
         );

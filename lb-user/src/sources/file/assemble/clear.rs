@@ -1,4 +1,4 @@
-//! Ports of the node that services have where the node lends them to flows (`snatPorts`): a packet to one
+//! Ports of the node that services have where the node allocates them to flows (`snatPorts`): a packet to one
 //! could be a call or a reply.
 
 use super::super::super::problem::Place;

@@ -1,15 +1,15 @@
-//! Flows whose clients have yet to show that they hear the backend: what proves it, and what does not.
+//! Flows whose clients have yet to show that they hear the backend: what shows it, and what does not.
 
 use lb_common::{
     abi::{
         Counter, Lifetimes, ReachKind,
-        flow_bits::{ANSWERED, PROVEN, REPLY},
+        flow_bits::{ANSWERED, ASSURED, REPLY},
     },
     path::Way::{self},
     wire::Protocol,
 };
 
-use super::proven;
+use super::assured;
 use crate::{
     case::{Case, case},
     family::Net,
@@ -48,9 +48,9 @@ fn asked<F: Net>(name: &str) -> Case<F> {
 fn acknowledgement<F: Net>() -> Case<F> {
     asked("proof: TCP's client acknowledges what the backend sent")
         .asks(tcp(CLIENT, VIP))
-        .proves()
-        .row(tcp(CLIENT, VIP), PROVEN | ANSWERED, 1)
-        .row(tcp(BACKEND, CLIENT), PROVEN | REPLY | ANSWERED, 1)
+        .assures()
+        .row(tcp(CLIENT, VIP), ASSURED | ANSWERED, 1)
+        .row(tcp(BACKEND, CLIENT), ASSURED | REPLY | ANSWERED, 1)
         .answers(tcp(BACKEND, CLIENT))
 }
 
@@ -69,11 +69,11 @@ fn far_ahead<F: Net>() -> Case<F> {
         .asks(tcp(CLIENT, VIP).acknowledges(SEQUENCE.wrapping_sub(near + 1)))
         .row(tcp(CLIENT, VIP), ANSWERED, 1)
         .asks(tcp(CLIENT, VIP).acknowledges(SEQUENCE.wrapping_sub(near)))
-        .proves()
+        .assures()
 }
 
 fn reset<F: Net>() -> Case<F> {
-    asked("proof: a reset proves nothing").asks(tcp(CLIENT, VIP).rst())
+    asked("proof: a reset assures nothing").asks(tcp(CLIENT, VIP).rst())
 }
 
 fn syn_again<F: Net>() -> Case<F> {
@@ -87,8 +87,8 @@ fn second_datagram<F: Net>() -> Case<F> {
         .answers(udp(BACKEND, CLIENT))
         .row(udp(CLIENT, VIP), ANSWERED, 1)
         .asks(udp(CLIENT, VIP))
-        .proves()
-        .row(udp(BACKEND, CLIENT), PROVEN | REPLY | ANSWERED, 1)
+        .assures()
+        .row(udp(BACKEND, CLIENT), ASSURED | REPLY | ANSWERED, 1)
 }
 
 fn two_datagrams_without_an_answer<F: Net>() -> Case<F> {
@@ -124,30 +124,30 @@ fn mid_stream<F: Net>() -> Case<F> {
         .asks(tcp(CLIENT, VIP))
         .answers(tcp(BACKEND, CLIENT))
         .asks(tcp(CLIENT, VIP))
-        .proves()
+        .assures()
 }
 
 fn used_again<F: Net>() -> Case<F> {
-    proven(
+    assured(
         "a port used again after a reset: the rows stay where they are and begin anew",
         web(),
         Protocol::Tcp,
     )
     .answers(tcp(BACKEND, CLIENT).rst())
     .begins(tcp(CLIENT, VIP).syn())
-    .row(tcp(CLIENT, VIP), PROVEN, 1)
-    .row(tcp(BACKEND, CLIENT), PROVEN | REPLY, 1)
+    .row(tcp(CLIENT, VIP), ASSURED, 1)
+    .row(tcp(BACKEND, CLIENT), ASSURED | REPLY, 1)
 }
 
 fn begins_anew<F: Net>() -> Case<F> {
-    proven("a port used again whose reply row is lost: proven once more", web(), Protocol::Tcp)
+    assured("a port used again whose reply row is lost: assured once more", web(), Protocol::Tcp)
         .answers(tcp(BACKEND, CLIENT).rst())
         .loses(tcp(BACKEND, CLIENT))
         .begins(tcp(CLIENT, VIP).syn())
         .row(tcp(CLIENT, VIP), 0, 1)
         .answers(tcp(BACKEND, CLIENT).syn_ack())
         .asks(tcp(CLIENT, VIP))
-        .proves()
+        .assures()
 }
 
 fn sctp_over_the_bridge<F: Net>() -> Case<F> {
@@ -163,5 +163,5 @@ fn sctp_over_the_bridge<F: Net>() -> Case<F> {
     .reply(Way::Continue, VIP, CLIENT)
     .pod(RED, sctp(CLIENT, VIP))
     .request(Way::Continue, at)
-    .proves()
+    .assures()
 }

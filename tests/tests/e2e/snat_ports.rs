@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{Test, nodes::Cluster, restart::next_page};
 
-pub const ALL: &[Test] = &[("nearly all of snatPorts is lent before a connection is refused", used_up)];
+pub const ALL: &[Test] = &[("nearly all of snatPorts is allocated before a connection is refused", used_up)];
 
 /// Ports of the range. No multiple of the 32 that are tried for a flow.
 const PORTS: usize = 300;
@@ -47,7 +47,7 @@ fn of_family(cluster: &Cluster, to: SocketAddr, node: &str) -> Result<()> {
         ensure!(streams.len() <= PORTS, "more connections than ports");
     }
     let let_in = streams.len();
-    ensure!(let_in * 10 >= PORTS * 9, "refused when {let_in} of {PORTS} ports were lent");
+    ensure!(let_in * 10 >= PORTS * 9, "refused when {let_in} of {PORTS} ports were allocated");
     // The first SYN, and the one that was sent again after a second.
     let counted = refused(cluster)? - before;
     ensure!((1..=2).contains(&counted), "{counted} SYNs counted as snat-ports-used-up");

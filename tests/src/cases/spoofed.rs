@@ -3,13 +3,13 @@
 use lb_common::{
     abi::{
         Counter, ReachKind,
-        flow_bits::{ANSWERED, PROVEN, REPLY},
+        flow_bits::{ANSWERED, ASSURED, REPLY},
     },
     path::Way::{Continue, Peer},
     wire::Protocol::Tcp,
 };
 
-use super::proven;
+use super::assured;
 use crate::{
     case::{Case, case},
     family::Net,
@@ -32,9 +32,9 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
 }
 
 fn new_flow<F: Net>() -> Case<F> {
-    case("forged: a call in another's name", web().home(RED))
+    case("spoofed: a call in another's name", web().home(RED))
         .pod(GREEN, tcp(CLIENT, VIP).syn())
-        .drops(Counter::Forged)
+        .drops(Counter::SpoofedSource)
         .no_row(tcp(CLIENT, VIP))
         // Nobody knows whose address that is.
         .pod(GREEN, tcp("10.244.1.9:40000", VIP).syn())
@@ -42,42 +42,42 @@ fn new_flow<F: Net>() -> Case<F> {
 }
 
 fn live_flow<F: Net>() -> Case<F> {
-    let case = proven("forged: packets of another's flow", web().home(RED), Tcp);
+    let case = assured("spoofed: packets of another's flow", web().home(RED), Tcp);
     let packets = [tcp(CLIENT, VIP), tcp(CLIENT, VIP).syn(), tcp(CLIENT, VIP).rst(), tcp(CLIENT, VIP).fin()];
     let case = packets.into_iter().fold(case, |case, packet| {
         // With red's MAC, or its own.
         case.pod(GREEN, packet.clone())
-            .drops(Counter::Forged)
+            .drops(Counter::SpoofedSource)
             .pod(GREEN, packet.link_from(GREEN.at))
-            .drops(Counter::Forged)
+            .drops(Counter::SpoofedSource)
     });
-    case.row(tcp(CLIENT, VIP), PROVEN | ANSWERED, 1).answers(tcp(BACKEND, CLIENT))
+    case.row(tcp(CLIENT, VIP), ASSURED | ANSWERED, 1).answers(tcp(BACKEND, CLIENT))
 }
 
 fn at_home<F: Net>() -> Case<F> {
     case("moved: the agent knows where to", web().home(RED))
         .begins(udp(CLIENT, VIP))
         .pod(GREEN, udp(CLIENT, VIP))
-        .drops(Counter::Forged)
+        .drops(Counter::SpoofedSource)
         .change(|state| *state = std::mem::take(state).home(Port { ifindex: GREEN.ifindex, ..RED }))
         .pod(GREEN, udp(CLIENT, VIP))
         .request(Peer(BLUE.ifindex), BACKEND)
         .also(Counter::Moved)
         .pod(RED, udp(CLIENT, VIP))
-        .drops(Counter::Forged)
+        .drops(Counter::SpoofedSource)
 }
 
 fn reply_of_another<F: Net>() -> Case<F> {
-    case("forged: a pod answers for another", web())
+    case("spoofed: a pod answers for another", web())
         .begins(tcp(CLIENT, VIP).syn())
         .pod(GREEN, tcp(BACKEND, CLIENT).rst())
-        .drops(Counter::Forged)
+        .drops(Counter::SpoofedSource)
         .row(tcp(BACKEND, CLIENT), REPLY, 1)
         .answers(tcp(BACKEND, CLIENT).syn_ack())
         .asks(tcp(CLIENT, VIP))
-        .proves()
+        .assures()
         .pod(GREEN, tcp(BACKEND, CLIENT).fin())
-        .drops(Counter::Forged)
+        .drops(Counter::SpoofedSource)
         .answers(tcp(BACKEND, CLIENT))
 }
 
@@ -98,7 +98,7 @@ fn backend_moves<F: Net>() -> Case<F> {
     .pod(GREEN, udp(BACKEND, CLIENT))
     .reply(Continue, VIP, CLIENT)
     .pod(BLUE, udp(BACKEND, CLIENT))
-    .drops(Counter::Forged)
+    .drops(Counter::SpoofedSource)
 }
 
 fn client_moves<F: Net>() -> Case<F> {
@@ -113,11 +113,11 @@ fn client_moves<F: Net>() -> Case<F> {
         .reply(Peer(GREEN.ifindex), VIP, CLIENT)
         .pod(GREEN, udp(CLIENT, VIP))
         .request(Peer(BLUE.ifindex), BACKEND)
-        .proves()
+        .assures()
 }
 
 fn client_of_a_recreated_pod<F: Net>() -> Case<F> {
-    proven("moved: a pod made anew with its address begins where the old one stood", web(), Tcp)
+    assured("moved: a pod made anew with its address begins where the old one stood", web(), Tcp)
         .pod(GREEN, tcp(CLIENT, VIP).syn().link_from(GREEN.at))
         .request(Peer(BLUE.ifindex), BACKEND)
         .also(Counter::Moved)
@@ -128,7 +128,7 @@ fn client_of_a_recreated_pod<F: Net>() -> Case<F> {
 
 /// It can only reach itself that way.
 fn vip_as_source<F: Net>() -> Case<F> {
-    case("forged: a VIP as source", web())
+    case("spoofed: a VIP as source", web())
         .pod(RED, udp(VIP, "10.244.1.4:5353"))
         .passes(Counter::NotOurs)
         .begins(udp(VIP, VIP))

@@ -1,4 +1,4 @@
-//! Ports of the node's that are lent, and no longer used by anybody.
+//! Ports of the node's that are allocated, and no longer used by anybody.
 
 use std::path::Path;
 
@@ -11,14 +11,14 @@ use lb_common::{
 
 use super::{OpenError, open, walk};
 
-/// For so many ticks after its end a row is left to the programs, which lend its port themselves to whom it is
+/// For so many ticks after its end a row is left to the programs, which allocate its port themselves to whom it is
 /// the first choice of.
 const LEFT: u32 = 60;
 
 /// Forgets the rows of both families whose flows have been over for a while; how many. Nobody asks again for those
 /// of backends that have gone. The lifetimes are in ticks.
 ///
-/// A port that a program takes in the very moment in which its old row goes is lent without one: the next
+/// A port that a program takes in the very moment in which its old row goes is allocated without one: the next
 /// packet of the client writes it again.
 ///
 /// # Errors
@@ -46,7 +46,7 @@ fn family<F: Family>(dir: &Path, now: u32, ended: &Lifetimes) -> Result<usize, O
     let (data, _) = open(dir, map)?;
     let mut rows =
         HashMap::<MapData, FlowKey<F>, SnatRow<F>>::try_from(Map::HashMap(data)).map_err(failed)?;
-    // Looked at again: it may have been lent anew since.
+    // Looked at again: it may have been allocated anew since.
     over.retain(|key| rows.get(key, 0).is_ok_and(|row| is_over(key, &row)) && rows.remove(key).is_ok());
     Ok(over.len())
 }

@@ -1,4 +1,4 @@
-//! Nearly all of the range of ports is lent before a flow is refused.
+//! Nearly all of the range of ports is allocated before a flow is refused.
 
 use std::net::Ipv4Addr;
 
@@ -61,7 +61,7 @@ fn nearly_all<F: Net>() {
     for ports in RANGES {
         for clients in [1, 100, 20_001] {
             let let_in = until_refused::<F>(ports, clients);
-            assert!(let_in * 10 >= ports * 9, "{}: refused when {let_in} of {ports} were lent", F::NAME);
+            assert!(let_in * 10 >= ports * 9, "{}: refused when {let_in} of {ports} were allocated", F::NAME);
         }
     }
 }
