@@ -167,10 +167,10 @@ fn of_every_map() -> Result<()> {
     let (refusing, healthy) = status(&node)?;
     ensure!(!healthy && refusing["healthy"] == false, "{refusing}");
     let warning = refusing["nearlyFull"][0].as_str().unwrap_or_default();
-    ensure!(warning.starts_with("answers: 15 of 16 rows are used"), "{refusing}");
+    ensure!(warning.starts_with("proxy ARP, ND: 15 of 16 rows are used"), "{refusing}");
     let text = String::from_utf8(node.lb("status --instance pressure")?.stdout)?;
     ensure!(
-        text.contains("\nNearly full:\n  answers: 15 of 16") && text.contains("\nFull:\n  flows, IPv4"),
+        text.contains("\nNearly full:\n  proxy ARP, ND: 15 of 16") && text.contains("\nFull:\n  flows, IPv4"),
         "{text}"
     );
     Ok(())
