@@ -60,7 +60,7 @@ fn text(status: &Status) -> String {
         ("Nearly full", &status.nearly_full),
         ("Full", &status.evicting),
         ("Warnings", &status.warnings),
-        ("Passed by", &status.bypassed),
+        ("Bypassed", &status.bypassed),
     ] {
         if !lines.is_empty() {
             text += &format!("\n{title}:\n");
