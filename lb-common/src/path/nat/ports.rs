@@ -16,7 +16,7 @@ pub const PORT_TRIES: u32 = 32;
 
 /// For how many ticks a port is kept for a client that has yet to show that it hears the backend, where
 /// another flow wants it: a flood of clients that do not exist holds no port for longer.
-const UNPROVEN_TICKS: u32 = 5;
+const UNASSURED_TICKS: u32 = 5;
 
 /// Lends a port to a new flow with the backend that was noted, and records it.
 #[inline(always)]
@@ -146,7 +146,7 @@ fn is_left<F: Family, T: Tables<F>>(tables: &T, allocated: &FlowKey<F>, found: &
     let Some(protocol) = Protocol::from_number(allocated.protocol as u8) else { return false };
     let now = tables.now();
     found.row.expired(protocol, now, &tables.settings().lifetimes)
-        || !found.row.is_assured() && now.wrapping_sub(found.row.seen) > UNPROVEN_TICKS
+        || !found.row.is_assured() && now.wrapping_sub(found.row.seen) > UNASSURED_TICKS
 }
 
 impl<F: Family> SnatRow<F> {
