@@ -210,7 +210,7 @@ fn promote<F: Family, P: Packet, T: Tables<F>>(
     }
     let request = FlowRow { bits: known.bits | flow_bits::ASSURED, seen: tables.now(), ..*known };
     if nat == Nat::Snat {
-        return snat::promote(tables, &parsed.key, &request);
+        return snat::promote(packet, tables, parsed, &request);
     }
     let reply = dnat::reply_row(tables, hook, packet.ifindex(), parsed, &request);
     let reply_key = twin(&translated(&parsed.key, &request), request.twin_zone());

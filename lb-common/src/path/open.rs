@@ -3,16 +3,16 @@
 use super::flow_table::{begin_again, enter, find, gives_way, take, twin};
 use super::nat::{
     Nat,
-    dnat::{reply_row, translated},
+    dnat::{client_mac, reply_row, translated},
     dsr,
 };
 use super::select::{self, recorded};
-use super::state::{Note, Parsed};
+use super::state::Note;
 use super::step::{Next, Step};
 use super::tables::{Table, Tables, noted};
 use super::{hook::Hook, leave, packet::Packet};
 use crate::{
-    abi::{BackendRow, FlowRow, Mac, Stop, ZONE_OF_CLIENT, flow_bits},
+    abi::{BackendRow, FlowRow, Stop, ZONE_OF_CLIENT, flow_bits},
     family::Family,
     wire::Protocol,
 };
@@ -67,7 +67,7 @@ fn put<F: Family, P: Packet, T: Tables<F>>(
         bits: hairpin | port << flow_bits::PORT_SHIFT | (zone as u32) << flow_bits::ZONE_SHIFT,
         addr: backend.addr,
         port: backend.port,
-        mac: client_mac(parsed, hook == Hook::UplinkIngress && note.decapsulated.get()),
+        mac: client_mac(parsed, hook != Hook::UplinkIngress || !note.decapsulated.get()),
         ifindex,
     };
     let reply = reply_row(tables, hook, ifindex, parsed, &request);
@@ -90,13 +90,4 @@ fn put<F: Family, P: Packet, T: Tables<F>>(
         tables.remove_flow(Table::Unassured, &reply_key);
     }
     entered
-}
-
-/// The MAC that the client's packets come from, or zero where another node has passed them on. By a mask: of two arrays
-/// LLVM would copy one by memmove.
-#[inline(always)]
-fn client_mac<F: Family>(parsed: &Parsed<F>, passed_on: bool) -> Mac {
-    let mask = if passed_on { 0 } else { u16::MAX };
-    let [a, b, c] = parsed.source;
-    [a & mask, b & mask, c & mask]
 }

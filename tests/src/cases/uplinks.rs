@@ -26,7 +26,9 @@ const OTHER_OWN: &str = "192.168.2.11:0";
 pub fn cases<F: Net>() -> Vec<Case<F>> {
     let mut cases =
         vec![without_mac(), with_one(), follows(), error(), allocated(), passed_on(), passed_on_and_lost()];
+    cases.extend([follows_and_is_made_anew(), allocated_follows()]);
     cases.extend([Tcp, Udp].map(back));
+    cases.extend([Tcp, Udp].map(assured_elsewhere));
     cases
 }
 
@@ -103,6 +105,26 @@ fn follows<F: Net>() -> Case<F> {
     answers(case, Udp, OTHER_UPLINK, OTHER_OWN, ROUTER)
 }
 
+/// The packet that shows that the client hears comes by another: what the rows become then leads there.
+fn assured_elsewhere<F: Net>(protocol: Protocol) -> Case<F> {
+    let name = format!("several uplinks: a client is assured by what comes by another, {protocol:?}");
+    let case = answers(begun(name, uplinks(web()), protocol), protocol, UPLINK, NODE, ROUTER);
+    let case = asks(case, OTHER_UPLINK, of(protocol, FAR, VIP).link_from(OTHER_ROUTER)).assures();
+    answers(case, protocol, OTHER_UPLINK, OTHER_OWN, OTHER_ROUTER)
+}
+
+fn follows_and_is_made_anew<F: Net>() -> Case<F> {
+    let case =
+        begun("several uplinks: the replies' row is made anew by what comes by another", uplinks(web()), Udp);
+    let case = answers(case, Udp, UPLINK, NODE, ROUTER);
+    let case = asks(case, UPLINK, udp(FAR, VIP).link_from(ROUTER)).assures();
+    let case = sends(case, udp(BACKEND, FAR)).reply(Egress(UPLINK), VIP, FAR);
+    let case = case.but(|packet| packet.routed().link_from(NODE).link_to(ROUTER));
+    let case = case.loses(udp(BACKEND, FAR)).on(at_uplink::<F>()).wait(1);
+    let case = asks(case, OTHER_UPLINK, udp(FAR, VIP).link_from(OTHER_ROUTER)).also(Counter::Rebuilt);
+    answers(case, Udp, OTHER_UPLINK, OTHER_OWN, OTHER_ROUTER)
+}
+
 fn error<F: Net>() -> Case<F> {
     let case = begun("several uplinks: an error about a request", uplinks(web()), Udp);
     sends(case, udp(FAR, BACKEND).error_from(TooBig(1280), BACKEND))
@@ -112,8 +134,12 @@ fn error<F: Net>() -> Case<F> {
 
 /// The reply comes by the other uplink.
 fn allocated<F: Net>() -> Case<F> {
+    allocated_by("several uplinks: a reply to an allocated port")
+}
+
+fn allocated_by<F: Net>(name: &str) -> Case<F> {
     let settings = Settings { snat_first: 10_000, snat_ports: 4, ..at_uplink::<F>() };
-    case("several uplinks: a reply to a allocated port", uplinks(web_by(REMOTE, ZONE_UPLINK, outside())))
+    case(name, uplinks(web_by(REMOTE, ZONE_UPLINK, outside())))
         .on(settings)
         .send(Hook::UplinkIngress, OTHER_UPLINK, udp(FAR, VIP).link_from(OTHER_ROUTER))
         .opens(Neighbour(UPLINK), REMOTE)
@@ -121,6 +147,18 @@ fn allocated<F: Net>() -> Case<F> {
         .outside(udp(REMOTE, SHOWN).link_from(ROUTER))
         .reply(Egress(OTHER_UPLINK), VIP, FAR)
         .but(|packet| packet.routed().link_from(OTHER_OWN).link_to(OTHER_ROUTER))
+}
+
+/// Assured by what comes by the backend's uplink.
+fn allocated_follows<F: Net>() -> Case<F> {
+    allocated_by("several uplinks: a client with an allocated port is assured by what comes by another")
+        .send(Hook::UplinkIngress, UPLINK, udp(FAR, VIP).link_from(ROUTER))
+        .request(Neighbour(UPLINK), REMOTE)
+        .shown(SHOWN)
+        .assures()
+        .outside(udp(REMOTE, SHOWN).link_from(ROUTER))
+        .reply(Egress(UPLINK), VIP, FAR)
+        .but(|packet| packet.routed().link_from(NODE).link_to(ROUTER))
 }
 
 fn arrives<F: Net>(case: Case<F>) -> Case<F> {

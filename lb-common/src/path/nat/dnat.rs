@@ -7,7 +7,7 @@ use super::super::flow_table::{Found, advance, progress, twin};
 use super::super::tables::{Common, Insert, Table, Tables};
 use super::super::{egress::way_back, hook::Hook, packet::Packet, state::Parsed};
 use crate::{
-    abi::{Event, FlowKey, FlowRow, ReachKind, flow_bits, is_known},
+    abi::{Event, FlowKey, FlowRow, Mac, ReachKind, flow_bits, is_known},
     family::Family,
 };
 
@@ -100,7 +100,8 @@ pub fn translated<F: Family>(key: &FlowKey<F>, row: &FlowRow<F>) -> FlowKey<F> {
     }
 }
 
-/// The reply row of the flow whose request is `parsed`. It leads to the MAC that its request's row has.
+/// The reply row of the flow whose request is `parsed`. It leads to where that comes from, unless another node has
+/// passed it on, or the flow's first.
 #[inline(always)]
 pub fn reply_row<F: Family, T: Common>(
     tables: &T,
@@ -119,9 +120,18 @@ pub fn reply_row<F: Family, T: Common>(
             | (parsed.key.zone as u32) << flow_bits::ZONE_SHIFT,
         addr: parsed.key.dst,
         port: parsed.key.dst_port,
-        mac: request.mac,
+        mac: client_mac(parsed, is_known(&request.mac)),
         ifindex,
     }
+}
+
+/// The MAC that the client's packets come from, or zero where nobody knows it. By a mask: of two arrays LLVM would copy
+/// one by memmove.
+#[inline(always)]
+pub fn client_mac<F: Family>(parsed: &Parsed<F>, known: bool) -> Mac {
+    let mask = if known { u16::MAX } else { 0 };
+    let [a, b, c] = parsed.source;
+    [a & mask, b & mask, c & mask]
 }
 
 /// The request row of the flow whose reply is `parsed`.

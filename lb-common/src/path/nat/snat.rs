@@ -118,15 +118,22 @@ pub fn end<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, request: &Flow
     }
 }
 
-/// Notes that a flow's client has proved itself.
+/// Notes that a flow's client has proved itself, and where it is.
 #[inline(always)]
-pub fn promote<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, request: &FlowRow<F>) {
+pub fn promote<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &T,
+    parsed: &Parsed<F>,
+    request: &FlowRow<F>,
+) {
+    let key = &parsed.key;
     if tables.insert_flow(Table::Assured, *key, *request, Insert::Replace).is_err() {
         return;
     }
     tables.remove_flow(Table::Unassured, key);
     if let Some(held) = tables.snat(&lent_to(tables, key, request)) {
         SnatRow::touch(held, request.seen, held.get().row.bits | request.bits & flow_bits::SHARED);
+        SnatRow::lead_to(held, parsed.source, packet.ifindex());
     }
     tables.count(Event::Assured.into());
 }
