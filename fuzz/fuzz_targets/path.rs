@@ -106,7 +106,7 @@ fn damage<F: Net>(input: &mut Unstructured<'_>, state: &mut State<F>) -> Result<
         0 => row(input, state.shared.services.values_mut()),
         1 => row(input, state.shared.sets.values_mut()),
         2 => row(input, state.shared.slots.values_mut()),
-        3 => row(input, state.shared.reach.values_mut()),
+        3 => row(input, state.shared.next_hops.values_mut()),
         4 => row(input, state.side.backends.values_mut()),
         // Not in an order that is the same each time: a single row is as good.
         _ => row(input, state.learned.flows.values_mut().take(1)),

@@ -5,7 +5,7 @@ use core::{fmt::Debug, hash::Hash, net::IpAddr};
 use bytemuck::Pod;
 
 use crate::{
-    abi::{AnswerKey, Cidrs, Settings},
+    abi::{Cidrs, NeighKey, Settings},
     wire::{Ipv4, Ipv6, NetworkHeader, ethernet},
 };
 
@@ -30,7 +30,7 @@ pub trait Family: Copy + Clone + Debug + Default + PartialEq + Eq + Hash + 'stat
     /// The node's address of this family.
     fn host(settings: &Settings) -> Self::Addr;
     /// The key of an address in a zone, in maps that hold both families.
-    fn answer_key(addr: Self::Addr, zone: u32) -> AnswerKey;
+    fn neigh_key(addr: Self::Addr, zone: u32) -> NeighKey;
 }
 
 /// Two of a kind, one of each family: tables that exist twice.
@@ -99,8 +99,8 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn answer_key(addr: Addr4, zone: u32) -> AnswerKey {
-        AnswerKey::v4(addr, zone)
+    fn neigh_key(addr: Addr4, zone: u32) -> NeighKey {
+        NeighKey::v4(addr, zone)
     }
 }
 
@@ -136,8 +136,8 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn answer_key(addr: Addr6, zone: u32) -> AnswerKey {
-        AnswerKey::v6(addr, zone)
+    fn neigh_key(addr: Addr6, zone: u32) -> NeighKey {
+        NeighKey::v6(addr, zone)
     }
 }
 

@@ -9,13 +9,14 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        AffinityKey, AffinityRow, AnswerKey, AnswerRow, BackendRow, Counter, FlowKey, FlowRow, FragmentKey,
-        FragmentRow, FrontendKey, FrontendRow, HomeRow, PREFILTER_BITS, RangeKey, ReachRow, ServiceRow,
-        SetRow, Settings, SlotRow, SnatRow, SocketKey, SocketRow, Traffic, UnassuredRow, maps::PORT_CURSORS,
+        AffinityKey, AffinityRow, BackendRow, Counter, FlowKey, FlowRow, FragmentKey, FragmentRow,
+        FrontendKey, FrontendRow, NeighKey, NextHopRow, PREFILTER_BITS, ProxyNeighRow, RangeKey, ServiceRow,
+        SetRow, Settings, SlotRow, SnatRow, SocketKey, SocketRow, SourceGuardRow, Traffic, UnassuredRow,
+        maps::PORT_CURSOR_COUNT,
     },
     family::{Family, V4, V6},
     family_maps,
-    path::Note,
+    path::PacketState,
     shared_maps,
 };
 
@@ -127,7 +128,7 @@ family_maps!(declare_ipv6!(), V6);
 /// What does not fit the stack: what is known of a packet, and a flow's key and row on their way into a table.
 #[repr(C)]
 pub struct Scratch<F: Family> {
-    pub note: Note<F>,
+    pub state: PacketState<F>,
     pub key: FlowKey<F>,
     pub row: UnassuredRow<F>,
 }

@@ -17,7 +17,7 @@ use aya_ebpf::{
 use bytemuck::Pod;
 use lb_common::{
     family::{Family, V6},
-    path::{Packet, SumKind, Way},
+    path::{Egress, Packet, SumKind},
     wire::{Ethernet, Protocol},
 };
 
@@ -58,19 +58,19 @@ impl Skb {
 
     /// Sends a rewritten packet on its way: the hook's return value.
     #[inline(always)]
-    pub fn send(&self, way: Way) -> Option<i32> {
+    pub fn send(&self, way: Egress) -> Option<i32> {
         // SAFETY: helpers that only note where the packet goes.
         let action = unsafe {
             match way {
-                Way::Continue => return None,
-                Way::Peer(ifindex) => {
+                Egress::Continue => return None,
+                Egress::Peer(ifindex) => {
                     if SETTINGS.get().peer_scrubs == 0 && (*self.skb).pkt_type != PACKET_HOST {
                         bpf_skb_change_type(self.skb, PACKET_HOST);
                     }
                     bpf_redirect_peer(ifindex, 0)
                 }
-                Way::Egress(ifindex) => bpf_redirect(ifindex, 0),
-                Way::Neighbour(ifindex) => bpf_redirect_neigh(ifindex, ptr::null_mut(), 0, 0),
+                Egress::Device(ifindex) => bpf_redirect(ifindex, 0),
+                Egress::Neighbour(ifindex) => bpf_redirect_neigh(ifindex, ptr::null_mut(), 0, 0),
             }
         };
         Some(action as i32)

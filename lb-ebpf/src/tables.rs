@@ -9,15 +9,16 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FragmentKey,
-        FragmentRow, FrontendKey, FrontendRow, HomeRow, Mac, PREFILTER_BITS, RangeKey, ReachKind, ReachRow,
-        ServiceRow, SetRow, Settings, SlotRow, SnatRow, SocketKey, SocketRow, Word,
+        AffinityKey, AffinityRow, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FragmentKey,
+        FragmentRow, FrontendKey, FrontendRow, Mac, NeighKey, NextHopKind, NextHopRow, PREFILTER_BITS,
+        RangeKey, ServiceRow, SetRow, Settings, SlotRow, SnatRow, SocketKey, SocketRow, SourceGuardRow, Word,
     },
-    path::{Common, Insert, InsertError, Note, Parsed, Sockets, Table, Tables},
+    path::{Common, Insert, InsertError, PacketState, Parsed, Sockets, Table, Tables},
 };
 
 use crate::maps::{
-    ANSWERS, COUNTERS, FamilyMaps, HOMES, INTEREST, REACH, SERVICES, SETS, SETTINGS, SLOTS, TRAFFIC, TURNS,
+    COUNTERS, FamilyMaps, NEXT_HOPS, PORT_CURSORS, PREFILTER, PROXY_NEIGH, SERVICES, SETS, SETTINGS, SLOTS,
+    SOURCE_GUARD, TRAFFIC,
 };
 
 /// All of them.
@@ -46,7 +47,7 @@ impl Common for Maps {
     #[inline(always)]
     fn prefilter(&self, hash: u32) -> bool {
         let bit = hash & (PREFILTER_BITS - 1);
-        INTEREST.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 != 0)
+        PREFILTER.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 != 0)
     }
 
     #[inline(always)]
@@ -66,27 +67,27 @@ impl Common for Maps {
     }
 
     #[inline(always)]
-    fn reach(&self, index: u32) -> Option<ReachRow> {
-        REACH.get(index).copied()
+    fn next_hop(&self, index: u32) -> Option<NextHopRow> {
+        NEXT_HOPS.get(index).copied()
     }
 
     #[inline(always)]
-    fn answer(&self, key: &AnswerKey) -> Option<Mac> {
+    fn proxy_neigh(&self, key: &NeighKey) -> Option<Mac> {
         // SAFETY: copied at once; a row that is recycled meanwhile holds another bridge's MAC at worst, and
         // who got a wrong answer asks again.
-        unsafe { ANSWERS.get(key) }.map(|row| row.mac)
+        unsafe { PROXY_NEIGH.get(key) }.map(|row| row.mac)
     }
 
     #[inline(always)]
-    fn home(&self, key: &AnswerKey) -> Option<HomeRow> {
-        // SAFETY: copied at once; what a row that is recycled meanwhile costs is said at `HomeRow`.
-        unsafe { HOMES.get(key) }.copied()
+    fn source_guard(&self, key: &NeighKey) -> Option<SourceGuardRow> {
+        // SAFETY: copied at once; what a row that is recycled meanwhile costs is said at `SourceGuardRow`.
+        unsafe { SOURCE_GUARD.get(key) }.copied()
     }
 
     #[inline(always)]
     fn count(&self, counter: Counter) {
         if let Some(count) = COUNTERS.get_ptr_mut(counter as u32) {
-            if self.settings().way_back == ReachKind::Host as u32 {
+            if self.settings().return_path == NextHopKind::Host as u32 {
                 // The programs of sockets run where packets' programs may interrupt them.
                 return add_one(count);
             }
@@ -108,17 +109,17 @@ impl Common for Maps {
 
 impl<F: FamilyMaps> Tables<F> for Maps {
     #[inline(always)]
-    fn note(&self, parsed: &Parsed<F>, assured: bool) {
+    fn begin(&self, parsed: &Parsed<F>, assured: bool) {
         if let Some(scratch) = F::scratch().get_ptr_mut(0) {
             // SAFETY: this CPU's own row, in a program that is not interrupted by itself.
-            unsafe { &mut (*scratch).note }.begin(parsed, assured);
+            unsafe { &mut (*scratch).state }.begin(parsed, assured);
         }
     }
 
     #[inline(always)]
-    fn noted(&self) -> Option<&Note<F>> {
+    fn state(&self) -> Option<&PacketState<F>> {
         // SAFETY: as in `note`, where all of it was written; nobody else writes it.
-        F::scratch().get_ptr(0).map(|scratch| unsafe { &(*scratch).note })
+        F::scratch().get_ptr(0).map(|scratch| unsafe { &(*scratch).state })
     }
 
     #[inline(always)]
@@ -192,9 +193,9 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     }
 
     #[inline(always)]
-    fn turn(&self, count: u32, steps: u32) -> u32 {
+    fn advance_cursor(&self, count: u32, steps: u32) -> u32 {
         // SAFETY: a row of an array is live and 4-aligned.
-        TURNS.get_ptr_mut(count).map_or(0, |row| unsafe { fetch_add(row, steps) })
+        PORT_CURSORS.get_ptr_mut(count).map_or(0, |row| unsafe { fetch_add(row, steps) })
     }
 
     #[inline(always)]

@@ -7,9 +7,9 @@ use std::{
 
 use lb_common::{
     abi::{
-        AffinityKey, AffinityRow, AnswerKey, AnswerRow, BackendRow, BackendWord, FlowKey, FlowRow,
-        FragmentKey, FragmentRow, FrontendKey, FrontendRow, HomeRow, PREFILTER_BITS, RangeKey, ReachRow,
-        Scope, ServiceRow, SetRow, SlotRow, SnatRow, SocketKey, SocketRow, UnassuredRow,
+        AffinityKey, AffinityRow, BackendRow, BackendWord, FlowKey, FlowRow, FragmentKey, FragmentRow,
+        FrontendKey, FrontendRow, NeighKey, NextHopRow, PREFILTER_BITS, ProxyNeighRow, RangeKey, Scope,
+        ServiceRow, SetRow, SlotRow, SnatRow, SocketKey, SocketRow, SourceGuardRow, UnassuredRow,
     },
     family::{Family, Pair, V4, V6},
 };
@@ -17,8 +17,8 @@ use lb_common::{
 /// Maps that exist once, as the agent writes them. Rows by index are those of arrays: one that is not here is zero.
 #[derive(Clone, Debug, Default)]
 pub struct Shared {
-    /// Bits of the map of interest.
-    pub interest: HashSet<u32>,
+    /// Bits of the prefilter.
+    pub prefilter: HashSet<u32>,
     /// Services by id.
     pub services: BTreeMap<u32, ServiceRow>,
     /// Sets by index.
@@ -26,17 +26,17 @@ pub struct Shared {
     /// Slots by index.
     pub slots: BTreeMap<u32, SlotRow>,
     /// Ways to backends by index.
-    pub reach: BTreeMap<u32, ReachRow>,
+    pub next_hops: BTreeMap<u32, NextHopRow>,
     /// Addresses that bridges and uplinks answer for.
-    pub answers: HashMap<AnswerKey, AnswerRow>,
-    /// Where neighbours' addresses are at home.
-    pub homes: HashMap<AnswerKey, HomeRow>,
+    pub proxy_neigh: HashMap<NeighKey, ProxyNeighRow>,
+    /// Ports at which neighbours are known.
+    pub homes: HashMap<NeighKey, SourceGuardRow>,
 }
 
 impl Shared {
-    /// Sets the bit of interest of a hash.
-    pub fn interest(&mut self, hash: u32) {
-        self.interest.insert(hash & (PREFILTER_BITS - 1));
+    /// Sets the prefilter bit of a hash.
+    pub fn prefilter(&mut self, hash: u32) {
+        self.prefilter.insert(hash & (PREFILTER_BITS - 1));
     }
 
     /// The set that a service leads to.
@@ -126,7 +126,7 @@ impl Maps {
     /// # Errors
     /// What a packet must never find: a row that is not there or another service's.
     pub fn backends<F: Family>(&self, service: u32, scope: Scope) -> Result<Backends, &'static str> {
-        let Shared { services, slots, reach, .. } = &self.shared;
+        let Shared { services, slots, next_hops, .. } = &self.shared;
         let side = F::of(self);
         if !services.contains_key(&service) {
             return Err("a frontend leads to no service");
@@ -153,7 +153,7 @@ impl Maps {
             if !word.takes(scope) {
                 return Err("a slot leads to a backend that does not take its flows");
             }
-            if !reach.contains_key(&word.reach()) {
+            if !next_hops.contains_key(&word.next_hop()) {
                 return Err("a backend has no way");
             }
             *found.entry(slot.backend).or_default() += 1;

@@ -8,12 +8,12 @@ use std::{
 use bumpalo::Bump;
 use lb_common::{
     abi::{
-        AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FragmentKey,
-        FragmentRow, FrontendKey, FrontendRow, HomeRow, Mac, PREFILTER_BITS, ReachRow, ServiceRow, SetRow,
-        Settings, SlotRow, SnatRow, SocketKey, SocketRow, Traffic, UnassuredRow,
+        AffinityKey, AffinityRow, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FragmentKey,
+        FragmentRow, FrontendKey, FrontendRow, Mac, NeighKey, NextHopRow, PREFILTER_BITS, ServiceRow, SetRow,
+        Settings, SlotRow, SnatRow, SocketKey, SocketRow, SourceGuardRow, Traffic, UnassuredRow,
     },
     family::Family,
-    path::{self, Common, Insert, InsertError, Note, PORT_CURSORS, Parsed, Sockets, Table},
+    path::{self, Common, Insert, InsertError, PORT_CURSOR_COUNT, PacketState, Parsed, Sockets, Table},
 };
 
 use crate::{Learned, Outcome, Shared, Side};
@@ -28,7 +28,7 @@ pub struct Tables<'a, F: Family> {
     /// Rows of each array.
     rows: u32,
     zero: BackendRow<F>,
-    note: Cell<Option<&'a Note<F>>>,
+    state: Cell<Option<&'a PacketState<F>>>,
     flows: RefCell<HashMap<FlowKey<F>, &'a Cell<FlowRow<F>>>>,
     unassured: RefCell<HashMap<FlowKey<F>, Unassured<'a, F>>>,
     snat: RefCell<HashMap<FlowKey<F>, &'a Cell<SnatRow<F>>>>,
@@ -76,7 +76,7 @@ impl<'a, F: Family> Tables<'a, F> {
             settings,
             rows,
             zero: BackendRow::default(),
-            note: Cell::new(None),
+            state: Cell::new(None),
             flows: kept(arena, &learned.flows),
             unassured: RefCell::new(unassured.collect()),
             snat: kept(arena, &learned.snat),
@@ -91,7 +91,7 @@ impl<'a, F: Family> Tables<'a, F> {
 
     /// Another packet comes.
     pub fn next(&self) {
-        self.note.set(None);
+        self.state.set(None);
     }
 
     /// What was counted, in order.
@@ -147,7 +147,7 @@ impl<F: Family> Common for Tables<'_, F> {
     }
 
     fn prefilter(&self, hash: u32) -> bool {
-        self.shared.interest.contains(&(hash & (PREFILTER_BITS - 1)))
+        self.shared.prefilter.contains(&(hash & (PREFILTER_BITS - 1)))
     }
 
     fn service(&self, id: u32) -> Option<ServiceRow> {
@@ -162,15 +162,15 @@ impl<F: Family> Common for Tables<'_, F> {
         self.row(&self.shared.slots, index)
     }
 
-    fn reach(&self, index: u32) -> Option<ReachRow> {
-        self.row(&self.shared.reach, index)
+    fn next_hop(&self, index: u32) -> Option<NextHopRow> {
+        self.row(&self.shared.next_hops, index)
     }
 
-    fn answer(&self, key: &AnswerKey) -> Option<Mac> {
-        self.shared.answers.get(key).map(|row| row.mac)
+    fn proxy_neigh(&self, key: &NeighKey) -> Option<Mac> {
+        self.shared.proxy_neigh.get(key).map(|row| row.mac)
     }
 
-    fn home(&self, key: &AnswerKey) -> Option<HomeRow> {
+    fn source_guard(&self, key: &NeighKey) -> Option<SourceGuardRow> {
         self.shared.homes.get(key).copied()
     }
 
@@ -189,16 +189,16 @@ impl<F: Family> Common for Tables<'_, F> {
 }
 
 impl<F: Family> path::Tables<F> for Tables<'_, F> {
-    fn note(&self, parsed: &Parsed<F>, assured: bool) {
-        if self.note.get().is_none() {
-            let note = self.arena.alloc(Note::default());
-            note.begin(parsed, assured);
-            self.note.set(Some(note));
+    fn begin(&self, parsed: &Parsed<F>, assured: bool) {
+        if self.state.get().is_none() {
+            let state = self.arena.alloc(PacketState::default());
+            state.begin(parsed, assured);
+            self.state.set(Some(state));
         }
     }
 
-    fn noted(&self) -> Option<&Note<F>> {
-        self.note.get()
+    fn state(&self) -> Option<&PacketState<F>> {
+        self.state.get()
     }
 
     fn flow(&self, table: Table, key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>> {
@@ -249,8 +249,8 @@ impl<F: Family> path::Tables<F> for Tables<'_, F> {
         Ok(())
     }
 
-    fn turn(&self, count: u32, steps: u32) -> u32 {
-        assert!(count < PORT_CURSORS, "no such count: {count}");
+    fn advance_cursor(&self, count: u32, steps: u32) -> u32 {
+        assert!(count < PORT_CURSOR_COUNT, "no such count: {count}");
         let mut turns = self.turns.borrow_mut();
         let next = turns.entry(count).or_default();
         let turn = *next;

@@ -10,7 +10,7 @@ use std::{
 
 use ipnet::IpNet;
 use lb_common::{
-    abi::{BackendRow, FrontendKey, FrontendRow, ReachRow, SetRow, SlotRow, Word, ZONE_UPLINK},
+    abi::{BackendRow, FrontendKey, FrontendRow, NextHopRow, SetRow, SlotRow, Word, ZONE_UPLINK},
     family::{Family, V4, V6},
     path::prefilter_hash,
 };
@@ -30,10 +30,10 @@ pub trait Rows {
 
 /// Maps, row by row: the kernel's, or those in memory.
 pub trait Store {
-    /// Sets the bit of interest of a hash.
-    fn interest(&mut self, hash: u32);
+    /// Sets the prefilter bit of a hash.
+    fn prefilter(&mut self, hash: u32);
     /// Writes a way.
-    fn reach(&mut self, index: u32, row: ReachRow);
+    fn next_hop(&mut self, index: u32, row: NextHopRow);
     /// Writes a backend, its word last.
     fn backend<F: Family>(&mut self, id: u32, row: BackendRow<F>);
     /// Writes slots.
@@ -78,11 +78,11 @@ impl<S: Store> Rows for S {
 /// Writes a step whose addresses, if it has any, are of the family.
 fn write<F: Family>(store: &mut impl Store, step: &Step) -> io::Result<()> {
     match step {
-        Step::Reach { index, row, .. } => store.reach(*index, *row),
+        Step::NextHop { index, row, .. } => store.next_hop(*index, *row),
         Step::Backend { service, backend, zone } => {
             let row = backend.row::<F>(*service, *zone);
             store.backend(backend.id, row);
-            store.interest(prefilter_hash(row.addr, row.port));
+            store.prefilter(prefilter_hash(row.addr, row.port));
         }
         Step::Slots { first, rows } => store.slots(*first, rows),
         Step::Set { index, row } => store.set(*index, *row),
@@ -94,13 +94,13 @@ fn write<F: Family>(store: &mut impl Store, step: &Step) -> io::Result<()> {
         Step::InsertFrontend { frontend, service } => {
             let key = key::<F>(&frontend.at);
             store.insert_frontend(key, FrontendRow { service: *service, kind: frontend.kind as u32 })?;
-            store.interest(prefilter_hash(key.addr, 0));
+            store.prefilter(prefilter_hash(key.addr, 0));
         }
         Step::DeleteFrontend { frontend, .. } => store.delete_frontend(key::<F>(&frontend.at))?,
         Step::InsertAddress { address, kind } => store
             .insert_frontend(address_key::<F>(*address), FrontendRow { service: 0, kind: *kind as u32 })?,
         Step::DeleteAddress { address } => store.delete_frontend(address_key::<F>(*address))?,
-        Step::RetireSet { .. } | Step::RetireService { .. } | Step::RetireReach { .. } => {}
+        Step::RetireSet { .. } | Step::RetireService { .. } | Step::RetireNextHop { .. } => {}
     }
     Ok(())
 }

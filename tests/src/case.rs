@@ -1,8 +1,8 @@
 //! A packet case: rows, packets in a sequence, and what each of them gets.
 
 use lb_common::{
-    abi::{Counter, FlowKey, ReachKind, Settings},
-    path::{Hook, Verdict, Way},
+    abi::{Counter, FlowKey, NextHopKind, Settings},
+    path::{Egress, Hook, Verdict},
 };
 
 use crate::{
@@ -55,13 +55,13 @@ pub(crate) struct Sent {
 impl Sent {
     /// A packet as it goes on: what comes from outside or is sent there makes a hop, and the kernel writes the link header
     /// of what it finds the next hop for.
-    fn carried(&self, way: Way, packet: Wire, to: &str) -> Wire {
-        let stack = self.at.settings.way_back == ReachKind::Stack as u32;
+    fn carried(&self, way: Egress, packet: Wire, to: &str) -> Wire {
+        let stack = self.at.settings.return_path == NextHopKind::Stack as u32;
         match way {
-            Way::Continue if stack && self.at.hook == Hook::PortIngress => packet,
-            Way::Neighbour(UPLINK | OTHER_UPLINK) => packet.routed(),
-            Way::Neighbour(_) => packet,
-            Way::Peer(_) if self.at.hook.from_outside() => packet.routed().link_to(to),
+            Egress::Continue if stack && self.at.hook == Hook::PortIngress => packet,
+            Egress::Neighbour(UPLINK | OTHER_UPLINK) => packet.routed(),
+            Egress::Neighbour(_) => packet,
+            Egress::Peer(_) if self.at.hook.from_outside() => packet.routed().link_to(to),
             _ => packet.link_to(to),
         }
     }
@@ -70,7 +70,7 @@ impl Sent {
 /// A case on these rows. Its packets meet the programs of [`BRIDGE`] in peer mode and those of uplinks until
 /// [`Case::on`].
 pub fn case<F: Net>(name: impl Into<String>, state: State<F>) -> Case<F> {
-    let (bridge, uplink) = (on(BRIDGE, ReachKind::Peer), on_uplink());
+    let (bridge, uplink) = (on(BRIDGE, NextHopKind::Peer), on_uplink());
     Case { name: name.into(), state, bridge, uplink, settings: bridge, steps: Vec::new() }
 }
 
@@ -109,17 +109,17 @@ impl<F: Net> Case<F> {
 
     /// The client in the pod red sends the first packet of a flow; it goes on to the backend in the pod blue.
     pub fn begins(self, packet: Wire) -> Self {
-        self.pod(RED, packet).opens(Way::Peer(BLUE.ifindex), BACKEND)
+        self.pod(RED, packet).opens(Egress::Peer(BLUE.ifindex), BACKEND)
     }
 
     /// It sends a packet of a flow that there is.
     pub fn asks(self, packet: Wire) -> Self {
-        self.pod(RED, packet).request(Way::Peer(BLUE.ifindex), BACKEND)
+        self.pod(RED, packet).request(Egress::Peer(BLUE.ifindex), BACKEND)
     }
 
     /// The backend sends to the client, who hears the frontend.
     pub fn answers(self, packet: Wire) -> Self {
-        self.pod(BLUE, packet).reply(Way::Peer(RED.ifindex), VIP, CLIENT)
+        self.pod(BLUE, packet).reply(Egress::Peer(RED.ifindex), VIP, CLIENT)
     }
 
     /// A packet that comes from outside.
@@ -140,7 +140,7 @@ impl<F: Net> Case<F> {
     }
 
     /// It goes on to a backend (`address:port`), addressed to its MAC.
-    pub fn request(mut self, way: Way, backend: &str) -> Self {
+    pub fn request(mut self, way: Egress, backend: &str) -> Self {
         let sent = self.last();
         sent.verdict = Verdict::Forward(way);
         sent.becomes = sent.carried(way, sent.packet.clone().destination(backend), backend);
@@ -150,7 +150,7 @@ impl<F: Net> Case<F> {
     }
 
     /// As [`Case::request`], the first packet of a flow.
-    pub fn opens(self, way: Way, backend: &str) -> Self {
+    pub fn opens(self, way: Egress, backend: &str) -> Self {
         self.request(way, backend).also(Counter::NewFlow)
     }
 
@@ -164,8 +164,8 @@ impl<F: Net> Case<F> {
     pub fn xdp(mut self) -> Self {
         let sent = self.last();
         sent.at.hook = Hook::UplinkXdp;
-        if let Verdict::Forward(Way::Neighbour(ifindex)) = sent.verdict {
-            sent.verdict = Verdict::Forward(Way::Egress(ifindex));
+        if let Verdict::Forward(Egress::Neighbour(ifindex)) = sent.verdict {
+            sent.verdict = Verdict::Forward(Egress::Device(ifindex));
             let becomes = sent.becomes.clone().link_from(BRIDGE.at);
             let is_reply = sent.counters.contains(&Counter::Reply);
             sent.becomes = if is_reply { becomes.link_to_destination() } else { becomes.link_to(ROUTER) };
@@ -174,7 +174,7 @@ impl<F: Net> Case<F> {
     }
 
     /// It goes on inside another packet, as this one.
-    pub fn encapsulated(mut self, way: Way, becomes: Wire) -> Self {
+    pub fn encapsulated(mut self, way: Egress, becomes: Wire) -> Self {
         let sent = self.last();
         sent.verdict = Verdict::Forward(way);
         sent.becomes = becomes;
@@ -185,7 +185,7 @@ impl<F: Net> Case<F> {
 
     /// It goes back to a client (`address:port`) from a frontend (`address:port`), addressed to the
     /// client's MAC.
-    pub fn reply(mut self, way: Way, frontend: &str, client: &str) -> Self {
+    pub fn reply(mut self, way: Egress, frontend: &str, client: &str) -> Self {
         let sent = self.last();
         sent.verdict = Verdict::Forward(way);
         sent.becomes = sent.carried(way, sent.packet.clone().source(frontend).destination(client), client);
@@ -228,7 +228,7 @@ impl<F: Net> Case<F> {
     /// The last packet is answered by a refusal, for this reason.
     pub fn rejects(mut self, why: Counter) -> Self {
         let sent = self.last();
-        sent.verdict = Verdict::Forward(Way::Egress(sent.at.ifindex));
+        sent.verdict = Verdict::Forward(Egress::Device(sent.at.ifindex));
         sent.becomes = sent.packet.clone().refused();
         sent.counters = vec![why];
         self
@@ -237,14 +237,14 @@ impl<F: Net> Case<F> {
     /// The last packet is answered by this error from `at`, for this reason.
     pub fn returns(mut self, why: Counter, complaint: Complaint, at: &str) -> Self {
         let sent = self.last();
-        sent.verdict = Verdict::Forward(Way::Egress(sent.at.ifindex));
+        sent.verdict = Verdict::Forward(Egress::Device(sent.at.ifindex));
         sent.becomes = sent.packet.clone().returned(complaint, at);
         sent.counters = vec![why];
         self
     }
 
     /// The last packet is an error about a packet of a flow, of which `to` (`address:port`) hears this.
-    pub fn error(mut self, way: Way, heard: Wire, to: &str) -> Self {
+    pub fn error(mut self, way: Egress, heard: Wire, to: &str) -> Self {
         let sent = self.last();
         sent.verdict = Verdict::Forward(way);
         sent.becomes = sent.carried(way, heard.link_as(&sent.packet), to);
@@ -255,7 +255,7 @@ impl<F: Net> Case<F> {
     /// The last packet is an echo request, which is answered.
     pub fn echoes(mut self) -> Self {
         let sent = self.last();
-        sent.verdict = Verdict::Forward(Way::Egress(sent.at.ifindex));
+        sent.verdict = Verdict::Forward(Egress::Device(sent.at.ifindex));
         sent.becomes = sent.packet.clone().echoed();
         sent.counters = vec![Counter::Echoed];
         self
@@ -264,7 +264,7 @@ impl<F: Net> Case<F> {
     /// The last packet is a question about a neighbour, answered so.
     pub fn answered(mut self, answer: Wire) -> Self {
         let sent = self.last();
-        sent.verdict = Verdict::Forward(Way::Egress(sent.at.ifindex));
+        sent.verdict = Verdict::Forward(Egress::Device(sent.at.ifindex));
         sent.becomes = answer;
         sent.counters = vec![Counter::Answered];
         self

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Error, Result, anyhow, ensure};
 use lb_common::{
     abi::{Counter, Ending, Settings, Stop, Traffic},
-    path::{Hook, Verdict, Way},
+    path::{Egress, Hook, Verdict},
     wire::ethernet,
 };
 
@@ -94,7 +94,7 @@ fn is_finished_or_left<F: Net>(
     let (verdict, mut outcome) = host::run(state, At { hook: Hook::UplinkXdp, ..at }, bytes);
     let expected = match (verdict, on_tc) {
         (Verdict::Pass, _) => (Verdict::Pass, host::untouched(state, bytes)),
-        (_, Verdict::Forward(_)) => (Verdict::Forward(Way::Egress(at.ifindex)), left.clone()),
+        (_, Verdict::Forward(_)) => (Verdict::Forward(Egress::Device(at.ifindex)), left.clone()),
         _ => (on_tc, left.clone()),
     };
     if verdict != Verdict::Pass {

@@ -22,7 +22,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use aya::sys::{Stats, enable_stats};
 use lb_common::{
-    abi::{Counter, FlowKey, FlowRow, ReachKind, Settings},
+    abi::{Counter, FlowKey, FlowRow, NextHopKind, Settings},
     family::{V4, V6},
     path::Hook,
     wire::Protocol,
@@ -151,7 +151,7 @@ struct Loaded {
 impl Loaded {
     fn new() -> Result<Self> {
         let new = Kernel::new()?.has_csum_ipv6 as u32;
-        let settings = Settings { has_csum_ipv6: new, peer_scrubs: new, ..on(BRIDGE, ReachKind::Peer) };
+        let settings = Settings { has_csum_ipv6: new, peer_scrubs: new, ..on(BRIDGE, NextHopKind::Peer) };
         let mut maps = Maps::new(kernel::load(&object()?, &settings, ROWS)?);
         let program = maps.program(Hook::PortIngress)?.as_fd().try_clone_to_owned()?;
         Ok(Loaded { maps, program, empty: empty()? })

@@ -10,7 +10,7 @@ use lb_common::{
 
 /// What a case needs of a family beyond what the path needs.
 pub trait Net: Family {
-    /// Part of the test's name.
+    /// FragmentKind of the test's name.
     const NAME: &str;
     /// Offset of the transport header of a packet without options.
     const TRANSPORT: usize = size_of::<Ethernet>() + size_of::<Self::Header>();

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Error, Result, ensure};
 use lb_common::{
     abi::{
-        BackendState, BackendWord, FrontendKind, FrontendRow, ReachKind, ReachRow, Scope, Scopes, SetRow,
+        BackendState, BackendWord, FrontendKind, FrontendRow, NextHopKind, NextHopRow, Scope, Scopes, SetRow,
         ZONE_OF_CLIENT, ZONE_UPLINK, set_flags,
     },
     family::{Family, V4, V6},
@@ -23,8 +23,8 @@ use lb_user::{
     compile::{Frontend, NodeFacts, compile},
     maps::Sizes,
     model::{Model, Protocol, addresses::Allocations, diff},
-    observe::{backends::way, kind_name},
-    plan::{self, Ids, Mirror, Published, Step, Tuning, Ways},
+    observe::{backends::next_hop, kind_name},
+    plan::{self, Ids, Mirror, Published, Routes, Step, Tuning},
     sources::file,
 };
 use similar::TextDiff;
@@ -214,10 +214,14 @@ impl Agent {
         let side = F::of(&self.maps);
         for (id, row) in &side.backends {
             let word = BackendWord(row.word);
-            let reach = self.maps.shared.reach.get(&word.reach());
-            let kind = reach.map_or(ReachKind::None, |row| row.kind());
+            let found = self.maps.shared.next_hops.get(&word.next_hop());
+            let kind = found.map_or(NextHopKind::None, |row| row.kind());
             let (socket, service, state) = (side.socket(*id).context("its row")?, row.service, state(word));
-            writeln!(text, "backend {id} {socket} of service {service}: {state}, reached by {}", way(kind))?;
+            writeln!(
+                text,
+                "backend {id} {socket} of service {service}: {state}, reached by {}",
+                next_hop(kind)
+            )?;
         }
         Ok(())
     }
@@ -274,18 +278,19 @@ fn node(model: &Model) -> NodeFacts {
 /// Three pods on the bridge, the node itself, and everything else far away.
 struct World;
 
-impl Ways for World {
-    fn way(&self, address: IpAddr) -> (ReachRow, u16) {
+impl Routes for World {
+    fn next_hop(&self, address: IpAddr) -> (NextHopRow, u16) {
         let pod = match address {
             IpAddr::V4(v4) if v4.octets()[..3] == [10, 244, 1] => v4.octets()[3] as u32,
             IpAddr::V6(v6) if v6.segments()[..3] == [0xfd00, 0x244, 1] => v6.segments()[7] as u32,
             _ => 0,
         };
-        let row = |kind: ReachKind, ifindex| ReachRow { ifindex, kind: kind as u32, ..ReachRow::default() };
+        let row =
+            |kind: NextHopKind, ifindex| NextHopRow { ifindex, kind: kind as u32, ..NextHopRow::default() };
         match pod {
-            1 => (row(ReachKind::Host, 0), ZONE_OF_CLIENT),
-            2..=4 => (row(ReachKind::Peer, 10 + pod), 1),
-            _ => (row(ReachKind::Uplink, 2), ZONE_UPLINK),
+            1 => (row(NextHopKind::Host, 0), ZONE_OF_CLIENT),
+            2..=4 => (row(NextHopKind::Peer, 10 + pod), 1),
+            _ => (row(NextHopKind::Uplink, 2), ZONE_UPLINK),
         }
     }
 }
@@ -343,9 +348,9 @@ fn state(word: BackendWord) -> &'static str {
 /// A step in a line.
 fn describe(step: &Step) -> String {
     match step {
-        Step::Reach { index, address, row } => {
+        Step::NextHop { index, address, row } => {
             let device = if row.ifindex == 0 { String::new() } else { format!(" device {}", row.ifindex) };
-            format!("way {index} to {address}: {}{device}", way(row.kind()))
+            format!("way {index} to {address}: {}{device}", next_hop(row.kind()))
         }
         Step::Backend { service, backend, zone } => {
             let socket = SocketAddr::new(backend.address, backend.port);
@@ -359,7 +364,7 @@ fn describe(step: &Step) -> String {
                 "backend {} {socket} {} reach {} zone {zone} service {service}{node}",
                 backend.id,
                 state(backend.word),
-                backend.word.reach()
+                backend.word.next_hop()
             )
         }
         Step::Slots { first, rows } => {
@@ -384,7 +389,7 @@ fn describe(step: &Step) -> String {
             format!("service {id} -> set {} generation {}", word.low, word.generation)
         }
         Step::BackendWord { address, id, word } => {
-            format!("backend {id} {address} {} reach {}", state(*word), word.reach())
+            format!("backend {id} {address} {} reach {}", state(*word), word.next_hop())
         }
         Step::InsertFrontend { frontend, service } => {
             format!("frontend + {} {} -> service {service}", kind_name(frontend.kind), show(&frontend.at))
@@ -403,7 +408,7 @@ fn describe(step: &Step) -> String {
             format!("retire set {set}: slots {first}..{}", first + len)
         }
         Step::RetireService { id } => format!("retire service {id}"),
-        Step::RetireReach { index, address } => format!("retire way {index} to {address}"),
+        Step::RetireNextHop { index, address } => format!("retire way {index} to {address}"),
         Step::RetireBackend { address, id, .. } => format!("retire backend {id} {address}"),
     }
 }
@@ -436,9 +441,9 @@ mod tests {
 
     #[test]
     fn the_world_is_as_described() {
-        let kind = |address: [u8; 4]| World.way(IpAddr::from(address)).0.kind();
-        assert_eq!(kind([10, 244, 1, 1]), ReachKind::Host);
-        assert_eq!(kind([10, 244, 1, 3]), ReachKind::Peer);
-        assert_eq!(kind([10, 244, 2, 3]), ReachKind::Uplink);
+        let kind = |address: [u8; 4]| World.next_hop(IpAddr::from(address)).0.kind();
+        assert_eq!(kind([10, 244, 1, 1]), NextHopKind::Host);
+        assert_eq!(kind([10, 244, 1, 3]), NextHopKind::Peer);
+        assert_eq!(kind([10, 244, 2, 3]), NextHopKind::Uplink);
     }
 }

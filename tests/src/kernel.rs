@@ -16,7 +16,7 @@ use lb_common::{
         self, Settings,
         maps::{MapKind, MapSize},
     },
-    path::{Hook, Verdict, Way},
+    path::{Egress, Hook, Verdict},
 };
 use maps::Maps;
 use test_run::{test_run, test_run_xdp};
@@ -50,8 +50,8 @@ impl From<Verdict> for Action {
     fn from(verdict: Verdict) -> Self {
         match verdict {
             Verdict::Drop(_) => Action::Drop,
-            Verdict::Forward(Way::Continue) => Action::Continue,
-            Verdict::Forward(Way::Peer(_) | Way::Egress(_) | Way::Neighbour(_)) => Action::Redirect,
+            Verdict::Forward(Egress::Continue) => Action::Continue,
+            Verdict::Forward(Egress::Peer(_) | Egress::Device(_) | Egress::Neighbour(_)) => Action::Redirect,
             Verdict::Pass => Action::Next,
         }
     }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use lb_common::{
     abi::{
         AffinityKey, AffinityRow, BackendRow, BackendState, BackendWord, FlowKey, FlowRow, FragmentKey,
-        FragmentRow, FrontendKind, Mac, ReachKind, ReachRow, Scopes, Settings, Word, ZONE_OF_CLIENT,
+        FragmentRow, FrontendKind, Mac, NextHopKind, NextHopRow, Scopes, Settings, Word, ZONE_OF_CLIENT,
     },
     family::{Address as _, V4, V6},
     path::{Hook, prefilter_hash},
@@ -89,7 +89,7 @@ struct Backend {
     at: (Ipv4Addr, u16),
     zone: u16,
     state: BackendState,
-    reach: ReachRow,
+    next_hop: NextHopRow,
     /// It is on another node, and reached inside other packets.
     elsewhere: bool,
 }
@@ -149,8 +149,8 @@ fn call() -> impl Strategy<Value = Tuple> {
     prop_oneof![2 => to_frontend, 1 => tuple()]
 }
 
-fn reach() -> impl Strategy<Value = ReachRow> {
-    use ReachKind::{Bridge, Gone, Host, Neighbour, None, Peer, Stack};
+fn next_hop() -> impl Strategy<Value = NextHopRow> {
+    use NextHopKind::{Bridge, Gone, Host, Neighbour, None, Peer, Stack};
     let kinds = select(&[None, Peer, Bridge, Neighbour, Gone, Host, Stack][..]);
     let port = (select(&[RED, BLUE, GREEN, ORANGE][..]), kinds).prop_map(|(port, kind)| port.reached(kind));
     prop_oneof![6 => port, 1 => Just(outside())]
@@ -162,13 +162,8 @@ fn backend() -> impl Strategy<Value = Backend> {
     let state = prop_oneof![4 => select(&[Active(Both), Active(Both), Active(Cluster), Active(Local)][..]), 1 => select(&[Draining, Silent, Free, Removed, Reset][..])];
     let at = (address(), select(&PORTS[..]));
     let place = (select(&[0, 1, 2, ZONE_OF_CLIENT][..]), proptest::bool::weighted(0.2));
-    (1..3u32, at, place, state, reach()).prop_map(|(service, at, (zone, elsewhere), state, reach)| Backend {
-        service,
-        at,
-        zone,
-        state,
-        reach,
-        elsewhere,
+    (1..3u32, at, place, state, next_hop()).prop_map(|(service, at, (zone, elsewhere), state, next_hop)| {
+        Backend { service, at, zone, state, next_hop, elsewhere }
     })
 }
 
@@ -208,13 +203,13 @@ fn flow() -> impl Strategy<Value = Flow> {
 
 fn place() -> impl Strategy<Value = (Settings, Hook, u32)> {
     let settings = vec![
-        on(BRIDGE, ReachKind::Peer),
-        on(BRIDGE, ReachKind::Bridge),
-        on(BRIDGE, ReachKind::Stack),
-        on(OTHER_BRIDGE, ReachKind::Peer),
+        on(BRIDGE, NextHopKind::Peer),
+        on(BRIDGE, NextHopKind::Bridge),
+        on(BRIDGE, NextHopKind::Stack),
+        on(OTHER_BRIDGE, NextHopKind::Peer),
         on_uplink(),
         of_node(on_uplink()),
-        Settings { several_uplinks: 1, ..on(BRIDGE, ReachKind::Peer) },
+        Settings { several_uplinks: 1, ..on(BRIDGE, NextHopKind::Peer) },
         Settings { several_uplinks: 1, ..of_node(on_uplink()) },
     ];
     use Hook::{
@@ -344,9 +339,9 @@ impl Scenario {
                 service: backend.service,
                 node: if backend.elsewhere { F::addr(*socket(OTHER_NODE).ip()) } else { F::Addr::ZERO },
             };
-            state.shared.interest(prefilter_hash(row.addr, row.port));
+            state.shared.prefilter(prefilter_hash(row.addr, row.port));
             state.side.backends.insert(id, row);
-            state.shared.reach.insert(id, backend.reach);
+            state.shared.next_hops.insert(id, backend.next_hop);
         }
         if let Some((backend, age, bytes)) = self.begun {
             let flow = key::<F>(self.tuple, self.place.0.zone as u16);

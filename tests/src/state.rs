@@ -2,9 +2,9 @@
 
 use lb_common::{
     abi::{
-        AnswerKey, AnswerRow, BackendRow, BackendState, BackendWord, FlowKey, FrontendKey, FrontendKind,
-        FrontendRow, HomeRow, Mac, RangeKey, ReachKind, ReachRow, Scopes, ServiceRow, SetRow, Settings,
-        SlotRow,
+        BackendRow, BackendState, BackendWord, FlowKey, FrontendKey, FrontendKind, FrontendRow, Mac,
+        NeighKey, NextHopKind, NextHopRow, ProxyNeighRow, RangeKey, Scopes, ServiceRow, SetRow, Settings,
+        SlotRow, SourceGuardRow,
     },
     family::Address as _,
     path::{Hook, prefilter_hash},
@@ -105,8 +105,8 @@ pub fn mac_of(at: &str) -> Mac {
 
 impl Port {
     /// The way to it.
-    pub fn reached(self, kind: ReachKind) -> ReachRow {
-        ReachRow {
+    pub fn reached(self, kind: NextHopKind) -> NextHopRow {
+        NextHopRow {
             ifindex: self.ifindex,
             bridge: self.bridge.ifindex,
             mac: mac_of(self.at),
@@ -120,27 +120,27 @@ impl Port {
 pub const ROUTER: &str = "192.168.1.1:0";
 
 /// The way out of the uplink.
-pub fn outside() -> ReachRow {
-    ReachRow {
+pub fn outside() -> NextHopRow {
+    NextHopRow {
         ifindex: UPLINK,
         bridge: 0,
         mac: mac_of(ROUTER),
         host_mac: mac_of(BRIDGE.at),
-        kind: ReachKind::Uplink as u32,
+        kind: NextHopKind::Uplink as u32,
     }
 }
 
 /// The way to a process of the host.
-pub fn host_process() -> ReachRow {
-    ReachRow { kind: ReachKind::Host as u32, ..Default::default() }
+pub fn host_process() -> NextHopRow {
+    NextHopRow { kind: NextHopKind::Host as u32, ..Default::default() }
 }
 
-/// Settings of a bridge's programs; its clients are reached by `way_back`. The kernel's time does not
+/// Settings of a bridge's programs; its clients are reached by `return_path`. The kernel's time does not
 /// move: a tick is longer than its clock can count.
-pub fn on(bridge: Bridge, way_back: ReachKind) -> Settings {
+pub fn on(bridge: Bridge, return_path: NextHopKind) -> Settings {
     Settings {
         zone: bridge.zone as u32,
-        way_back: way_back as u32,
+        return_path: return_path as u32,
         bridge: bridge.ifindex,
         hash_seed: 0x5eed,
         tick_shift: 63,
@@ -150,8 +150,8 @@ pub fn on(bridge: Bridge, way_back: ReachKind) -> Settings {
 
 /// Settings of the uplink's programs.
 pub fn on_uplink() -> Settings {
-    let way_back = ReachKind::Uplink as u32;
-    Settings { zone: 0, way_back, bridge: 0, outside: 1, ..on(BRIDGE, ReachKind::Uplink) }
+    let return_path = NextHopKind::Uplink as u32;
+    Settings { zone: 0, return_path, bridge: 0, outside: 1, ..on(BRIDGE, NextHopKind::Uplink) }
 }
 
 impl<F: Net> State<F> {
@@ -159,7 +159,7 @@ impl<F: Net> State<F> {
     pub fn service(mut self, id: u32, frontends: &[(Protocol, &str)], slots: &[u32]) -> Self {
         for (protocol, at) in frontends {
             let key = F::frontend(*protocol, at);
-            self.shared.interest(prefilter_hash(key.addr, 0));
+            self.shared.prefilter(prefilter_hash(key.addr, 0));
             self.side
                 .frontends
                 .insert(key, FrontendRow { service: id, kind: FrontendKind::ClusterIp as u32 });
@@ -176,7 +176,7 @@ impl<F: Net> State<F> {
     /// With another frontend of a service.
     pub fn frontend(mut self, id: u32, kind: FrontendKind, protocol: Protocol, at: &str) -> Self {
         let key = F::frontend(protocol, at);
-        self.shared.interest(prefilter_hash(key.addr, 0));
+        self.shared.prefilter(prefilter_hash(key.addr, 0));
         self.side.frontends.insert(key, FrontendRow { service: id, kind: kind as u32 });
         self
     }
@@ -224,7 +224,7 @@ impl<F: Net> State<F> {
     }
 
     /// With an active backend of a service; its reach row has the same index.
-    pub fn backend(mut self, id: u32, service: u32, at: &str, zone: u16, reach: ReachRow) -> Self {
+    pub fn backend(mut self, id: u32, service: u32, at: &str, zone: u16, next_hop: NextHopRow) -> Self {
         let at = socket(at);
         let row = BackendRow {
             word: BackendWord::new(BackendState::Active(Scopes::Both), id, 1).0,
@@ -234,9 +234,9 @@ impl<F: Net> State<F> {
             service,
             node: F::Addr::ZERO,
         };
-        self.shared.interest(prefilter_hash(row.addr, row.port));
+        self.shared.prefilter(prefilter_hash(row.addr, row.port));
         self.side.backends.insert(id, row);
-        self.shared.reach.insert(id, reach);
+        self.shared.next_hops.insert(id, next_hop);
         self
     }
 
@@ -251,24 +251,24 @@ impl<F: Net> State<F> {
     pub fn set_state(&mut self, id: u32, state: BackendState) {
         let row = self.side.backends.get_mut(&id).expect("a backend of this case");
         let word = BackendWord(row.word);
-        row.word = BackendWord::new(state, word.reach(), row.word.generation).0;
+        row.word = BackendWord::new(state, word.next_hop(), row.word.generation).0;
     }
 
     /// With an address that a bridge answers for.
     pub fn answer(mut self, at: &str, bridge: Bridge) -> Self {
-        self.shared.answers.insert(address_key::<F>(at, bridge), AnswerRow::new(mac_of(bridge.at)));
+        self.shared.proxy_neigh.insert(address_key::<F>(at, bridge), ProxyNeighRow::new(mac_of(bridge.at)));
         self
     }
 
     /// With an uplink that has the MAC of this address (`address:port`, the port does not matter).
     pub fn uplink(mut self, ifindex: u32, at: &str) -> Self {
-        self.shared.answers.insert(AnswerKey::uplink(ifindex), AnswerRow::new(mac_of(at)));
+        self.shared.proxy_neigh.insert(NeighKey::uplink(ifindex), ProxyNeighRow::new(mac_of(at)));
         self
     }
 
-    /// With a pod that is known to be at home at its port.
+    /// With a pod that is known at its port.
     pub fn home(mut self, pod: Port) -> Self {
-        let row = HomeRow { ifindex: pod.ifindex, mac: mac_of(pod.at), reserved: 0 };
+        let row = SourceGuardRow { ifindex: pod.ifindex, mac: mac_of(pod.at), reserved: 0 };
         self.shared.homes.insert(address_key::<F>(pod.at, pod.bridge), row);
         self
     }
@@ -300,6 +300,6 @@ impl<F: Net> State<F> {
     }
 }
 
-fn address_key<F: Net>(at: &str, bridge: Bridge) -> AnswerKey {
-    F::answer_key(F::addr(*socket(at).ip()), bridge.zone.into())
+fn address_key<F: Net>(at: &str, bridge: Bridge) -> NeighKey {
+    F::neigh_key(F::addr(*socket(at).ip()), bridge.zone.into())
 }

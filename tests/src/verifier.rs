@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use aya::programs::{CgroupSockAddr, ProgramInfo, SchedClassifier, Xdp};
-use lb_common::abi::{ReachKind, Settings};
+use lb_common::abi::{NextHopKind, Settings};
 use lb_user::attach::cgroup;
 use serde::Serialize;
 
@@ -29,11 +29,11 @@ pub struct Effort {
 /// Without root, or when the verifier refuses a program.
 pub fn efforts() -> Result<BTreeMap<String, Effort>> {
     let object = object()?;
-    let peer = on(BRIDGE, ReachKind::Peer);
+    let peer = on(BRIDGE, NextHopKind::Peer);
     let variants = [
         Settings { has_csum_ipv6: 1, peer_scrubs: 1, ..peer },
         peer,
-        on(BRIDGE, ReachKind::Stack),
+        on(BRIDGE, NextHopKind::Stack),
         on_uplink(),
         Settings { several_uplinks: 1, ..peer },
         Settings { several_uplinks: 1, ..on_uplink() },
@@ -52,7 +52,7 @@ pub fn efforts() -> Result<BTreeMap<String, Effort>> {
         program.load().with_context(|| format!("the verifier refuses {XDP} with {settings:?}"))?;
         add(&mut efforts, XDP, &program.info()?)?;
     }
-    let settings = on(BRIDGE, ReachKind::Host);
+    let settings = on(BRIDGE, NextHopKind::Host);
     let mut ebpf = kernel::load(&object, &settings, kernel::FLOWS)?;
     for name in cgroup::PROGRAMS {
         let program: &mut CgroupSockAddr = ebpf.program_mut(name).context("no such program")?.try_into()?;

@@ -2,8 +2,8 @@
 //! the bridges.
 
 use lb_common::{
-    abi::{ReachKind, ReachRow, Settings, ZONE_UPLINK},
-    path::Way::{self, Neighbour},
+    abi::{NextHopKind, NextHopRow, Settings, ZONE_UPLINK},
+    path::Egress::{self, Neighbour},
     wire::Protocol::{Tcp, Udp},
 };
 
@@ -38,7 +38,7 @@ pub const OUTSIDER: &str = "192.0.2.7:5555";
 pub const FAR_ROUTER: &str = "198.51.100.1:0";
 
 /// By the next hop behind the uplink that the kernel finds.
-pub const OUT: Way = Neighbour(UPLINK);
+pub const OUT: Egress = Neighbour(UPLINK);
 
 /// First of the node's ports that are allocated.
 pub const FIRST: u32 = 10_000;
@@ -60,13 +60,13 @@ pub fn allocating<F: Net>() -> Settings {
 }
 
 /// Service 1 with one backend, reached so.
-pub fn web_by<F: Net>(at: &str, zone: u16, reach: ReachRow) -> State<F> {
-    State::default().service(1, &[(Tcp, VIP), (Udp, VIP)], &[1]).backend(1, 1, at, zone, reach)
+pub fn web_by<F: Net>(at: &str, zone: u16, next_hop: NextHopRow) -> State<F> {
+    State::default().service(1, &[(Tcp, VIP), (Udp, VIP)], &[1]).backend(1, 1, at, zone, next_hop)
 }
 
 /// Service 1 with one backend, the pod blue, straight into it.
 pub fn web<F: Net>() -> State<F> {
-    web_by(BACKEND, BLUE.bridge.zone, BLUE.reached(ReachKind::Peer))
+    web_by(BACKEND, BLUE.bridge.zone, BLUE.reached(NextHopKind::Peer))
 }
 
 /// Service 1 with the backend on the other node.

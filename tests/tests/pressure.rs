@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, time::Instant};
 use anyhow::{Context, Result, ensure};
 use aya::maps::{HashMap, Map, MapData};
 use lb_common::{
-    abi::{AnswerKey, AnswerRow, FlowKey, FlowRow, Lifetimes, RangeKey, SnatRow, maps::of_family},
+    abi::{FlowKey, FlowRow, Lifetimes, NeighKey, ProxyNeighRow, RangeKey, SnatRow, maps::of_family},
     family::{Addr4, V4},
 };
 use lb_tests::node::Node;
@@ -162,7 +162,7 @@ fn of_every_map() -> Result<()> {
     );
 
     for number in 0..SERVICES - 1 {
-        maps.answers.insert(AnswerKey::v4(Default::default(), number), AnswerRow::new([0; 3]), 0)?;
+        maps.proxy_neigh.insert(NeighKey::v4(Default::default(), number), ProxyNeighRow::new([0; 3]), 0)?;
     }
     let (refusing, healthy) = status(&node)?;
     ensure!(!healthy && refusing["healthy"] == false, "{refusing}");

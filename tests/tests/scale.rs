@@ -11,14 +11,14 @@ use std::{
 
 use anyhow::{Result, ensure};
 use ipnet::IpNet;
-use lb_common::abi::{ReachKind, ReachRow};
+use lb_common::abi::{NextHopKind, NextHopRow};
 use lb_tests::node::{Node, cpu_time};
 use lb_user::{
     apply::{Rows, apply},
     compile::{NodeFacts, compile},
     maps::Sizes,
     model::{Model, diff},
-    plan::{self, Ids, Mirror, Step, Tuning, Ways},
+    plan::{self, Ids, Mirror, Routes, Step, Tuning},
     sources::file,
 };
 
@@ -82,7 +82,7 @@ impl Rows for Counted {
         match step {
             Step::Slots { rows, .. } => self.slots += rows.len(),
             Step::Ranges { ranges, .. } => self.writes += ranges.len() as u64,
-            Step::RetireSet { .. } | Step::RetireService { .. } | Step::RetireReach { .. } => {}
+            Step::RetireSet { .. } | Step::RetireService { .. } | Step::RetireNextHop { .. } => {}
             _ => self.writes += 1,
         }
         Ok(())
@@ -96,9 +96,9 @@ impl Rows for Counted {
 
 struct Anywhere;
 
-impl Ways for Anywhere {
-    fn way(&self, _: IpAddr) -> (ReachRow, u16) {
-        (ReachRow { ifindex: 7, kind: ReachKind::Peer as u32, ..ReachRow::default() }, 3)
+impl Routes for Anywhere {
+    fn next_hop(&self, _: IpAddr) -> (NextHopRow, u16) {
+        (NextHopRow { ifindex: 7, kind: NextHopKind::Peer as u32, ..NextHopRow::default() }, 3)
     }
 }
 

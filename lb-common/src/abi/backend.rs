@@ -117,9 +117,9 @@ const RESET: u32 = 6;
 const SILENT: u32 = 7;
 
 impl BackendWord {
-    /// A word from its parts. `reach` has 24 bits.
+    /// A word from its parts. `next_hop` has 24 bits.
     #[inline(always)]
-    pub fn new(state: BackendState, reach: u32, generation: u32) -> Self {
+    pub fn new(state: BackendState, next_hop: u32, generation: u32) -> Self {
         let bits = match state {
             BackendState::Free => 0,
             BackendState::Active(scopes) => scopes as u32,
@@ -128,7 +128,7 @@ impl BackendWord {
             BackendState::Removed => REMOVED,
             BackendState::Reset => RESET,
         };
-        BackendWord(Word { low: bits | reach << 8, generation })
+        BackendWord(Word { low: bits | next_hop << 8, generation })
     }
 
     /// The state.
@@ -154,7 +154,7 @@ impl BackendWord {
 
     /// Index of the reach row.
     #[inline(always)]
-    pub fn reach(self) -> u32 {
+    pub fn next_hop(self) -> u32 {
         self.0.low >> 8
     }
 }
@@ -165,7 +165,7 @@ pub type BackendRef = Word;
 /// The way to a backend. Immutable once published: learning a new port publishes a new row.
 #[repr(C)]
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Hash, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct ReachRow {
+pub struct NextHopRow {
     /// The port of the bridge or the uplink, as interface index.
     pub ifindex: u32,
     /// The bridge, as interface index; 0 off the bridges.
@@ -174,14 +174,14 @@ pub struct ReachRow {
     pub mac: Mac,
     /// The host's own MAC there: the bridge's or the uplink's.
     pub host_mac: Mac,
-    /// A [`ReachKind`].
+    /// A [`NextHopKind`].
     pub kind: u32,
 }
 
 /// How a packet travels to a backend.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub enum ReachKind {
+pub enum NextHopKind {
     /// Nothing known yet and no bridge to ask: dropped.
     None = 0,
     /// Straight into the pod behind the port (`bpf_redirect_peer`).
@@ -196,39 +196,39 @@ pub enum ReachKind {
     Uplink = 5,
     /// Rewritten and handed to the host's stack, so that netfilter sees it.
     Stack = 6,
-    /// As [`ReachKind::Neighbour`], but who was there has gone: its port is none of the bridge's any more, or
+    /// As [`NextHopKind::Neighbour`], but who was there has gone: its port is none of the bridge's any more, or
     /// nobody answers for the address.
     Gone = 7,
 }
 
-impl ReachKind {
+impl NextHopKind {
     /// The kind of a row's bits; what no version wrote is `None`.
     #[inline(always)]
-    pub fn from_bits(bits: u32) -> ReachKind {
+    pub fn from_bits(bits: u32) -> NextHopKind {
         match bits {
-            1 => ReachKind::Peer,
-            2 => ReachKind::Bridge,
-            3 => ReachKind::Neighbour,
-            4 => ReachKind::Host,
-            5 => ReachKind::Uplink,
-            6 => ReachKind::Stack,
-            7 => ReachKind::Gone,
-            _ => ReachKind::None,
+            1 => NextHopKind::Peer,
+            2 => NextHopKind::Bridge,
+            3 => NextHopKind::Neighbour,
+            4 => NextHopKind::Host,
+            5 => NextHopKind::Uplink,
+            6 => NextHopKind::Stack,
+            7 => NextHopKind::Gone,
+            _ => NextHopKind::None,
         }
     }
 }
 
-impl ReachRow {
+impl NextHopRow {
     /// Its kind.
     #[inline(always)]
-    pub fn kind(&self) -> ReachKind {
-        ReachKind::from_bits(self.kind)
+    pub fn kind(&self) -> NextHopKind {
+        NextHopKind::from_bits(self.kind)
     }
 }
 
 #[cfg(feature = "user")]
 // SAFETY: bytemuck's derive has checked it.
-unsafe impl aya::Pod for ReachRow {}
+unsafe impl aya::Pod for NextHopRow {}
 
 pod! { BackendRow: 24, 48; }
-const _: () = assert!(size_of::<ReachRow>() == 24);
+const _: () = assert!(size_of::<NextHopRow>() == 24);

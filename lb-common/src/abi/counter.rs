@@ -31,7 +31,7 @@ macro_rules! stops {
             /// A reset of a connection to a backend that nobody has made: an answer has come to its client with the
             /// backend's address, because the row of replies was lost; dropped, so that the flow goes on.
             StrayReset = 8, Drop, "stray-reset";
-            /// In the name of an address that is at home at another port; dropped.
+            /// In the name of an address that is known at another port; dropped.
             SpoofedSource = 9, Drop, "spoofed-source";
             /// A fragment to the address of a service before the packet's first one, or long after; dropped.
             FragmentLost = 15, Drop, "fragment-without-first";
@@ -87,7 +87,7 @@ macro_rules! with_events {
                 Assured = 5, "flow-assured";
                 /// A flow's client is at another port of its bridge now.
                 Moved = 6, "flow-moved";
-                /// A row of a flow was gone and was made again from its twin.
+                /// A row of a flow was gone and was made again from its reverse row.
                 Rebuilt = 10, "flow-rebuilt";
                 /// Somebody asked on a bridge who has the address of a service; answered.
                 Answered = 35, "neighbour-answered";

@@ -40,7 +40,7 @@ impl<F: Family> FlowKey<F> {
 
 /// One direction of a flow.
 ///
-/// A *request* row is keyed client -> frontend and holds the backend's address; its twin, the *reply*
+/// A *request* row is keyed client -> frontend and holds the backend's address; its reverse row, the *reply*
 /// row, is keyed backend -> client and holds the frontend's. Each can rebuild the other.
 #[repr(C)]
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub struct FlowRow<F: Family> {
     pub backend: BackendRef,
     /// When it was last used, in ticks.
     pub seen: u32,
-    /// `flow_bits`; the twin's zone in the upper half.
+    /// `flow_bits`; the reverse row's zone in the upper half.
     pub bits: u32,
     /// The address the packet gets: the backend's (request), the frontend's (reply).
     pub addr: F::Addr,
@@ -101,16 +101,16 @@ pub mod flow_bits {
     pub const PORT_SHIFT: u32 = 11;
     /// Mask of that, after the shift.
     pub const PORT_MASK: u32 = 0x1f;
-    /// Shift of the way back to the client, a `ReachKind`.
-    pub const WAY_SHIFT: u32 = 8;
+    /// Shift of the way back to the client, a `NextHopKind`.
+    pub const RETURN_SHIFT: u32 = 8;
     /// Mask of the way back, after the shift.
-    pub const WAY_MASK: u32 = 0x7;
+    pub const RETURN_MASK: u32 = 0x7;
     /// Of a request row, which has no way back: on the backend's side the client is the node.
-    pub const SNAT: u32 = 1 << WAY_SHIFT;
-    /// Of a request row, too: it goes to the backend's node inside another packet. It has no twin, as replies never
+    pub const SNAT: u32 = 1 << RETURN_SHIFT;
+    /// Of a request row, too: it goes to the backend's node inside another packet. It has no reverse row, as replies never
     /// come here.
-    pub const TUNNEL: u32 = 2 << WAY_SHIFT;
-    /// Shift of the twin's zone.
+    pub const TUNNEL: u32 = 2 << RETURN_SHIFT;
+    /// Shift of the reverse row's zone.
     pub const ZONE_SHIFT: u32 = 16;
     /// How far the flow has come.
     pub const PROGRESS: u32 = ANSWERED | FIN_CLIENT | FIN_BACKEND | RESET;
@@ -142,10 +142,11 @@ impl<F: Family> FlowRow<F> {
         self.bits & flow_bits::DIRECT != 0
     }
 
-    /// Whether it is a request row without a twin: packets go to the backend's node inside others.
+    /// Whether it is a request row without a reverse row: packets go to the backend's node inside others.
     #[inline(always)]
     pub fn is_tunnel(&self) -> bool {
-        self.bits & (flow_bits::REPLY | flow_bits::WAY_MASK << flow_bits::WAY_SHIFT) == flow_bits::TUNNEL
+        self.bits & (flow_bits::REPLY | flow_bits::RETURN_MASK << flow_bits::RETURN_SHIFT)
+            == flow_bits::TUNNEL
     }
 
     /// Whether the client has proved itself.
@@ -168,9 +169,9 @@ impl<F: Family> FlowRow<F> {
         ((self.bits >> flow_bits::PORT_SHIFT & flow_bits::PORT_MASK) as u16 * 33).to_be()
     }
 
-    /// The zone of the twin's key.
+    /// The zone of the reverse row's key.
     #[inline(always)]
-    pub fn twin_zone(&self) -> u16 {
+    pub fn reverse_zone(&self) -> u16 {
         (self.bits >> flow_bits::ZONE_SHIFT) as u16
     }
 

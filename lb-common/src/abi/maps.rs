@@ -9,18 +9,18 @@ macro_rules! shared_maps {
     ($with:ident!($($arguments:tt)*)) => {
         $with! {
             $($arguments)*
-            INTEREST: Mapped[u64], Fixed(PREFILTER_BITS / 64), Never;
+            PREFILTER: Mapped[u64], Fixed(PREFILTER_BITS / 64), Never;
             SERVICES: Mapped[ServiceRow], PerService { rows: 1, least: 0, most: u32::MAX }, Services("services");
             SETS: Mapped[SetRow], PerService { rows: 2, least: 0, most: u32::MAX }, Services("sets");
             // Maglev's table for three backends, the common size.
             SLOTS: Mapped[SlotRow], PerService { rows: 307, least: 1 << 21, most: u32::MAX }, Services("slots");
-            REACH: Mapped[ReachRow], PerService { rows: 8, least: 0, most: 1 << 24 }, Services("next hops");
+            NEXT_HOPS: Mapped[NextHopRow], PerService { rows: 8, least: 0, most: 1 << 24 }, Services("next hops");
             COUNTERS: PerCpu[u64], Fixed(Counter::COUNT), Never;
             TRAFFIC: PerCpu[Traffic], PerService { rows: 1, least: 0, most: u32::MAX }, Never;
-            ANSWERS: Sparse[AnswerKey, AnswerRow], PerService { rows: 1, least: 0, most: u32::MAX },
+            PROXY_NEIGH: Sparse[NeighKey, ProxyNeighRow], PerService { rows: 1, least: 0, most: u32::MAX },
                 Refuses("proxy ARP, ND", "addresses in a bridge's or uplink's subnet will not be answered for");
-            TURNS: Array[u32], Fixed(PORT_CURSORS), Never;
-            HOMES: Sparse[AnswerKey, HomeRow], PerService { rows: 2, least: 0, most: u32::MAX },
+            PORT_CURSORS: Array[u32], Fixed(PORT_CURSOR_COUNT), Never;
+            SOURCE_GUARD: Sparse[NeighKey, SourceGuardRow], PerService { rows: 2, least: 0, most: u32::MAX },
                 Refuses("source guard", "packets of more neighbours will not be held to their ports");
             COOKIES: Sparse[[u32; 2], u32], Fixed(4096),
                 Refuses("cookies", "sockets of more pods will be left to the programs at their ports");
@@ -44,7 +44,7 @@ macro_rules! family_maps {
                 Refuses("SNAT ports", "clients outside will not reach backends on other nodes");
             flows FLOWS4 FLOWS6: Lru[FlowKey<$family>, FlowRow<$family>], PerFlow { part: 1, least: 0 },
                 Evicts("flows", "idle flows are being evicted");
-            unassured UNPROVEN4 UNPROVEN6: Lru[FlowKey<$family>, UnassuredRow<$family>],
+            unassured UNASSURED4 UNASSURED6: Lru[FlowKey<$family>, UnassuredRow<$family>],
                 PerFlow { part: 4, least: 1 << 14 },
                 Evicts("new flows", "flows whose clients never answer push each other out");
             affinity AFFINITY4 AFFINITY6: Lru[AffinityKey<$family>, AffinityRow], PerFlow { part: 4, least: 0 },
@@ -61,7 +61,18 @@ macro_rules! family_maps {
 }
 
 /// How many counts [`crate::path::Tables::turn`] knows.
-pub const PORT_CURSORS: u32 = 256;
+pub const PORT_CURSOR_COUNT: u32 = 256;
+
+/// Names that maps had before, and what they are called now.
+pub const RENAMED: &[(&str, &str)] = &[
+    ("INTEREST", PREFILTER.name),
+    ("REACH", NEXT_HOPS.name),
+    ("ANSWERS", PROXY_NEIGH.name),
+    ("TURNS", PORT_CURSORS.name),
+    ("HOMES", SOURCE_GUARD.name),
+    ("UNPROVEN4", IPV4.unassured.name),
+    ("UNPROVEN6", IPV6.unassured.name),
+];
 
 /// What user space knows of a map. Each is pinned by its name.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

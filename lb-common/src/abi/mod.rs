@@ -4,29 +4,29 @@
 //! layer-4 ports are in network byte order, everything else in the host's. What a packet reads is
 //! either immutable once published or one aligned 64-bit [`Word`].
 
-mod answer;
 mod backend;
 mod counter;
 mod flow;
 mod fragment;
-mod home;
 pub mod maps;
+mod neigh;
 mod service;
 mod settings;
 mod snat;
 mod socket;
+mod source_guard;
 mod word;
 
-pub use answer::*;
 pub use backend::*;
 pub use counter::*;
 pub use flow::*;
 pub use fragment::*;
-pub use home::*;
+pub use neigh::*;
 pub use service::*;
 pub use settings::*;
 pub use snat::*;
 pub use socket::*;
+pub use source_guard::*;
 pub use word::*;
 
 /// Zone of the uplinks and of frontends: not a bridge's.

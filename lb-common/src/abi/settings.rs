@@ -10,8 +10,8 @@ use crate::family::{Addr4, Addr6, Address as _, Family, V4, V6};
 pub struct Settings {
     /// The zone the programs work in.
     pub zone: u32,
-    /// How the clients behind these ports are reached: a `ReachKind` (peer, bridge, stack, uplink).
-    pub way_back: u32,
+    /// How the clients behind these ports are reached: a `NextHopKind` (peer, bridge, stack, uplink).
+    pub return_path: u32,
     /// The bridge, as interface index; 0 on uplinks.
     pub bridge: u32,
     /// Seed of the choice of slots, the same on every node that is to choose alike.
@@ -57,7 +57,7 @@ impl Settings {
     /// a second.
     pub const DEFAULT: Settings = Settings {
         zone: 0,
-        way_back: 0,
+        return_path: 0,
         bridge: 0,
         hash_seed: 0,
         tick_shift: 8,

@@ -24,7 +24,7 @@ impl<F: Family> FlowRow<F> {
     /// Whether it is the request row of a flow that has a port of the node's.
     #[inline(always)]
     pub fn is_snat(&self) -> bool {
-        self.bits & (flow_bits::REPLY | flow_bits::WAY_MASK << flow_bits::WAY_SHIFT) == flow_bits::SNAT
+        self.bits & (flow_bits::REPLY | flow_bits::RETURN_MASK << flow_bits::RETURN_SHIFT) == flow_bits::SNAT
     }
 
     /// The node's port of such a flow, network byte order. It stands where requests of bridges have the

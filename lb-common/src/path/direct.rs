@@ -1,8 +1,8 @@
 //! Direct: a client that calls a backend by its own address.
 
-use super::flow_table::{find, is_over, twin};
+use super::flow_table::{find, is_over, reverse_key};
 use super::step::{Next, Step};
-use super::tables::{Insert, Table, Tables, noted};
+use super::tables::{Insert, Table, Tables, state_of};
 use super::{hook::Hook, packet::Packet, select};
 use crate::{
     abi::{FlowRow, Stop, flow_bits},
@@ -21,26 +21,26 @@ pub fn direct<F: Family, P: Packet, T: Tables<F>>(
     _: Hook,
     _: Next,
 ) -> Result<Next, Stop> {
-    let note = noted(tables)?;
-    let parsed = &note.parsed;
+    let state = state_of(tables)?;
+    let parsed = &state.parsed;
     let protocol = parsed.protocol();
     let key = &parsed.key;
-    let reply_key = twin(key, key.zone);
+    let reply_key = reverse_key(key, key.zone);
     if let Some((row, known)) = find(tables, &reply_key) {
         if known.is_direct() {
             FlowRow::touch(row, tables.now());
             return Err(Stop::Direct);
         }
         if !is_over(tables, protocol, &known) && protocol != Protocol::Sctp {
-            note.backend.set(known.backend);
-            note.port.set(select::other_port(select::slot_hash(key, tables.settings().hash_seed), 0));
-            note.attempts.set(select::TRIES as u8);
+            state.backend.set(known.backend);
+            state.port.set(select::other_port(select::slot_hash(key, tables.settings().hash_seed), 0));
+            state.attempts.set(select::TRIES as u8);
             return Ok(Step::Open.into());
         }
         tables.remove_flow(known.table(), &reply_key);
     }
     let mark = FlowRow {
-        backend: note.backend.get(),
+        backend: state.backend.get(),
         seen: tables.now(),
         bits: flow_bits::REPLY | flow_bits::DIRECT,
         addr: key.dst,

@@ -1,6 +1,6 @@
 //! Established: the short path, of active backends' flows whose clients are known to be real.
 
-use super::parse::{self, Place};
+use super::parse::{self, TransportSpan};
 use super::step::{Next, Step};
 use super::tables::{Table, Tables};
 use super::{
@@ -38,7 +38,7 @@ pub fn established<F: Family, P: Packet, T: Tables<F>>(
         return Err(stop);
     }
     let payload = frame.ip.payload(packet.size() - size_of::<Ethernet>() as u32);
-    let parsed = Parsed::new(packet, &frame.ethernet, key, Place::plain::<F>(payload))?;
+    let parsed = Parsed::new(packet, &frame.ethernet, key, TransportSpan::plain::<F>(payload))?;
     // By the key where it stays: one more of 40 bytes, and kernel 6.1, which counts in steps of 32, finds "combined stack
     // size of 2 calls is 544".
     let row = tables.flow(Table::Assured, &parsed.key);
@@ -52,18 +52,18 @@ pub fn established<F: Family, P: Packet, T: Tables<F>>(
                 && !source_guard::is_elsewhere(packet, hook, &known)
         };
         if guides && dsr::is_of(hook, &known) {
-            tables.note(&parsed, true);
+            tables.begin(&parsed, true);
             return dsr::aim(packet, tables, hook, &parsed, (row, known));
         }
         if guides {
             let way = translate::go(packet, tables, hook, &parsed, (row, known), Form::Plain);
             if way.is_err() && !hook.is_egress() {
                 // [`super::reject`] may have to know it.
-                tables.note(&parsed, true);
+                tables.begin(&parsed, true);
             }
             return way;
         }
     }
-    tables.note(&parsed, row.is_some());
+    tables.begin(&parsed, row.is_some());
     Ok(Step::Lookup.into())
 }

@@ -58,7 +58,7 @@ pub fn usable<F: Family, T: Tables<F>>(
 
 /// The key of the other direction of a packet.
 #[inline(always)]
-pub fn twin<F: Family>(to: &FlowKey<F>, zone: u16) -> FlowKey<F> {
+pub fn reverse_key<F: Family>(to: &FlowKey<F>, zone: u16) -> FlowKey<F> {
     FlowKey {
         src: to.dst,
         dst: to.src,

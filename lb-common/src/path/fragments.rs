@@ -4,8 +4,8 @@
 
 use super::tables::{Tables, prefilter_hash};
 use super::{
-    hook::Hook, packet::Packet, parse::Place, prefilter::is_unassigned, select, source_guard::is_spoofed,
-    state::Parsed,
+    hook::Hook, packet::Packet, parse::TransportSpan, prefilter::is_unassigned, select,
+    source_guard::is_spoofed, state::Parsed,
 };
 use crate::{
     abi::{BackendRef, FlowKey, FragmentKey, FragmentRow, Stop},
@@ -20,9 +20,9 @@ pub fn follow<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     flow: &mut FlowKey<F>,
-    place: &Place,
+    span: &TransportSpan,
 ) -> Result<BackendRef, Stop> {
-    let key = FragmentKey::new(flow, place.fragment.id);
+    let key = FragmentKey::new(flow, span.fragment.id);
     let Some(known) = tables.fragments(&key) else { return Err(lost(tables, hook, flow)) };
     let (row, now) = (known.get(), tables.now());
     if row.expired(now) {
@@ -31,9 +31,9 @@ pub fn follow<F: Family, P: Packet, T: Tables<F>>(
     if is_spoofed(packet, tables, hook, flow.src) {
         return Err(Stop::SpoofedSource);
     }
-    let bytes = row.bytes + place.fragment.length;
-    let end = place.fragment.offset as u32 + place.fragment.length;
-    let total = if place.fragment.more { row.total } else { end };
+    let bytes = row.bytes + span.fragment.length;
+    let end = span.fragment.offset as u32 + span.fragment.length;
+    let total = if span.fragment.more { row.total } else { end };
     if total != 0 && bytes >= total {
         tables.forget_fragments(&key);
     } else {

@@ -2,8 +2,8 @@
 //! its name; an error about a packet of a flow is translated by [`super::icmp_error`]; all others are left alone.
 
 use super::answer::{Answer, NETWORK};
-use super::parse::{Frame, Place, readable};
-use super::step::{Next, Step, Way};
+use super::parse::{Frame, TransportSpan, readable};
+use super::step::{Egress, Next, Step};
 use super::tables::{Table, Tables, prefilter_hash};
 use super::{
     hook::Hook, icmp_error::About, leave::is_for_one, packet::Packet, prefilter::is_unassigned, select,
@@ -30,7 +30,7 @@ pub fn icmp<F: Family, P: Packet, T: Tables<F>>(
     let kind: [u8; 2] = bytemuck::cast(frame.ports.source);
     if F::Header::is_error(kind[0]) && hook.has(Step::IcmpError) {
         let parsed = about(packet, &frame, tables.settings().zone as u16)?;
-        tables.note(&parsed, tables.flow(Table::Assured, &parsed.key).is_some());
+        tables.begin(&parsed, tables.flow(Table::Assured, &parsed.key).is_some());
         return Ok(Step::IcmpError.into());
     }
     let answered = !hook.is_egress() && (hook != Hook::UplinkXdp || is_for_one(packet));
@@ -66,7 +66,7 @@ fn about<F: Family, P: Packet>(packet: &mut P, frame: &Frame<F>, zone: u16) -> R
         zone,
         protocol: quote.ip.protocol() as u16,
     };
-    Ok(Parsed::with(&frame.ethernet, key, Place::plain::<F>(payload), TcpFlags::default()))
+    Ok(Parsed::with(&frame.ethernet, key, TransportSpan::plain::<F>(payload), TcpFlags::default()))
 }
 
 /// Answers an echo request by turning it round.
@@ -96,5 +96,5 @@ fn echo<F: Family, P: Packet, T: Tables<F>>(
         return Err(Stop::RewriteFailed);
     }
     tables.count(Event::Echoed.into());
-    Ok(Way::Egress(packet.ifindex()).into())
+    Ok(Egress::Device(packet.ifindex()).into())
 }

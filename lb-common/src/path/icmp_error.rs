@@ -7,7 +7,7 @@ use super::answer::{Answer, NETWORK, sum};
 use super::nat::{self, Nat, snat};
 use super::source_guard::{answers_for_another, is_elsewhere};
 use super::step::{Next, Step};
-use super::tables::{Tables, noted};
+use super::tables::{Tables, state_of};
 use super::{egress, flow_table, hook::Hook, packet::Packet, parse::readable, state::Parsed, stop};
 use crate::{
     abi::{Event, FlowKey, Stop},
@@ -64,7 +64,7 @@ pub fn icmp_error<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     _: Next,
 ) -> Result<Next, Stop> {
-    let left = translate(packet, tables, hook, &noted(tables)?.parsed);
+    let left = translate(packet, tables, hook, &state_of(tables)?.parsed);
     // No error is ever answered by one (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
     Ok(stop::conclude(left, tables, hook).unanswered())
 }
@@ -89,7 +89,7 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
     // One of the flow's two ends; a router on the way otherwise.
     let of_end = from == key.src;
     let at_port = hook == Hook::PortIngress;
-    let onward = if known.is_reply() {
+    let plan = if known.is_reply() {
         if known.is_direct() || known.expired(parsed.protocol(), tables.now(), &tables.settings().lifetimes) {
             return Err(Stop::Protocol);
         }
@@ -108,23 +108,23 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
             return Err(Stop::SpoofedSource);
         }
         if Nat::of(hook, &known) == Nat::Dsr {
-            noted(tables)?.backend.set(known.backend);
+            state_of(tables)?.backend.set(known.backend);
             return Ok(Step::Encap.into());
         }
         let (word, _) = tables.backend(known.backend.low).ok_or(Stop::Unsettled)?;
-        let reach = tables.reach(word.reach()).ok_or(Stop::Unreachable)?;
-        egress::to_backend(packet, tables, hook, parsed, &reach, known.is_hairpin())?
+        let next_hop = tables.next_hop(word.next_hop()).ok_or(Stop::Unreachable)?;
+        egress::to_backend(packet, tables, hook, parsed, &next_hop, known.is_hairpin())?
     };
-    let next = Next::from(onward.way);
+    let next = Next::from(plan.way);
     let to = match allocated {
         Some(row) => snat::returned(key, &row.get()),
         None => nat::translated(tables, hook, key, &known),
     };
     let source = if of_end { to.src } else { from };
     // One after the other: both at once do not fit the stack.
-    outer::<F, P>(packet, (from, key.dst), (source, to.dst), onward.hop)?;
+    outer::<F, P>(packet, (from, key.dst), (source, to.dst), plan.hop)?;
     quoted(packet, parsed, &to)?;
-    if !packet.store(0, &[onward.destination, onward.source]) {
+    if !packet.store(0, &[plan.destination, plan.source]) {
         return Err(Stop::RewriteFailed);
     }
     tables.count(Event::Error.into());

@@ -1,9 +1,9 @@
 //! Leave: whether XDP can send a packet out again by the device that it came in by. What it can't is left to tc.
 
 use super::tables::{Common, Tables};
-use super::{answer::NETWORK, egress::is_too_big, packet::Packet, state::Parsed, step::Way};
+use super::{answer::NETWORK, egress::is_too_big, packet::Packet, state::Parsed, step::Egress};
 use crate::{
-    abi::{BackendRef, BackendRow, Mac, ReachKind, ReachRow, SnatRow, is_known},
+    abi::{BackendRef, BackendRow, Mac, NextHopKind, NextHopRow, SnatRow, is_known},
     family::{Address as _, Family},
     wire::NetworkHeader as _,
 };
@@ -16,20 +16,21 @@ pub fn leads_on<F: Family, P: Packet, T: Common>(
     tables: &T,
     own: Mac,
     backend: &BackendRow<F>,
-    reach: &ReachRow,
+    next_hop: &NextHopRow,
 ) -> bool {
     // None of these differs, most of the time: one comparison for all.
-    let [a, b, c] = reach.host_mac;
+    let [a, b, c] = next_hop.host_mac;
     let other = (a ^ own[0]) | (b ^ own[1]) | (c ^ own[2]);
-    let elsewhere = (reach.kind ^ ReachKind::Uplink as u32) | (reach.ifindex ^ packet.ifindex());
-    let here = other as u32 | elsewhere == 0 && is_known(&reach.mac);
+    let elsewhere = (next_hop.kind ^ NextHopKind::Uplink as u32) | (next_hop.ifindex ^ packet.ifindex());
+    let here = other as u32 | elsewhere == 0 && is_known(&next_hop.mac);
     if backend.node == F::Addr::ZERO {
-        return here && !is_too_big(packet, tables, Way::Egress(reach.ifindex), 0);
+        return here && !is_too_big(packet, tables, Egress::Device(next_hop.ifindex), 0);
     }
     /// No link of IPv6 takes less (RFC 8200 section 5); one of IPv4 that does is asked.
     const SURE: u32 = 1280;
     let len = packet.size() - NETWORK as u32 + size_of::<F::Header>() as u32;
-    here && F::host(tables.settings()) != F::Addr::ZERO && (len <= SURE || len <= packet.mtu(reach.ifindex))
+    here && F::host(tables.settings()) != F::Addr::ZERO
+        && (len <= SURE || len <= packet.mtu(next_hop.ifindex))
 }
 
 /// Whether a packet can be sent to a backend from here.
@@ -41,8 +42,8 @@ pub fn can_send<F: Family, P: Packet, T: Tables<F>>(
     backend: BackendRef,
 ) -> bool {
     let Some((word, backend)) = tables.backend(backend.low) else { return false };
-    let Some(reach) = tables.reach(word.reach()) else { return false };
-    can_hop::<F, P>(packet) && leads_on(packet, tables, parsed.destination, backend, &reach)
+    let Some(next_hop) = tables.next_hop(word.next_hop()) else { return false };
+    can_hop::<F, P>(packet) && leads_on(packet, tables, parsed.destination, backend, &next_hop)
 }
 
 /// Whether a packet that has hops left can be sent to the client that has a port of the node's from here.

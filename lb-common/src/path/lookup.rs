@@ -1,19 +1,19 @@
 //! Lookup: what the flow tables know of a packet that the short path could not send on. An unassured flow moves to the
 //! assured ones once its client has shown that it hears the backend.
 
-use super::flow_table::{self, expect, take, twin};
+use super::flow_table::{self, expect, reverse_key, take};
 use super::nat::{
     self, Nat,
     dnat::{self, translated},
     dsr, snat,
 };
 use super::source_guard::{is_elsewhere, is_spoofed};
-use super::state::{Note, Parsed};
+use super::state::{PacketState, Parsed};
 use super::step::{Next, Step};
-use super::tables::{Common, Insert, Table, Tables, noted, prefilter_hash};
+use super::tables::{Common, Insert, Table, Tables, prefilter_hash, state_of};
 use super::{hook::Hook, leave, packet::Packet, parse::readable, prefilter::is_unassigned};
 use crate::{
-    abi::{BackendState, BackendWord, Event, FlowRow, FlowState, ReachKind, Stop, flow_bits},
+    abi::{BackendState, BackendWord, Event, FlowRow, FlowState, NextHopKind, Stop, flow_bits},
     family::Family,
     wire::Protocol,
 };
@@ -26,13 +26,13 @@ pub fn lookup<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     asked: Next,
 ) -> Result<Next, Stop> {
-    let note = noted(tables)?;
+    let state = state_of(tables)?;
     if hook == Hook::UplinkIngress {
-        note.decapsulated.set(asked.is_decapped());
+        state.decapsulated.set(asked.is_decapped());
     }
-    let parsed = &note.parsed;
+    let parsed = &state.parsed;
     let key = &parsed.key;
-    match resume(packet, tables, hook, note)? {
+    match resume(packet, tables, hook, state)? {
         FlowLookup::Hit => Ok(Step::Translate.into()),
         // The node's address may be a frontend's, too.
         FlowLookup::Miss
@@ -44,7 +44,7 @@ pub fn lookup<F: Family, P: Packet, T: Tables<F>>(
             if is_spoofed(packet, tables, hook, key.src) {
                 return Err(Stop::SpoofedSource);
             }
-            note.stale.set(known == FlowLookup::Stale);
+            state.stale.set(known == FlowLookup::Stale);
             Ok(Step::Select.into())
         }
         _ if hook == Hook::PortIngress && tables.prefilter(prefilter_hash(key.dst, key.dst_port)) => {
@@ -52,8 +52,9 @@ pub fn lookup<F: Family, P: Packet, T: Tables<F>>(
             if begins {
                 return Ok(Step::Direct.into());
             }
-            let mark =
-                || flow_table::find(tables, &twin(key, key.zone)).is_some_and(|(_, row)| row.is_direct());
+            let mark = || {
+                flow_table::find(tables, &reverse_key(key, key.zone)).is_some_and(|(_, row)| row.is_direct())
+            };
             let made = !parsed.flags.resets() || mark();
             Err(if made { Stop::Direct } else { Stop::StrayReset })
         }
@@ -70,10 +71,10 @@ fn resume<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     hook: Hook,
-    note: &Note<F>,
+    state: &PacketState<F>,
 ) -> Result<FlowLookup, Stop> {
-    let parsed = &note.parsed;
-    let table = if note.assured.get() { Table::Assured } else { Table::Unassured };
+    let parsed = &state.parsed;
+    let table = if state.assured.get() { Table::Assured } else { Table::Unassured };
     let Some(row) = tables.flow(table, &parsed.key) else {
         return if hook.is_egress() { Err(Stop::WrongHook) } else { Ok(FlowLookup::Miss) };
     };
@@ -123,8 +124,8 @@ fn resume<F: Family, P: Packet, T: Tables<F>>(
 fn ends<T: Common>(tables: &T, word: BackendWord) -> bool {
     let gone = || {
         tables
-            .reach(word.reach())
-            .is_none_or(|reach| matches!(reach.kind(), ReachKind::None | ReachKind::Gone))
+            .next_hop(word.next_hop())
+            .is_none_or(|next_hop| matches!(next_hop.kind(), NextHopKind::None | NextHopKind::Gone))
     };
     match word.state() {
         BackendState::Active(_) => false,
@@ -157,7 +158,7 @@ fn answered<F: Family, P: Packet, T: Tables<F>>(
         return Err(Stop::NotOurs);
     }
     if protocol == Protocol::Tcp {
-        expect(packet, tables, parsed, &twin(&translated(&parsed.key, known), known.twin_zone()))?;
+        expect(packet, tables, parsed, &reverse_key(&translated(&parsed.key, known), known.reverse_zone()))?;
     }
     Ok(())
 }
@@ -213,7 +214,7 @@ fn promote<F: Family, P: Packet, T: Tables<F>>(
         return snat::promote(packet, tables, parsed, &request);
     }
     let reply = dnat::reply_row(tables, hook, packet.ifindex(), parsed, &request);
-    let reply_key = twin(&translated(&parsed.key, &request), request.twin_zone());
+    let reply_key = reverse_key(&translated(&parsed.key, &request), request.reverse_zone());
     if take(tables, Table::Assured, parsed.protocol(), reply_key, &reply).is_err() {
         return;
     }
@@ -236,7 +237,7 @@ fn move_over<F: Family, P: Packet, T: Tables<F>>(
 ) -> Result<(), Stop> {
     let request = FlowRow { mac: parsed.source, ifindex: packet.ifindex(), seen: tables.now(), ..known };
     let reply = dnat::reply_row(tables, hook, packet.ifindex(), parsed, &request);
-    let reply_key = twin(&translated(&parsed.key, &request), request.twin_zone());
+    let reply_key = reverse_key(&translated(&parsed.key, &request), request.reverse_zone());
     let full = |_| Stop::TableFull;
     tables.insert_flow(known.table(), reply_key, reply, Insert::Replace).map_err(full)?;
     tables.insert_flow(known.table(), parsed.key, request, Insert::Replace).map_err(full)?;

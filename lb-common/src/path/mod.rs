@@ -43,14 +43,14 @@ pub use packet::{InPlace, Packet, SumKind};
 pub use proxy_neigh::answer_arp;
 pub use select::{TRIES, client_hash, scope, slot_hash};
 pub use socket::{Access, Caller, Peer, Socket, Sockets, connect, send, shown};
-pub use state::{Note, Parsed};
-pub use step::{Next, Step, Verdict, Way};
+pub use state::{PacketState, Parsed};
+pub use step::{Egress, Next, Step, Verdict};
 pub use tables::{Common, Insert, InsertError, Table, Tables, prefilter_hash};
 pub use xdp::established as established_in_place;
 
 use core::marker::PhantomData;
 
-pub use crate::abi::maps::PORT_CURSORS;
+pub use crate::abi::maps::PORT_CURSOR_COUNT;
 use crate::family::Family;
 
 /// Takes a packet through the steps that it needs, in their order.

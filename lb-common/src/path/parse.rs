@@ -7,7 +7,7 @@ use super::{packet::Packet, state::Parsed};
 use crate::{
     abi::{FlowKey, Stop},
     family::{Family, V4, V6},
-    wire::{Ethernet, Fragment, NetworkHeader, Part, Ports, Protocol, TcpFlags},
+    wire::{Ethernet, Fragment, FragmentKind, NetworkHeader, Ports, Protocol, TcpFlags},
 };
 
 /// The headers of a plain packet that the path reads and rewrites, in one piece: read once, written once.
@@ -65,7 +65,7 @@ impl<F: Family> Frame<F> {
 
 /// Where the path finds what follows a packet's network header and all that belongs to it.
 #[derive(Copy, Clone)]
-pub struct Place {
+pub struct TransportSpan {
     /// Offset in the packet.
     pub transport: usize,
     /// Bytes from there on, without what pads the frame.
@@ -74,12 +74,12 @@ pub struct Place {
     pub fragment: Fragment,
 }
 
-impl Place {
+impl TransportSpan {
     /// Right behind the network header, of a whole packet.
     #[inline(always)]
-    pub fn plain<F: Family>(payload: u32) -> Place {
+    pub fn plain<F: Family>(payload: u32) -> TransportSpan {
         let fragment = Fragment { length: payload, ..Fragment::default() };
-        Place { transport: Frame::<F>::TRANSPORT, payload, fragment }
+        TransportSpan { transport: Frame::<F>::TRANSPORT, payload, fragment }
     }
 }
 
@@ -91,9 +91,9 @@ impl<F: Family> Parsed<F> {
         packet: &mut P,
         ethernet: &Ethernet,
         key: FlowKey<F>,
-        place: Place,
+        span: TransportSpan,
     ) -> Result<Self, Stop> {
-        let Place { transport, payload, fragment } = place;
+        let TransportSpan { transport, payload, fragment } = span;
         let protocol = Protocol::from_number(key.protocol as u8).ok_or(Stop::Protocol)?;
         if payload < protocol.header_len() {
             return Err(Stop::Truncated);
@@ -112,24 +112,24 @@ impl<F: Family> Parsed<F> {
             }
         };
         // UDP's length is the datagram's, not the fragment's.
-        if length < protocol.header_len() || length > payload && fragment.part() == Part::Whole {
+        if length < protocol.header_len() || length > payload && fragment.fragment() == FragmentKind::Whole {
             return Err(Stop::Malformed);
         }
-        Ok(Self::with(ethernet, key, place, flags))
+        Ok(Self::with(ethernet, key, span, flags))
     }
 
     /// What is known of a packet with these flags of TCP's.
     #[inline(always)]
-    pub fn with(ethernet: &Ethernet, key: FlowKey<F>, place: Place, flags: TcpFlags) -> Self {
+    pub fn with(ethernet: &Ethernet, key: FlowKey<F>, span: TransportSpan, flags: TcpFlags) -> Self {
         Parsed {
             key,
             destination: ethernet.destination,
             source: ethernet.source,
-            transport: place.transport as u16,
+            transport: span.transport as u16,
             flags,
-            part: place.fragment.part(),
-            id: place.fragment.id,
-            length: place.fragment.length as u16,
+            fragment: span.fragment.fragment(),
+            id: span.fragment.id,
+            length: span.fragment.length as u16,
             tagged: false,
             reserved: 0,
         }

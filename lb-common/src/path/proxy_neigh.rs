@@ -5,11 +5,11 @@
 //! The request itself becomes the answer and leaves where it came from.
 
 use super::answer::{Answer, NETWORK, complete, put, started, sum};
-use super::step::{Next, Way};
+use super::step::{Egress, Next};
 use super::tables::{Common, Tables};
 use super::{hook::Hook, packet::Packet, parse::readable, stop};
 use crate::{
-    abi::{AnswerKey, Event, Mac, Stop},
+    abi::{Event, Mac, NeighKey, Stop},
     family::{Addr6, Address as _, Family, V6},
     wire::{Arp, Ethernet, Ipv6, NetworkHeader as _, Solicitation, ndp},
 };
@@ -57,7 +57,7 @@ pub fn proxy_nd<F: Family, P: Packet, T: Tables<F>>(
 #[inline(always)]
 fn back<P: Packet, T: Common>(packet: &P, tables: &T) -> Next {
     tables.count(Event::Answered.into());
-    Way::Egress(packet.ifindex()).into()
+    Egress::Device(packet.ifindex()).into()
 }
 
 /// Answers a request of ARP, or says why not.
@@ -65,8 +65,8 @@ fn back<P: Packet, T: Common>(packet: &P, tables: &T) -> Next {
 fn arp<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Result<(), Stop> {
     let ArpFrame { arp, .. } = readable(packet, 0)?;
     let target = arp.asks_for().ok_or(Stop::NotOurs)?;
-    let key = AnswerKey::v4(target, tables.settings().zone);
-    let mac = tables.answer(&key).ok_or(Stop::NotOurs)?;
+    let key = NeighKey::v4(target, tables.settings().zone);
+    let mac = tables.proxy_neigh(&key).ok_or(Stop::NotOurs)?;
     let replaced = packet.replace(NETWORK, &arp.reply(mac));
     (replaced && turn(packet, arp.sender(), mac)).then_some(()).ok_or(Stop::RewriteFailed)
 }
@@ -76,8 +76,8 @@ fn arp<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Result<(), Stop> {
 fn solicitation<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Result<(), Stop> {
     let asked: SolicitationFrame = readable(packet, 0).map_err(|_| Stop::Protocol)?;
     let target = asked.asks_for(packet.size()).ok_or(Stop::Protocol)?;
-    let key = AnswerKey::v6(target, tables.settings().zone);
-    let mac = tables.answer(&key).ok_or(Stop::Protocol)?;
+    let key = NeighKey::v6(target, tables.settings().zone);
+    let mac = tables.proxy_neigh(&key).ok_or(Stop::Protocol)?;
     // Who has no address yet (it looks whether this one is taken, RFC 4862 section 5.4.3) hears it as all do.
     let asker = asked.ip.source();
     let solicited = asker != Addr6::ZERO;

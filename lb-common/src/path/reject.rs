@@ -6,8 +6,8 @@
 
 use super::answer::{Answer, NETWORK, complete, put, started, sum};
 use super::parse::{Frame, Headers, readable};
-use super::state::{Note, Parsed};
-use super::step::{Next, Way};
+use super::state::{PacketState, Parsed};
+use super::step::{Egress, Next};
 use super::{hook::Hook, packet::Packet, tables::Tables};
 use crate::{
     abi::Stop,
@@ -33,10 +33,10 @@ fn answer<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
     hook: Hook,
     asked: Next,
-) -> Option<Way> {
+) -> Option<Egress> {
     const TTL_EXCEEDED: u32 = Stop::TtlExceeded as u32;
     const TOO_BIG: u32 = Stop::TooBig as u32;
-    let Note { parsed, mtu, .. } = tables.noted()?;
+    let PacketState { parsed, mtu, .. } = tables.state()?;
     let Headers { ethernet, ip } = packet.load::<Headers<F>>(0)?;
     let settings = tables.settings();
     let called = ip.destination();
@@ -56,7 +56,7 @@ fn answer<F: Family, P: Packet, T: Tables<F>>(
     }
     let Ethernet { destination, source, ethertype } = ethernet;
     let turned = Ethernet { destination: source, source: destination, ethertype };
-    packet.store(0, &turned).then_some(Way::Egress(packet.ifindex()))
+    packet.store(0, &turned).then_some(Egress::Device(packet.ifindex()))
 }
 
 #[inline(always)]

@@ -2,11 +2,11 @@
 
 use super::packet::{Packet, SumKind};
 use super::parse::{Frame, Headers};
-use super::{egress::Onward, state::Parsed};
+use super::{egress::EgressPlan, state::Parsed};
 use crate::{
     abi::{FlowKey, Stop},
     family::{Address, Family, V6},
-    wire::{Ethernet, NetworkHeader, Part, Ports, checksum},
+    wire::{Ethernet, FragmentKind, NetworkHeader, Ports, checksum},
 };
 
 /// What is known of a packet's headers. A constant wherever it is named, so that each function has one form.
@@ -24,14 +24,14 @@ pub fn rewrite<F: Family, P: Packet>(
     packet: &mut P,
     parsed: &Parsed<F>,
     to: &FlowKey<F>,
-    onward: &Onward,
+    plan: &EgressPlan,
     form: Form,
 ) -> Result<(), Stop> {
     let from = &parsed.key;
     let addresses = checksum::difference(from.src.sum() + from.dst.sum(), to.src.sum() + to.dst.sum());
     let changed = match form {
-        Form::Plain => plain(packet, parsed, to, onward, addresses)?,
-        Form::Any => anywhere(packet, parsed, to, onward, addresses)?,
+        Form::Plain => plain(packet, parsed, to, plan, addresses)?,
+        Form::Any => anywhere(packet, parsed, to, plan, addresses)?,
     };
     if changed { Ok(()) } else { Err(Stop::RewriteFailed) }
 }
@@ -41,10 +41,10 @@ fn plain<F: Family, P: Packet>(
     packet: &mut P,
     parsed: &Parsed<F>,
     to: &FlowKey<F>,
-    onward: &Onward,
+    plan: &EgressPlan,
     addresses: u32,
 ) -> Result<bool, Stop> {
-    let (ethernet, ip) = change(packet, to, onward, addresses)?;
+    let (ethernet, ip) = change(packet, to, plan, addresses)?;
     let frame = Frame::<F> { ethernet, ip, ports: Ports { source: to.src_port, destination: to.dst_port } };
     let mended = mend(packet, Frame::<F>::TRANSPORT, parsed, to, addresses);
     Ok(mended & packet.store(0, &frame))
@@ -55,12 +55,12 @@ fn anywhere<F: Family, P: Packet>(
     packet: &mut P,
     parsed: &Parsed<F>,
     to: &FlowKey<F>,
-    onward: &Onward,
+    plan: &EgressPlan,
     addresses: u32,
 ) -> Result<bool, Stop> {
-    let (ethernet, ip) = change(packet, to, onward, addresses)?;
+    let (ethernet, ip) = change(packet, to, plan, addresses)?;
     let mut changed = packet.store(0, &Headers::<F> { ethernet, ip });
-    if parsed.part != Part::Later {
+    if parsed.fragment != FragmentKind::Later {
         let ports = Ports { source: to.src_port, destination: to.dst_port };
         changed &= mend(packet, parsed.transport(), parsed, to, addresses);
         changed &= packet.store(parsed.transport(), &ports);
@@ -75,21 +75,21 @@ fn anywhere<F: Family, P: Packet>(
 fn change<F: Family, P: Packet>(
     packet: &mut P,
     to: &FlowKey<F>,
-    onward: &Onward,
+    plan: &EgressPlan,
     addresses: u32,
 ) -> Result<(Ethernet, F::Header), Stop> {
     // Read again rather than kept since it was parsed: that would not fit the stack.
     let Some(mut ip) = packet.load::<F::Header>(size_of::<Ethernet>()) else {
         return Err(Stop::Truncated);
     };
-    if onward.hop {
+    if plan.hop {
         let difference = ip.take_hop().ok_or(Stop::TtlExceeded)?;
         if F::ETHERTYPE == V6::ETHERTYPE {
             packet.update_sum(difference);
         }
     }
     ip.set_addresses(to.src, to.dst, addresses);
-    let Onward { destination, source, .. } = *onward;
+    let EgressPlan { destination, source, .. } = *plan;
     Ok((Ethernet { destination, source, ethertype: F::ETHERTYPE }, ip))
 }
 

@@ -1,8 +1,8 @@
 //! Select: from a frontend to a backend for a new flow.
 
 use super::step::{Next, Step};
-use super::tables::{Tables, noted};
-use super::{hook::Hook, packet::Packet, prefilter::is_unassigned, state::Note};
+use super::tables::{Tables, state_of};
+use super::{hook::Hook, packet::Packet, prefilter::is_unassigned, state::PacketState};
 use crate::{
     abi::{
         AffinityKey, AffinityRow, BackendRef, BackendRow, Event, FlowKey, FrontendKey, FrontendKind,
@@ -23,22 +23,22 @@ pub fn select<F: Family, P: Packet, T: Tables<F>>(
     _: Hook,
     _: Next,
 ) -> Result<Next, Stop> {
-    let note = noted(tables)?;
-    let parsed = &note.parsed;
+    let state = state_of(tables)?;
+    let parsed = &state.parsed;
     let target = target(tables, &parsed.key)?;
-    let attempt = note.attempts.get() as u32;
+    let attempt = state.attempts.get() as u32;
     // Who has sent it here has chosen as we do: one of this node's, if it knows what we know.
-    let here = note.decapsulated.get();
+    let here = state.decapsulated.get();
     let among = if here && attempt != 0 { Among::Here } else { Among::All };
     let offer = offer(tables, &parsed.key, target, Client::Known, among)?;
-    note.attempts.set(attempt as u8 + 1);
+    state.attempts.set(attempt as u8 + 1);
     if let Some(choice) = backend(tables, &offer, attempt)
         && (!here || is_here(choice.row))
     {
-        note.backend.set(choice.backend);
-        note.keep.set(offer.keep);
+        state.backend.set(choice.backend);
+        state.keep.set(offer.keep);
         // A tuple that is another flow's at this backend: first another backend, then another port.
-        note.port.set(if attempt < 2 { 0 } else { other_port(offer.hash, attempt) });
+        state.port.set(if attempt < 2 { 0 } else { other_port(offer.hash, attempt) });
         return Ok(Step::Open.into());
     }
     if attempt + 1 < TRIES { Ok(Step::Select.into()) } else { Err(Stop::Unsettled) }
@@ -238,9 +238,9 @@ pub fn keep<F: Family, T: Tables<F>>(tables: &T, client: F::Addr, service: u32, 
 
 /// A new flow is recorded.
 #[inline(always)]
-pub fn recorded<F: Family, T: Tables<F>>(tables: &T, note: &Note<F>, service: u32) {
-    if note.keep.get() {
-        keep(tables, note.parsed.key.src, service, note.backend.get());
+pub fn recorded<F: Family, T: Tables<F>>(tables: &T, state: &PacketState<F>, service: u32) {
+    if state.keep.get() {
+        keep(tables, state.parsed.key.src, service, state.backend.get());
     }
     tables.count(Event::NewFlow.into());
 }

@@ -3,17 +3,17 @@
 
 use core::hint::black_box;
 
-use super::parse::{self, Headers, Place, readable};
+use super::parse::{self, Headers, TransportSpan, readable};
 use super::state::{FARTHEST, Parsed};
 use super::step::{Next, Step};
-use super::tables::{Table, Tables, noted};
+use super::tables::{Table, Tables, state_of};
 use super::{
     fragments::follow, hook::Hook, leave::is_for_one, nat::snat, packet::Packet, prefilter::outsider,
 };
 use crate::{
     abi::{FlowKey, Stop},
     family::Family,
-    wire::{Ethernet, Extension, Layers, NetworkHeader, Part, Ports, Protocol, TcpFlags},
+    wire::{Ethernet, Extension, FragmentKind, Layers, NetworkHeader, Ports, Protocol, TcpFlags},
 };
 
 /// How many extension headers are passed by.
@@ -37,11 +37,11 @@ pub fn slow_parse<F: Family, P: Packet, T: Tables<F>>(
     }
     let Headers { ethernet, ip } = readable::<Headers<F>, P>(packet, 0)?;
     let Layers { mut protocol, offset, payload, fragment } = ip.layers(packet.size() - NETWORK as u32)?;
-    let mut place = Place { transport: NETWORK + offset as usize, payload, fragment };
+    let mut span = TransportSpan { transport: NETWORK + offset as usize, payload, fragment };
     if F::Header::EXTENSIBLE {
-        protocol = pass_by(packet, protocol, &mut place)?;
+        protocol = pass_by(packet, protocol, &mut span)?;
     }
-    place.transport &= FARTHEST;
+    span.transport &= FARTHEST;
     let mut key = FlowKey {
         src: ip.source(),
         dst: ip.destination(),
@@ -50,59 +50,59 @@ pub fn slow_parse<F: Family, P: Packet, T: Tables<F>>(
         zone: tables.settings().zone as u16,
         protocol: protocol as u16,
     };
-    if place.fragment.part() == Part::Later {
-        let backend = follow(packet, tables, hook, &mut key, &place)?;
-        let mut parsed = Parsed::with(&ethernet, key, place, TcpFlags::default());
+    if span.fragment.fragment() == FragmentKind::Later {
+        let backend = follow(packet, tables, hook, &mut key, &span)?;
+        let mut parsed = Parsed::with(&ethernet, key, span, TcpFlags::default());
         parsed.tagged = packet.tagged();
-        tables.note(&parsed, false);
-        noted(tables)?.backend.set(backend);
+        tables.begin(&parsed, false);
+        state_of(tables)?.backend.set(backend);
         return Ok(Step::Translate.into());
     }
     if Protocol::from_number(protocol).is_none() {
         return Err(Stop::Protocol);
     }
-    if (place.payload as usize) < size_of::<Ports>() {
+    if (span.payload as usize) < size_of::<Ports>() {
         return Err(Stop::Truncated);
     }
-    let ports = readable::<Ports, P>(packet, place.transport)?;
+    let ports = readable::<Ports, P>(packet, span.transport)?;
     (key.src_port, key.dst_port) = (ports.source, ports.destination);
     if let Some(stop) = outsider(tables, hook, &key) {
         return Err(stop);
     }
-    let mut parsed = Parsed::new(packet, &ethernet, key, place)?;
+    let mut parsed = Parsed::new(packet, &ethernet, key, span)?;
     parsed.tagged = packet.tagged();
-    tables.note(&parsed, tables.flow(Table::Assured, &key).is_some());
+    tables.begin(&parsed, tables.flow(Table::Assured, &key).is_some());
     Ok(Step::Lookup.into())
 }
 
 /// Passes by the extension headers; not by what is behind the header of a later fragment. The protocol of what
 /// follows them.
 #[inline(always)]
-fn pass_by<P: Packet>(packet: &mut P, mut number: u8, place: &mut Place) -> Result<u8, Stop> {
+fn pass_by<P: Packet>(packet: &mut P, mut number: u8, span: &mut TransportSpan) -> Result<u8, Stop> {
     for _ in 0..EXTENSIONS {
         if !Extension::can_be_passed(number) {
             break;
         }
-        let header = readable::<Extension, P>(packet, place.transport)?;
+        let header = readable::<Extension, P>(packet, span.transport)?;
         let length = header.length(number);
-        if length > place.payload {
+        if length > span.payload {
             return Err(Stop::Truncated);
         }
         if number == Extension::ROUTING && header.segments_left() != 0 {
             return Err(Stop::Options);
         }
-        place.transport += length as usize;
-        place.payload -= length;
-        if place.transport > FARTHEST {
+        span.transport += length as usize;
+        span.payload -= length;
+        if span.transport > FARTHEST {
             return Err(Stop::Options);
         }
-        place.transport = within(place.transport, FARTHEST);
-        place.payload = within(place.payload as usize, MOST_PAYLOAD) as u32;
+        span.transport = within(span.transport, FARTHEST);
+        span.payload = within(span.payload as usize, MOST_PAYLOAD) as u32;
         if number == Extension::FRAGMENT {
-            place.fragment = header.fragment(place.payload);
+            span.fragment = header.fragment(span.payload);
         }
         number = header.next();
-        if place.fragment.part() == Part::Later {
+        if span.fragment.fragment() == FragmentKind::Later {
             return Ok(number);
         }
     }
@@ -132,9 +132,9 @@ fn plain<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Resu
         return Err(Stop::WrongHook);
     }
     let payload = frame.ip.payload(packet.size() - NETWORK as u32);
-    let parsed = Parsed::new(packet, &frame.ethernet, key, Place::plain::<F>(payload))?;
-    tables.note(&parsed, tables.flow(Table::Assured, &key).is_some());
+    let parsed = Parsed::new(packet, &frame.ethernet, key, TransportSpan::plain::<F>(payload))?;
+    tables.begin(&parsed, tables.flow(Table::Assured, &key).is_some());
     // First, as on the short path.
-    let is_reply = snat::is_lent(tables, &key) && tables.snat(&key).is_some();
+    let is_reply = snat::is_snat_port(tables, &key) && tables.snat(&key).is_some();
     Ok(if is_reply { Step::SnatTrack } else { Step::Lookup }.into())
 }

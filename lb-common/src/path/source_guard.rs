@@ -2,7 +2,7 @@
 
 use super::{hook::Hook, packet::Packet, tables::Tables};
 use crate::{
-    abi::{FlowRow, ReachKind},
+    abi::{FlowRow, NextHopKind},
     family::Family,
 };
 
@@ -12,7 +12,7 @@ pub fn is_elsewhere<F: Family, P: Packet>(packet: &P, hook: Hook, row: &FlowRow<
     hook == Hook::PortIngress && row.ifindex != packet.ifindex()
 }
 
-/// Whether a packet is sent in the name of an address that is at home at another port.
+/// Whether a packet is sent in the name of an address that is known at another port.
 #[inline(always)]
 pub fn is_spoofed<F: Family, P: Packet, T: Tables<F>>(
     packet: &P,
@@ -22,7 +22,7 @@ pub fn is_spoofed<F: Family, P: Packet, T: Tables<F>>(
 ) -> bool {
     hook == Hook::PortIngress
         && tables
-            .home(&F::answer_key(source, tables.settings().zone))
+            .source_guard(&F::neigh_key(source, tables.settings().zone))
             .is_some_and(|home| home.ifindex != packet.ifindex())
 }
 
@@ -34,8 +34,8 @@ pub fn answers_for_another<F: Family, P: Packet, T: Tables<F>>(
     known: &FlowRow<F>,
 ) -> bool {
     let Some((word, _)) = tables.backend(known.backend.low) else { return false };
-    let Some(reach) = tables.reach(word.reach()) else { return false };
+    let Some(next_hop) = tables.next_hop(word.next_hop()) else { return false };
     word.0.generation == known.backend.generation
-        && matches!(reach.kind(), ReachKind::Peer | ReachKind::Bridge)
-        && reach.ifindex != packet.ifindex()
+        && matches!(next_hop.kind(), NextHopKind::Peer | NextHopKind::Bridge)
+        && next_hop.ifindex != packet.ifindex()
 }

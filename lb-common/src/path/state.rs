@@ -5,7 +5,7 @@ use core::cell::Cell;
 use crate::{
     abi::{BackendRef, FlowKey, Mac},
     family::{Family, V4, V6},
-    wire::{Part, Protocol, TcpFlags},
+    wire::{FragmentKind, Protocol, TcpFlags},
 };
 
 /// What the path has read of a packet of a protocol we balance. In such an order that fields which are zero at first
@@ -26,7 +26,7 @@ pub struct Parsed<F: Family> {
     /// TCP's flags, none for others.
     pub flags: TcpFlags,
     /// Which part of a packet it is.
-    pub part: Part,
+    pub fragment: FragmentKind,
     /// How many bytes of the packet it carries, see [`Fragment`]. That fits where it is one.
     pub length: u16,
     /// It has a VLAN tag.
@@ -39,7 +39,7 @@ const _: () = assert!(size_of::<Parsed<V4>>() == 40 && size_of::<Parsed<V6>>() =
 /// What one step of the path leaves to the next of a packet. In this order for the same reason.
 #[repr(C)]
 #[derive(Debug, Default)]
-pub struct Note<F: Family> {
+pub struct PacketState<F: Family> {
     /// What was read.
     pub parsed: Parsed<F>,
     /// There is a row of its flow among the assured ones.
@@ -62,7 +62,7 @@ pub struct Note<F: Family> {
     pub mtu: Cell<u32>,
 }
 
-impl<F: Family> Note<F> {
+impl<F: Family> PacketState<F> {
     /// Makes it that of a packet that has just been read.
     #[inline(always)]
     pub fn begin(&mut self, parsed: &Parsed<F>, assured: bool) {
@@ -80,7 +80,7 @@ impl<F: Family> Note<F> {
             }
         }
         (to.id, to.transport, to.flags) = (from.id, from.transport, from.flags);
-        (to.part, to.length, to.tagged) = (from.part, from.length, from.tagged);
+        (to.fragment, to.length, to.tagged) = (from.fragment, from.length, from.tagged);
         self.stale.set(false);
         self.keep.set(false);
         self.attempts.set(0);

@@ -12,18 +12,18 @@ pub enum Verdict {
     /// Dropped, and why.
     Drop(Stop),
     /// Rewritten or answered; it goes on its way.
-    Forward(Way),
+    Forward(Egress),
 }
 
 /// How a rewritten packet leaves the hook.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Egress {
     /// As any packet: to the bridge, or up to the host.
     Continue,
     /// Into the namespace behind a port (interface index).
     Peer(u32),
     /// Out of a device (interface index), link header as it is.
-    Egress(u32),
+    Device(u32),
     /// Out of a device (interface index), link header from its neighbour table.
     Neighbour(u32),
 }
@@ -146,10 +146,10 @@ impl Next {
     #[inline(always)]
     pub fn verdict(self) -> Verdict {
         match self.what() {
-            Next::CONTINUE => Verdict::Forward(Way::Continue),
-            Next::PEER => Verdict::Forward(Way::Peer(self.with())),
-            Next::EGRESS => Verdict::Forward(Way::Egress(self.with())),
-            Next::NEIGHBOUR => Verdict::Forward(Way::Neighbour(self.with())),
+            Next::CONTINUE => Verdict::Forward(Egress::Continue),
+            Next::PEER => Verdict::Forward(Egress::Peer(self.with())),
+            Next::EGRESS => Verdict::Forward(Egress::Device(self.with())),
+            Next::NEIGHBOUR => Verdict::Forward(Egress::Neighbour(self.with())),
             // A number that only a stop has been made.
             Next::DROP => Stop::of(self.with()).map_or(Verdict::Pass, Verdict::Drop),
             _ => Verdict::Pass,
@@ -164,14 +164,14 @@ impl From<Step> for Next {
     }
 }
 
-impl From<Way> for Next {
+impl From<Egress> for Next {
     #[inline(always)]
-    fn from(way: Way) -> Next {
+    fn from(way: Egress) -> Next {
         match way {
-            Way::Continue => Next::new(Next::CONTINUE, 0),
-            Way::Peer(device) => Next::new(Next::PEER, device),
-            Way::Egress(device) => Next::new(Next::EGRESS, device),
-            Way::Neighbour(device) => Next::new(Next::NEIGHBOUR, device),
+            Egress::Continue => Next::new(Next::CONTINUE, 0),
+            Egress::Peer(device) => Next::new(Next::PEER, device),
+            Egress::Device(device) => Next::new(Next::EGRESS, device),
+            Egress::Neighbour(device) => Next::new(Next::NEIGHBOUR, device),
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use core::cell::Cell;
 
-use super::state::{Note, Parsed};
+use super::state::{PacketState, Parsed};
 use crate::{
     abi::{
-        AffinityKey, AffinityRow, AnswerKey, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FragmentKey,
-        FragmentRow, FrontendKey, FrontendRow, HomeRow, Mac, ReachRow, ServiceRow, SetRow, Settings, SlotRow,
-        SnatRow, Stop,
+        AffinityKey, AffinityRow, BackendRow, BackendWord, Counter, FlowKey, FlowRow, FragmentKey,
+        FragmentRow, FrontendKey, FrontendRow, Mac, NeighKey, NextHopRow, ServiceRow, SetRow, Settings,
+        SlotRow, SnatRow, SourceGuardRow, Stop,
     },
     family::{Address, Family, scramble},
 };
@@ -29,11 +29,11 @@ pub trait Common {
     /// A slot.
     fn slot(&self, index: u32) -> Option<SlotRow>;
     /// The way to a backend.
-    fn reach(&self, index: u32) -> Option<ReachRow>;
+    fn next_hop(&self, index: u32) -> Option<NextHopRow>;
     /// The MAC that a bridge answers with for an address.
-    fn answer(&self, key: &AnswerKey) -> Option<Mac>;
-    /// Where an address is at home, if that is known.
-    fn home(&self, key: &AnswerKey) -> Option<HomeRow>;
+    fn proxy_neigh(&self, key: &NeighKey) -> Option<Mac>;
+    /// The port at which an address is known.
+    fn source_guard(&self, key: &NeighKey) -> Option<SourceGuardRow>;
     /// Counts an outcome.
     fn count(&self, counter: Counter);
     /// Accounts a client's packet to its service.
@@ -42,11 +42,11 @@ pub trait Common {
 
 /// State of one address family. With [`Common`], every read and write the path may do.
 pub trait Tables<F: Family>: Common {
-    /// Begins the [`Note`] of a packet: one function after the other deals with it. `assured`: there is a row of
+    /// Begins the [`PacketState`] of a packet: one function after the other deals with it. `assured`: there is a row of
     /// its flow among the assured ones.
-    fn note(&self, parsed: &Parsed<F>, assured: bool);
+    fn begin(&self, parsed: &Parsed<F>, assured: bool);
     /// What was kept of the packet.
-    fn noted(&self) -> Option<&Note<F>>;
+    fn state(&self) -> Option<&PacketState<F>>;
     /// The row of a flow's direction. It may be recycled while it is held: in place, only times and
     /// bits are written.
     fn flow(&self, table: Table, key: &FlowKey<F>) -> Option<&Cell<FlowRow<F>>>;
@@ -67,8 +67,8 @@ pub trait Tables<F: Family>: Common {
     fn snat(&self, key: &FlowKey<F>) -> Option<&Cell<SnatRow<F>>>;
     /// Lends a port, if it is not.
     fn insert_snat(&self, key: &FlowKey<F>, row: &SnatRow<F>) -> Result<(), InsertError>;
-    /// Moves one of [`PORT_CURSORS`](crate::abi::maps::PORT_CURSORS) counts on by so many steps, in one step for who asks at once; where it was.
-    fn turn(&self, count: u32, steps: u32) -> u32;
+    /// Moves one of [`PORT_CURSOR_COUNT`](crate::abi::maps::PORT_CURSOR_COUNT) counts on by so many steps, in one step for who asks at once; where it was.
+    fn advance_cursor(&self, count: u32, steps: u32) -> u32;
     /// A port is allocated no longer.
     fn remove_snat(&self, key: &FlowKey<F>);
     /// Makes the time of a row now, unless it is no longer `seen`: of those who try at once one succeeds.
@@ -120,11 +120,11 @@ pub enum InsertError {
 
 /// What was noted of a packet.
 #[inline(always)]
-pub fn noted<F: Family, T: Tables<F>>(tables: &T) -> Result<&Note<F>, Stop> {
-    tables.noted().ok_or(Stop::Unsettled)
+pub fn state_of<F: Family, T: Tables<F>>(tables: &T) -> Result<&PacketState<F>, Stop> {
+    tables.state().ok_or(Stop::Unsettled)
 }
 
-/// The bit of an address and port (0: of the address whatever the port) in the map of interest,
+/// The bit of an address and port (0: of the address whatever the port) in the prefilter,
 /// before it is reduced to the map's size.
 #[inline(always)]
 pub fn prefilter_hash<A: Address>(addr: A, port: u16) -> u32 {

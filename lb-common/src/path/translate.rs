@@ -4,14 +4,14 @@ use super::flow_table::{self, Found};
 use super::nat::{self, dnat, dsr};
 use super::rewrite::{self, Form};
 use super::step::{Next, Step};
-use super::tables::{Tables, noted};
+use super::tables::{Tables, state_of};
 use super::{
     egress, fragments, hook::Hook, leave, packet::Packet, source_guard::answers_for_another, state::Parsed,
 };
 use crate::{
     abi::{Event, Stop},
     family::Family,
-    wire::Part,
+    wire::FragmentKind,
 };
 
 /// Carries out what the rows of a packet's flow say.
@@ -22,12 +22,12 @@ pub fn translate<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     _: Next,
 ) -> Result<Next, Stop> {
-    let note = noted(tables)?;
-    let parsed = &note.parsed;
+    let state = state_of(tables)?;
+    let parsed = &state.parsed;
     // None of them comes to XDP.
     let (first, later) = match hook {
         Hook::UplinkXdp => (false, false),
-        _ => (parsed.part == Part::First, parsed.part == Part::Later),
+        _ => (parsed.fragment == FragmentKind::First, parsed.fragment == FragmentKind::Later),
     };
     // What has just been recorded is gone again: the table is that full.
     let gone = if later { Stop::FragmentLost } else { Stop::TableFull };
@@ -41,7 +41,7 @@ pub fn translate<F: Family, P: Packet, T: Tables<F>>(
         return Err(Stop::WrongHook);
     }
     // The flow has moved since its packet began.
-    if later && backend != note.backend.get() {
+    if later && backend != state.backend.get() {
         return Err(gone);
     }
     if dsr::is_of(hook, &found.1) {
@@ -69,29 +69,29 @@ pub fn go<F: Family, P: Packet, T: Tables<F>>(
     form: Form,
 ) -> Result<Next, Stop> {
     let (_, known) = found;
-    let (onward, port);
+    let (plan, port);
     if known.is_reply() {
         if hook == Hook::PortIngress && answers_for_another(packet, tables, &known) {
             return Err(Stop::SpoofedSource);
         }
-        (onward, port) = (egress::to_client(packet, tables, hook, parsed, &known)?, known.ifindex);
+        (plan, port) = (egress::to_client(packet, tables, hook, parsed, &known)?, known.ifindex);
         dnat::reply(tables, parsed, found);
     } else if hook.is_egress() {
         return Err(Stop::WrongHook);
     } else {
         nat::request(packet, tables, hook, parsed, found);
         let (word, backend) = tables.backend(known.backend.low).ok_or(Stop::Unsettled)?;
-        let reach = tables.reach(word.reach()).ok_or(Stop::Unreachable)?;
-        onward = egress::to_backend(packet, tables, hook, parsed, &reach, known.is_hairpin())?;
-        port = reach.ifindex;
+        let next_hop = tables.next_hop(word.next_hop()).ok_or(Stop::Unreachable)?;
+        plan = egress::to_backend(packet, tables, hook, parsed, &next_hop, known.is_hairpin())?;
+        port = next_hop.ifindex;
         tables.account(backend.service, packet.size());
     }
-    if !hook.is_egress() && egress::is_too_big(packet, tables, onward.way, port) {
+    if !hook.is_egress() && egress::is_too_big(packet, tables, plan.way, port) {
         return Err(Stop::TooBig);
     }
     let to = nat::translated(tables, hook, &parsed.key, &known);
-    rewrite::rewrite(packet, parsed, &to, &onward, form)?;
+    rewrite::rewrite(packet, parsed, &to, &plan, form)?;
     let event = if known.is_reply() { Event::Reply } else { Event::Request };
     tables.count(event.into());
-    Ok(onward.way.into())
+    Ok(plan.way.into())
 }

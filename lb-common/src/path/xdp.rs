@@ -10,7 +10,7 @@ use bytemuck::{Pod, Zeroable};
 use super::leave::{is_for_one, leads_back, leads_on};
 use super::nat::{self, dsr, snat};
 use super::packet::{InPlace, SumKind};
-use super::step::{Next, Step, Way};
+use super::step::{Egress, Next, Step};
 use super::tables::{Table, Tables};
 use super::{answer::NETWORK, hook::Hook, parse::Frame, prefilter::outsider};
 use crate::{
@@ -67,7 +67,7 @@ fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Op
         return if stop == Stop::NotOurs { Some(Next::PASS) } else { None };
     }
     let now = tables.now();
-    if snat::is_lent(tables, &key) {
+    if snat::is_snat_port(tables, &key) {
         const SETTLED: u32 = flow_bits::ASSURED | flow_bits::ANSWERED;
         let held = tables.snat(&key)?.get();
         if !is_for_one(packet) || !is_noted(flags, &held.row, now, SETTLED, flow_bits::FIN_BACKEND) {
@@ -78,7 +78,7 @@ fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Op
         }
         send(packet, &key, &snat::returned(&key, &held), held.row.mac).ok()?;
         tables.count(Event::Reply.into());
-        return Some(Way::Egress(packet.ifindex()).into());
+        return Some(Egress::Device(packet.ifindex()).into());
     }
     let known = tables.flow(Table::Assured, &key)?.get();
     // A row that was used in this tick has not expired.
@@ -89,21 +89,21 @@ fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Op
     if !guides || word.0.generation != known.backend.generation || !word.state().is_active() {
         return None;
     }
-    let reach = tables.reach(word.reach())?;
+    let next_hop = tables.next_hop(word.next_hop())?;
     let own = frame.ethernet.destination;
-    if !leads_on(packet, tables, own, backend, &reach) {
+    if !leads_on(packet, tables, own, backend, &next_hop) {
         return None;
     }
     let bytes = packet.size();
     if known.is_tunnel() {
-        dsr::enclose::<F, P, T>(packet, tables, backend.node, [reach.mac, own]).ok()?;
+        dsr::enclose::<F, P, T>(packet, tables, backend.node, [next_hop.mac, own]).ok()?;
         tables.count(Event::Encapsulated.into());
     } else {
-        send(packet, &key, &nat::translated(tables, HOOK, &key, &known), reach.mac).ok()?;
+        send(packet, &key, &nat::translated(tables, HOOK, &key, &known), next_hop.mac).ok()?;
         tables.count(Event::Request.into());
     }
     tables.account(backend.service, bytes);
-    Some(Way::Egress(packet.ifindex()).into())
+    Some(Egress::Device(packet.ifindex()).into())
 }
 
 /// Whether a packet is nothing new to its flow's row, which has these bits and was used in this tick. `fin`: the bit

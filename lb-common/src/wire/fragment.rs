@@ -3,7 +3,7 @@
 /// Which part of its packet a fragment is.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Part {
+pub enum FragmentKind {
     /// All of it.
     #[default]
     Whole,
@@ -29,11 +29,11 @@ pub struct Fragment {
 impl Fragment {
     /// Which part it is. A lone first one that is the last, too, is a whole packet (RFC 6946).
     #[inline(always)]
-    pub fn part(&self) -> Part {
+    pub fn fragment(&self) -> FragmentKind {
         match (self.offset, self.more) {
-            (0, false) => Part::Whole,
-            (0, true) => Part::First,
-            _ => Part::Later,
+            (0, false) => FragmentKind::Whole,
+            (0, true) => FragmentKind::First,
+            _ => FragmentKind::Later,
         }
     }
 }

@@ -19,7 +19,7 @@ pub use arp::Arp;
 use bytemuck::Pod;
 pub use ethernet::Ethernet;
 pub use extension::Extension;
-pub use fragment::{Fragment, Part};
+pub use fragment::{Fragment, FragmentKind};
 pub use icmp::Icmp;
 pub use ipv4::Ipv4;
 pub use ipv6::Ipv6;

@@ -1,7 +1,7 @@
 //! What stands in the way of putting clients' packets into others, to other nodes (DSR). Where something does, the
 //! services of that family do without: it is said in the log and in `lb status`.
 
-use super::{node, ways::View};
+use super::{node, routes::View};
 use crate::model::{Family, Forwarding, Model};
 
 /// The largest packets that may always be sent, so that nobody learns of less (RFC 791 section 3.1, RFC 8200 section

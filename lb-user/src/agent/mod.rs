@@ -1,34 +1,34 @@
 //! The agent: sources -> model -> compile -> plan -> apply, kept going by what changes.
 
-mod answers;
 mod devices;
-mod drivers;
 mod dsr;
 mod ephemeral;
-mod facts;
 mod groups;
-mod homes;
-mod kept;
-mod listening;
-mod next_hops;
 pub(crate) mod node;
 pub mod options;
 mod pods;
+mod port_conflicts;
 mod ports;
+mod program_config;
 pub(crate) mod programs;
+mod proxy_neigh;
 mod publish;
 mod pulse;
 mod resolver;
+mod routes;
 mod run;
 pub mod signals;
 mod snat;
 mod sockets;
+mod source_guard;
 mod start;
 mod state;
+mod state_file;
 mod table;
 mod uninstall;
+mod wanted_neighbours;
 mod warnings;
-mod ways;
+mod xdp_probe;
 
 pub use options::{Options, SocketLb};
 pub use run::run;

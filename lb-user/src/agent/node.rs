@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{dsr, ways};
+use super::{dsr, routes};
 use crate::{
     compile::NodeFacts,
     model::{Model, NodePortAddress, refused::Refusal},
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The config's words where it has some, else what the host says.
-pub fn facts(model: &Model, view: &ways::View) -> NodeFacts {
+pub fn facts(model: &Model, view: &routes::View) -> NodeFacts {
     let world = view.world;
     let host = host_name();
     let node = model.this_node(&host);
@@ -50,7 +50,7 @@ pub fn other_node_ports(model: &Model, name: &str) -> Vec<IpAddr> {
 }
 
 /// Backends off our bridges whose next hop does not answer.
-fn silent(model: &Model, view: &ways::View) -> BTreeSet<IpAddr> {
+fn silent(model: &Model, view: &routes::View) -> BTreeSet<IpAddr> {
     // Most of the time all of them do.
     if view.world.failed.iter().all(|(ifindex, _)| view.bridges.contains(ifindex)) {
         return BTreeSet::new();
@@ -91,7 +91,7 @@ pub fn node_ports(model: &Model, addresses: &[IpAddr], own: &[IpAddr]) -> Vec<Ip
 }
 
 /// The node's first address of each family, where it has one.
-pub fn primary(model: &Model, view: &ways::View) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+pub fn primary(model: &Model, view: &routes::View) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
     let configured = model.this_node(&host_name()).addresses;
     let addresses = if configured.is_empty() { addresses(view) } else { configured };
     let mut primary = (None, None);
@@ -114,7 +114,7 @@ fn own_addresses(world: &World) -> Vec<IpAddr> {
 
 /// The node's addresses where the config names none: those of its uplinks, then those of devices that are
 /// no bridge of ours, in the order in which the kernel lists them.
-fn addresses(view: &ways::View) -> Vec<IpAddr> {
+fn addresses(view: &routes::View) -> Vec<IpAddr> {
     let outside = |known: &&Address| {
         let addr = known.net.addr();
         !view.bridges.contains(&known.ifindex) && !addr.is_loopback() && !is_link_local(addr)

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use tracing::warn;
 
-use super::ways::View;
+use super::routes::View;
 use crate::{
     maps::{Cookies, Pins},
     netlink::{Link, LinkKind, netns},

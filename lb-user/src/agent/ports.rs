@@ -7,24 +7,25 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use lb_common::{abi::ReachKind, path::Hook};
+use lb_common::{abi::NextHopKind, path::Hook};
 use tracing::info;
 
 use super::{
-    Options, drivers,
-    facts::Facts,
+    Options,
     options::Forward,
+    program_config::ProgramConfig,
     programs::{Programs, Variant},
-    ways::{self, role_name},
+    routes::{self, role_name},
+    xdp_probe,
 };
 use crate::{
     attach::{
         self, Attacher,
-        xdp::{self, Mode, Refused, Taken},
+        xdp::{self, Mode, Refused, XdpReservation},
     },
     netlink::{Role, Wants, World},
     observe::{
-        backends::way,
+        backends::next_hop,
         view::{PortView, View},
     },
 };
@@ -37,10 +38,10 @@ pub struct Ports {
     options: Options,
     attacher: Attacher,
     programs: Programs,
-    facts: Facts,
+    facts: ProgramConfig,
     attached: HashMap<u32, Wanted>,
     /// Uplinks that wait for their program of XDP.
-    taken: Taken,
+    taken: XdpReservation,
 }
 
 /// What a device should have.
@@ -61,15 +62,15 @@ impl Ports {
         programs: Programs,
         bridges: Vec<u32>,
         uplinks: Vec<u32>,
-        taken: Taken,
+        taken: XdpReservation,
     ) -> Ports {
-        let facts = Facts::default();
+        let facts = ProgramConfig::default();
         Ports { bridges, uplinks, options, attacher, programs, facts, attached: HashMap::new(), taken }
     }
 
     /// The world through our options.
-    pub fn view<'a>(&'a self, world: &'a World) -> ways::View<'a> {
-        ways::View { world, bridges: &self.bridges, uplinks: &self.uplinks, forward: self.options.forward }
+    pub fn view<'a>(&'a self, world: &'a World) -> routes::View<'a> {
+        routes::View { world, bridges: &self.bridges, uplinks: &self.uplinks, forward: self.options.forward }
     }
 
     /// What is wanted of the world for backends and frontends with these addresses.
@@ -84,7 +85,7 @@ impl Ports {
 
     /// What our options cost on this host, a sentence each.
     pub fn warnings(&self, world: &World) -> Vec<String> {
-        self.options.xdp.map_or_else(Vec::new, |_| drivers::warnings(world, &self.uplinks))
+        self.options.xdp.map_or_else(Vec::new, |_| xdp_probe::warnings(world, &self.uplinks))
     }
 
     /// Writes what does not change into the view.
@@ -101,7 +102,7 @@ impl Ports {
 
     /// What every program knows, for what is attached from now on: everything with the next
     /// [`Self::update`], where it has changed; whether it has.
-    pub fn set(&mut self, facts: Facts) -> bool {
+    pub fn set(&mut self, facts: ProgramConfig) -> bool {
         if facts == self.facts {
             return false;
         }
@@ -151,7 +152,7 @@ impl Ports {
                 let attached = self.taken.attach(program.as_fd(), *ifindex, mode, self.attacher.links());
                 attached.map_err(|error| {
                     match (error.downcast_ref::<Refused>(), world.links.get(ifindex)) {
-                        (Some(Refused(refused)), Some(link)) => drivers::refusal(link, mode, refused),
+                        (Some(Refused(refused)), Some(link)) => xdp_probe::refusal(link, mode, refused),
                         _ => error.context(format!(
                             "attaching {} to {}",
                             Hook::UplinkXdp.program(),
@@ -161,7 +162,7 @@ impl Ports {
                 })?;
             }
             let xdp = device.xdp.map_or_else(String::new, |mode| format!(", {} XDP", mode.name()));
-            info!("port {} ({}): {}{xdp}", device.name, device.role, way(device.variant.way_back));
+            info!("port {} ({}): {}{xdp}", device.name, device.role, next_hop(device.variant.return_path));
             self.attached.insert(*ifindex, device.clone());
         }
         self.remove_strangers(&wanted)?;
@@ -190,11 +191,11 @@ impl Ports {
         let view = self.view(world);
         for bridge in &self.bridges {
             let Some(link) = world.links.get(bridge) else { continue };
-            let zone = ways::zone(*bridge);
-            let variant = |way_back, outside| Variant { zone, bridge: *bridge, way_back, outside };
+            let zone = routes::zone(*bridge);
+            let variant = |return_path, outside| Variant { zone, bridge: *bridge, return_path, outside };
             let device = Wanted {
                 name: link.name.clone(),
-                variant: variant(ReachKind::Bridge, false),
+                variant: variant(NextHopKind::Bridge, false),
                 hooks: &[Hook::BridgeIngress, Hook::BridgeEgress],
                 role: "bridge",
                 xdp: None,
@@ -204,7 +205,7 @@ impl Ports {
                 let stack = self.options.forward == Forward::Stack;
                 let device = Wanted {
                     name: port.name.clone(),
-                    variant: variant(view.port_way(port), world.role(port) == Role::Uplink),
+                    variant: variant(view.port_kind(port), world.role(port) == Role::Uplink),
                     hooks: if stack { &[Hook::PortIngress, Hook::PortEgress] } else { &[Hook::PortIngress] },
                     role: role_name(world.role(port)),
                     xdp: None,
@@ -216,7 +217,7 @@ impl Ports {
             let Some(link) = world.links.get(uplink) else { continue };
             let device = Wanted {
                 name: link.name.clone(),
-                variant: Variant { zone: 0, bridge: 0, way_back: ReachKind::Uplink, outside: true },
+                variant: Variant { zone: 0, bridge: 0, return_path: NextHopKind::Uplink, outside: true },
                 hooks: &[Hook::UplinkIngress, Hook::UplinkEgress],
                 role: "uplink",
                 xdp: self.options.xdp,
@@ -238,7 +239,7 @@ impl Ports {
                     .get(&device.variant.bridge)
                     .map_or_else(String::new, |bridge| bridge.name.clone()),
                 role: device.role.to_owned(),
-                forward: way(device.variant.way_back).to_owned(),
+                forward: next_hop(device.variant.return_path).to_owned(),
                 hooks: device.hooks.iter().map(|hook| attach::label(*hook)).collect(),
                 xdp: device.xdp.map(|mode| mode.name().to_owned()),
             })

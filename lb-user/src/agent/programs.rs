@@ -20,7 +20,7 @@ use aya_log::{EbpfLogger, Level};
 use ipnet::IpNet;
 use lb_common::{
     abi::{
-        Cidr, Cidrs, Lifetimes, MAX_CIDRS, ReachKind, Settings,
+        Cidr, Cidrs, Lifetimes, MAX_CIDRS, NextHopKind, Settings,
         maps::{self, MapInfo},
     },
     family::{Addr4, Addr6, Address as _, V4, V6},
@@ -30,7 +30,7 @@ use lb_common::{
 use lb_sys::bpf;
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::{facts::Facts, state::give_back_memory};
+use super::{program_config::ProgramConfig, state::give_back_memory};
 use crate::{
     maps::{Pins, Sizes},
     observe::clock,
@@ -48,7 +48,7 @@ pub struct Variant {
     /// The bridge, as interface index; 0 for uplinks.
     pub bridge: u32,
     /// How clients behind the ports are reached; `Host` for the programs of the host's sockets.
-    pub way_back: ReachKind,
+    pub return_path: NextHopKind,
     /// They are outside: held to the external traffic policy.
     pub outside: bool,
 }
@@ -113,7 +113,7 @@ impl Programs {
     pub fn prepare(&mut self) -> Result<()> {
         let dir = self.pins.maps();
         if !maps::all().all(|map| dir.join(map.name).exists()) {
-            self.loaded(Variant { zone: 0, bridge: 0, way_back: ReachKind::Uplink, outside: true })?;
+            self.loaded(Variant { zone: 0, bridge: 0, return_path: NextHopKind::Uplink, outside: true })?;
         }
         let id = |map: &MapInfo| {
             let pinned = MapData::from_pin(dir.join(map.name)).and_then(|pinned| pinned.info());
@@ -124,7 +124,7 @@ impl Programs {
     }
 
     /// What programs know: all are loaded anew when they are next asked for.
-    pub fn set(&mut self, facts: &Facts) {
+    pub fn set(&mut self, facts: &ProgramConfig) {
         (self.base.cidrs4, self.base.cidrs6) = cidrs(&facts.service_cidrs);
         self.base.host4 = facts.host.0.map_or(Addr4::ZERO, Addr4::from);
         self.base.host6 = facts.host.1.map_or(Addr6::ZERO, Addr6::from);
@@ -158,7 +158,7 @@ impl Programs {
 
     /// A program of sockets by name, loaded when it is first asked for.
     pub fn socket_program(&mut self, name: &str, kind: CgroupSockAddrAttachType) -> Result<CgroupSockAddr> {
-        let variant = Variant { zone: 0, bridge: 0, way_back: ReachKind::Host, outside: false };
+        let variant = Variant { zone: 0, bridge: 0, return_path: NextHopKind::Host, outside: false };
         let pin = self.pin(variant, name)?;
         CgroupSockAddr::from_pin(&pin, kind).with_context(|| format!("opening {}", pin.display()))
     }
@@ -227,7 +227,7 @@ impl Programs {
     fn settings(&self, variant: Variant) -> Settings {
         Settings {
             zone: variant.zone as u32,
-            way_back: variant.way_back as u32,
+            return_path: variant.return_path as u32,
             bridge: variant.bridge,
             outside: variant.outside as u32,
             ..self.base

@@ -11,20 +11,20 @@ use std::{
 };
 
 use anyhow::Result;
-use lb_common::abi::{FrontendKind, ReachKind};
+use lb_common::abi::{FrontendKind, NextHopKind};
 use tracing::{error, info, warn};
 
 use super::{
-    answers::Answers, homes::Homes, kept::Kept, listening::Listening, next_hops::Sought, node,
-    programs::seed_hash, sockets::Sockets, ways,
+    node, port_conflicts::PortConflicts, programs::seed_hash, proxy_neigh::ProxyNeigh, routes,
+    sockets::Sockets, source_guard::SourceGuard, state_file::StateFile, wanted_neighbours::WantedNeighbours,
 };
 use crate::{
     compile::NodeFacts,
     files::Retried,
     maps::{Maps, Pins},
     model::{Family, Model, Service, ServiceName, diff},
-    observe::{backends::way, clock, view::View},
-    plan::{self, Mirror, Tuning, Ways as _},
+    observe::{backends::next_hop, clock, view::View},
+    plan::{self, Mirror, Routes as _, Tuning},
 };
 
 /// Of so many changes at once each has a line in the log; of more, there is one for all.
@@ -32,7 +32,7 @@ const LINES: usize = 100;
 
 /// How often the host's sockets are told of backends that no longer serve: at once, and again for one that
 /// was connecting in that moment.
-const TELLINGS: u32 = 2;
+const SOCKET_NOTIFICATIONS: u32 = 2;
 
 const NOT_WRITTEN: &str = "not written to the maps yet; trying again";
 
@@ -48,27 +48,27 @@ pub struct Publisher {
     pub device_problem: Option<String>,
     maps: Maps,
     mirror: Mirror,
-    answers: Answers,
+    proxy_neigh: ProxyNeigh,
     /// `--announce`.
     announce: bool,
-    homes: Homes,
-    kept: Kept,
+    source_guard: SourceGuard,
+    kept: StateFile,
     /// `kept.json`.
-    pub kept_file: Retried,
+    pub state_file: Retried,
     /// `view.json`.
     pub view_file: Retried,
     tuning: Tuning,
     /// This node, as everything that is served was compiled for.
     node: NodeFacts,
     /// Who listens on the host, as of this pass; looked up when first asked for.
-    listening: Option<Listening>,
+    port_conflicts: Option<PortConflicts>,
     /// Services whose last change was not fully applied, and why.
     failed: BTreeMap<ServiceName, String>,
     /// No lines about single services now.
     quiet: bool,
     started: bool,
     /// How often the host's sockets are still to be told of backends that no longer serve.
-    tellings: u32,
+    socket_notifications: u32,
 }
 
 /// How long it took to serve another model.
@@ -81,29 +81,36 @@ pub struct Served {
 
 impl Publisher {
     /// On maps that have been adopted.
-    pub fn new(maps: Maps, mirror: Mirror, kept: Kept, pins: &Pins, seed: u64, announce: bool) -> Publisher {
+    pub fn new(
+        maps: Maps,
+        mirror: Mirror,
+        kept: StateFile,
+        pins: &Pins,
+        seed: u64,
+        announce: bool,
+    ) -> Publisher {
         let view = View { seed_hash: seed_hash(seed), ..View::default() };
         Publisher {
             model: Model::default(),
             view,
             problems: Vec::new(),
             device_problem: None,
-            answers: Answers::adopt(&maps),
+            proxy_neigh: ProxyNeigh::adopt(&maps),
             announce,
-            homes: Homes::adopt(&maps),
+            source_guard: SourceGuard::adopt(&maps),
             maps,
             mirror,
             kept,
-            kept_file: Retried::new(pins.kept()),
+            state_file: Retried::new(pins.kept()),
             view_file: Retried::new(pins.view()),
             tuning: Tuning { seed, hz: clock::hz(), tick_shift: clock::tick_shift(clock::hz()) },
             node: NodeFacts::default(),
-            listening: None,
+            port_conflicts: None,
             failed: BTreeMap::new(),
             quiet: false,
             started: false,
             // An agent before us may not have come so far.
-            tellings: TELLINGS,
+            socket_notifications: SOCKET_NOTIFICATIONS,
         }
     }
 
@@ -121,9 +128,9 @@ impl Publisher {
     }
 
     /// Serves `model` instead of what is served.
-    pub fn serve(&mut self, mut model: Model, ways: &ways::View) -> Result<Served> {
+    pub fn serve(&mut self, mut model: Model, routes: &routes::View) -> Result<Served> {
         let start = Instant::now();
-        self.listening = None;
+        self.port_conflicts = None;
         if model.hash_seed.is_some_and(|seed| seed != self.tuning.seed) {
             warn!("hashSeed has changed: it takes effect when the agent is started again");
         }
@@ -133,7 +140,7 @@ impl Publisher {
             // On the disk before it is in the maps: an address once given is never another's. A full disk keeps
             // nobody from being served.
             self.kept.addresses = addresses;
-            self.kept_file.changed();
+            self.state_file.changed();
             self.write_kept();
         }
         let changed = diff::changes(&self.model, &mut model);
@@ -144,11 +151,11 @@ impl Publisher {
             self.failed.remove(name);
         }
         self.quiet = count > LINES;
-        let node = node::facts(&self.model, ways);
+        let node = node::facts(&self.model, routes);
         let moved = self.started && node != self.node;
         if !std::mem::replace(&mut self.started, true) {
             self.remove_unwanted();
-            self.homes.update(&mut self.maps, ways);
+            self.source_guard.update(&mut self.maps, routes);
         }
         // What goes, goes first: a frontend may move from one service to another.
         for name in &changed {
@@ -159,13 +166,13 @@ impl Publisher {
         self.touch(&node);
         self.node = node;
         for name in changed {
-            self.publish(name, ways, None);
+            self.publish(name, routes, None);
         }
         if moved {
-            self.publish_all(ways);
+            self.publish_all(routes);
         }
         self.refuse_other_ports();
-        self.answer(ways);
+        self.answer(routes);
         let published = start.elapsed() - compared;
         self.reclaim();
         if std::mem::take(&mut self.quiet) {
@@ -181,22 +188,22 @@ impl Publisher {
     /// Writes given addresses and the seed down if they have changed.
     pub fn write_kept(&mut self) {
         let kept = &self.kept;
-        self.kept_file.write(|path| kept.write(path));
+        self.state_file.write(|path| kept.write(path));
     }
 
     /// Tries again what failed.
-    pub fn retry(&mut self, ways: &ways::View) {
+    pub fn retry(&mut self, routes: &routes::View) {
         self.write_kept();
-        if self.answers.failed() {
-            self.answer(ways);
+        if self.proxy_neigh.failed() {
+            self.answer(routes);
         }
-        if self.homes.failed() {
-            self.homes.update(&mut self.maps, ways);
+        if self.source_guard.failed() {
+            self.source_guard.update(&mut self.maps, routes);
         }
         if self.failed.is_empty() {
             return;
         }
-        self.listening = None;
+        self.port_conflicts = None;
         let steps = plan::leftovers(&self.mirror);
         self.apply("leftovers", &steps);
         self.reclaim();
@@ -205,10 +212,10 @@ impl Publisher {
             self.remove_unwanted();
         }
         for (name, why) in &failed {
-            self.publish(name.clone(), ways, Some(why));
+            self.publish(name.clone(), routes, Some(why));
         }
         self.refuse_other_ports();
-        self.answer(ways);
+        self.answer(routes);
         self.reclaim();
         if failed != self.failed {
             self.view_changed();
@@ -216,28 +223,28 @@ impl Publisher {
     }
 
     /// Follows a change of the host: its addresses, its neighbours, the ways to backends.
-    pub fn follow(&mut self, ways: &ways::View) {
-        self.homes.update(&mut self.maps, ways);
-        let node = node::facts(&self.model, ways);
+    pub fn follow(&mut self, routes: &routes::View) {
+        self.source_guard.update(&mut self.maps, routes);
+        let node = node::facts(&self.model, routes);
         if node != self.node {
             self.touch(&node);
             self.node = node;
-            self.publish_all(ways);
+            self.publish_all(routes);
             self.refuse_other_ports();
             self.view_changed();
         }
         let mut followed = 0;
         for address in self.mirror.addresses() {
             let old = self.mirror.way_to(address).map(|(_, row)| (row.kind(), row.ifindex, row.bridge));
-            match plan::way(&mut self.mirror, address, ways) {
+            match plan::next_hop(&mut self.mirror, address, routes) {
                 Ok(steps) if steps.is_empty() => {}
                 Ok(steps) => {
-                    let (row, _) = ways.way(address);
+                    let (row, _) = routes.next_hop(address);
                     // A MAC alone is nothing that people follow.
                     let differs = old != Some((row.kind(), row.ifindex, row.bridge));
                     followed += usize::from(differs);
                     if differs && followed <= LINES {
-                        info!("backend {address}: reached by {}", way(row.kind()));
+                        info!("backend {address}: reached by {}", next_hop(row.kind()));
                     }
                     self.apply(&address.to_string(), &steps);
                 }
@@ -247,31 +254,31 @@ impl Publisher {
         if followed > LINES {
             info!("{} more backends are reached by other ways", followed - LINES);
         }
-        self.answer(ways);
+        self.answer(routes);
         self.reclaim();
     }
 
     /// Tells the host's sockets of backends that no longer serve.
     pub fn tell_sockets(&mut self, sockets: &mut Sockets) {
-        if self.tellings > 0 {
-            self.tellings -= 1;
+        if self.socket_notifications > 0 {
+            self.socket_notifications -= 1;
             sockets.move_on(&self.maps);
         }
     }
 
     /// The neighbours that the ways to backends need.
-    pub fn sought(&self, ways: &ways::View) -> Sought {
+    pub fn wanted(&self, routes: &routes::View) -> WantedNeighbours {
         // Flows of removed backends find their way without us.
         let is_kept =
             |at: IpAddr| self.mirror.backends_at(at).iter().any(|backend| !backend.word.state().is_removed());
-        Sought::by(self.mirror.addresses().into_iter().map(|at| (at, is_kept(at))), ways)
+        WantedNeighbours::by(self.mirror.addresses().into_iter().map(|at| (at, is_kept(at))), routes)
     }
 
     /// A backend of that family behind an uplink, and a service that has it.
     pub fn remote(&self, family: Family) -> Option<(ServiceName, IpAddr)> {
         let is_remote = |address: IpAddr| {
             let way = self.mirror.way_to(address).filter(|_| Family::of(address) == family);
-            way.is_some_and(|(_, row)| row.kind() == ReachKind::Uplink)
+            way.is_some_and(|(_, row)| row.kind() == NextHopKind::Uplink)
         };
         let backends = self.model.services.values().flat_map(|service| {
             let endpoints = service.ports.iter().flat_map(|port| &port.endpoints);
@@ -300,7 +307,7 @@ impl Publisher {
     }
 
     /// Keeps what is answered for on the bridges and at the uplinks in step with frontends and devices.
-    fn answer(&mut self, ways: &ways::View) {
+    fn answer(&mut self, routes: &routes::View) {
         // Who asks for another node is answered by that.
         let others = &self.node.other_node_ports;
         let addresses =
@@ -320,7 +327,7 @@ impl Publisher {
             let service = self.model.services.values().find(|service| has(service, address));
             service.map_or_else(|| "a node port".to_owned(), |service| format!("service {}", service.name))
         };
-        if self.answers.update(&mut self.maps, addresses, &announced, ways, owner) {
+        if self.proxy_neigh.update(&mut self.maps, addresses, &announced, routes, owner) {
             self.view_file.changed();
         }
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{next_hops::NextHops, publish::Publisher};
+use super::{publish::Publisher, wanted_neighbours::NextHops};
 use crate::{
     log,
     maps::{
@@ -44,7 +44,7 @@ impl Pulse {
             behind: config.behind().map_or(0, |behind| now.saturating_sub(behind.as_nanos() as u64)),
             log_lost: log::lost(),
             view_error: publisher.view_file.error(),
-            kept_error: publisher.kept_file.error(),
+            kept_error: publisher.state_file.error(),
             next_hops_error: next_hops.error(),
             ..self.beat
         };

@@ -12,8 +12,8 @@ use anyhow::Context as _;
 use tracing::warn;
 
 use super::{
-    next_hops::{NextHops, Sought},
-    ways::View,
+    routes::View,
+    wanted_neighbours::{NextHops, WantedNeighbours},
 };
 use crate::netlink::{World, neighbour};
 
@@ -40,12 +40,12 @@ struct Wait {
 
 impl Resolver {
     /// Asks the kernel for the neighbours that backends wait for, and for next hops that are to be kept fresh.
-    pub fn ask(&mut self, sought: &Sought, view: &View, next_hops: &NextHops) {
-        let mut wanted = sought.unresolved.clone();
-        wanted.extend(sought.stale(view));
+    pub fn ask(&mut self, wanted: &WantedNeighbours, view: &View, next_hops: &NextHops) {
+        let mut questions = wanted.unresolved.clone();
+        questions.extend(wanted.stale(view));
         let mut failed = None;
-        for at in self.due(&wanted, Instant::now()) {
-            let asked = match sought.next_hops.contains_key(&at) {
+        for at in self.due(&questions, Instant::now()) {
+            let asked = match wanted.next_hops.contains_key(&at) {
                 true => next_hops.refresh(at).context("asking the kernel to keep a neighbour fresh"),
                 false => find(view.world, at).context("asking the kernel for a neighbour"),
             };

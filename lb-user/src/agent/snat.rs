@@ -3,13 +3,13 @@
 
 use std::net::IpAddr;
 
-use super::{ephemeral::Ephemeral, facts::Facts, ways::View};
+use super::{ephemeral::Ephemeral, program_config::ProgramConfig, routes::View};
 use crate::model::{Family, ServiceName};
 
 /// A sentence for each thing. `ephemeral`: the host's own ports; `remote`: a backend behind an uplink and whose
 /// it is, of a family.
 pub fn warnings(
-    facts: &Facts,
+    facts: &ProgramConfig,
     view: &View,
     ephemeral: Option<&Ephemeral>,
     remote: impl Fn(Family) -> Option<(ServiceName, IpAddr)>,
@@ -58,7 +58,7 @@ mod tests {
         let net = address.parse().expect("a subnet");
         let world = World { addresses: vec![Address { ifindex: 5, net }], ..World::default() };
         let view = View { world: &world, bridges: &[1], uplinks, forward: Forward::Auto };
-        let facts = Facts::of(&Model { snat_ports, ..Model::default() }, &view);
+        let facts = ProgramConfig::of(&Model { snat_ports, ..Model::default() }, &view);
         let ephemeral = Ephemeral { range: PortRange { first, last: 60_999 }, reserved: Vec::new() };
         let service = ServiceName { namespace: "default".into(), name: "web".into() };
         let remote =

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow};
 use lb_sys::Diag;
 use tracing::{info, warn};
 
-use super::{options::SocketLb, pods::Pods, programs::Programs, ways::View};
+use super::{options::SocketLb, pods::Pods, programs::Programs, routes::View};
 use crate::{
     attach::cgroup,
     maps::{Maps, Pins, Sockets as Table},

@@ -4,9 +4,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use tracing::{info, warn};
 
 use super::{
-    Options, SocketLb, devices, drivers,
-    kept::Kept,
-    next_hops::{NextHops, Sought},
+    Options, SocketLb, devices,
     ports::Ports,
     programs::Programs,
     publish::Publisher,
@@ -14,9 +12,12 @@ use super::{
     resolver::Resolver,
     sockets::Sockets,
     state::{State, give_back_memory},
+    state_file::StateFile,
+    wanted_neighbours::{NextHops, WantedNeighbours},
+    xdp_probe,
 };
 use crate::{
-    attach::{Attacher, xdp::Taken},
+    attach::{Attacher, xdp::XdpReservation},
     maps::{self, Lock, Maps, Pins, Sizes},
     netlink::{Watcher, bypassed},
     plan,
@@ -45,12 +46,13 @@ impl State {
         let taken = match options.xdp {
             // One that runs has them, and is spoken of below.
             Some(mode) if !pins.is_locked().context("looking for another agent")? => {
-                drivers::take(watcher.world(), &uplinks, mode, &pins.links())?
+                xdp_probe::take(watcher.world(), &uplinks, mode, &pins.links())?
             }
-            _ => Taken::default(),
+            _ => XdpReservation::default(),
         };
         let lock = take(&pins)?;
-        let mut kept = Kept::read(&pins.kept())?;
+        maps::rename_old(&pins.maps())?;
+        let mut kept = StateFile::read(&pins.kept())?;
         let seed = loaded.model.hash_seed.unwrap_or(kept.hash_seed);
         kept.hash_seed = seed;
         let pulse = Pulse::start(&pins).context("making the heartbeat")?;
@@ -86,7 +88,7 @@ impl State {
             next_hops: NextHops::open(&pins)?,
             resolver: Resolver::default(),
             pulse,
-            sought: Sought::default(),
+            wanted: WantedNeighbours::default(),
             sockets_due: true,
             pins,
         };

@@ -8,13 +8,13 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     SocketLb,
-    facts::Facts,
-    next_hops::{NextHops, Sought},
     ports::Ports,
+    program_config::ProgramConfig,
     publish::{Publisher, Served},
     pulse::Pulse,
     resolver::Resolver,
     sockets::Sockets,
+    wanted_neighbours::{NextHops, WantedNeighbours},
     warnings,
 };
 use crate::{
@@ -45,7 +45,7 @@ pub struct State {
     pub(super) resolver: Resolver,
     pub(super) pulse: Pulse,
     /// Found anew with each [`Self::refresh`].
-    pub(super) sought: Sought,
+    pub(super) wanted: WantedNeighbours,
     /// The programs of sockets are to be attached.
     pub(super) sockets_due: bool,
 }
@@ -56,11 +56,11 @@ impl State {
     pub fn refresh(&mut self) -> Result<()> {
         let world = self.watcher.world();
         self.publisher.follow(&self.ports.view(world));
-        self.sought = self.publisher.sought(&self.ports.view(world));
+        self.wanted = self.publisher.wanted(&self.ports.view(world));
         let attached = self.attach();
         self.sockets.follow(&self.ports.view(self.watcher.world()));
-        self.next_hops.hold(&self.sought.next_hops);
-        self.resolver.ask(&self.sought, &self.ports.view(self.watcher.world()), &self.next_hops);
+        self.next_hops.hold(&self.wanted.next_hops);
+        self.resolver.ask(&self.wanted, &self.ports.view(self.watcher.world()), &self.next_hops);
         self.publisher.tell_sockets(&mut self.sockets);
         attached
     }
@@ -75,8 +75,8 @@ impl State {
     fn attach(&mut self) -> Result<()> {
         let (world, publisher) = (self.watcher.world(), &mut self.publisher);
         let before = (publisher.view.ports.clone(), publisher.view.socket_lb.clone());
-        let facts = Facts::of(&publisher.model, &self.ports.view(world));
-        warnings::say(publisher, &facts, &self.sought, &self.ports, world);
+        let facts = ProgramConfig::of(&publisher.model, &self.ports.view(world));
+        warnings::say(publisher, &facts, &self.wanted, &self.ports, world);
         self.sockets_due |= self.ports.set(facts);
         let mut sockets = Ok(());
         if std::mem::take(&mut self.sockets_due) {
@@ -186,9 +186,9 @@ impl State {
         self.publisher.retry(&view);
         self.sockets.follow(&view);
         if self.next_hops.error() != 0 {
-            self.next_hops.hold(&self.sought.next_hops);
+            self.next_hops.hold(&self.wanted.next_hops);
         }
-        self.resolver.ask(&self.sought, &view, &self.next_hops);
+        self.resolver.ask(&self.wanted, &view, &self.next_hops);
         self.publisher.tell_sockets(&mut self.sockets);
         self.write();
     }

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use super::next_hops;
+use super::wanted_neighbours;
 use crate::{
     attach::{Attacher, Left, cgroup, label, programs_with, xdp},
     maps::{self, Pins},
@@ -71,7 +71,7 @@ pub fn uninstall(pins: &Pins, all: bool) -> Result<Uninstalled> {
     removed.extend(
         cgroup::detach_all(&pins.links())?.into_iter().map(|name| format!("{name} of the host's sockets")),
     );
-    let neighbours = next_hops::forget_all(pins)?;
+    let neighbours = wanted_neighbours::forget_all(pins)?;
     if neighbours > 0 {
         removed.push(format!("{neighbours} neighbours that were kept fresh"));
     }

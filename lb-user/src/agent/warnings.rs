@@ -5,16 +5,23 @@ use std::net::IpAddr;
 use tracing::warn;
 
 use super::{
-    dsr, ephemeral::Ephemeral, facts::Facts, next_hops::Sought, ports::Ports, publish::Publisher, snat,
+    dsr, ephemeral::Ephemeral, ports::Ports, program_config::ProgramConfig, publish::Publisher, snat,
+    wanted_neighbours::WantedNeighbours,
 };
 use crate::netlink::World;
 
 /// Says what stands in the way of backends outside, and what XDP costs, once, and keeps it for `lb status`.
-pub fn say(publisher: &mut Publisher, facts: &Facts, sought: &Sought, ports: &Ports, world: &World) {
+pub fn say(
+    publisher: &mut Publisher,
+    facts: &ProgramConfig,
+    wanted: &WantedNeighbours,
+    ports: &Ports,
+    world: &World,
+) {
     let view = &ports.view(world);
     let mut said = snat::warnings(facts, view, Ephemeral::now().as_ref(), |family| publisher.remote(family));
     said.extend(dsr::warnings(&publisher.model, view));
-    said.extend(sought.warnings(view));
+    said.extend(wanted.warnings(view));
     said.extend(ports.warnings(world));
     for line in said.iter().filter(|line| !publisher.view.warnings.contains(line)) {
         warn!("{line}");

@@ -5,7 +5,7 @@ use std::io;
 use aya::maps::MapError;
 use ipnet::IpNet;
 use lb_common::{
-    abi::{BackendRow, FrontendKey, FrontendRow, PREFILTER_BITS, ReachRow, SetRow, SlotRow, Word},
+    abi::{BackendRow, FrontendKey, FrontendRow, NextHopRow, PREFILTER_BITS, SetRow, SlotRow, Word},
     family::Family,
 };
 
@@ -16,14 +16,14 @@ use crate::maps::Maps;
 const NO_EXIST: u64 = 1;
 
 impl Store for Maps {
-    fn interest(&mut self, hash: u32) {
+    fn prefilter(&mut self, hash: u32) {
         let bit = hash & (PREFILTER_BITS - 1);
-        let word = self.interest.get(bit / 64);
-        self.interest.set(bit / 64, word | 1 << (bit % 64));
+        let word = self.prefilter.get(bit / 64);
+        self.prefilter.set(bit / 64, word | 1 << (bit % 64));
     }
 
-    fn reach(&mut self, index: u32, row: ReachRow) {
-        self.reach.set(index, row);
+    fn next_hop(&mut self, index: u32, row: NextHopRow) {
+        self.next_hops.set(index, row);
     }
 
     fn backend<F: Family>(&mut self, id: u32, row: BackendRow<F>) {

@@ -4,7 +4,7 @@ use std::{collections::hash_map::Entry, io};
 
 use ipnet::IpNet;
 use lb_common::{
-    abi::{BackendRow, FrontendKey, FrontendRow, RangeKey, ReachRow, SetRow, SlotRow, Word},
+    abi::{BackendRow, FrontendKey, FrontendRow, NextHopRow, RangeKey, SetRow, SlotRow, Word},
     family::{Family, V4, V6},
 };
 use lb_sim::Maps;
@@ -12,12 +12,12 @@ use lb_sim::Maps;
 use super::Store;
 
 impl Store for Maps {
-    fn interest(&mut self, hash: u32) {
-        self.shared.interest(hash);
+    fn prefilter(&mut self, hash: u32) {
+        self.shared.prefilter(hash);
     }
 
-    fn reach(&mut self, index: u32, row: ReachRow) {
-        self.shared.reach.insert(index, row);
+    fn next_hop(&mut self, index: u32, row: NextHopRow) {
+        self.shared.next_hops.insert(index, row);
     }
 
     fn backend<F: Family>(&mut self, id: u32, row: BackendRow<F>) {

@@ -63,9 +63,9 @@ pub struct Refused(pub io::Error);
 
 /// Devices that were taken for XDP and whose program is still to come. Given up, they are as before.
 #[derive(Default)]
-pub struct Taken(HashMap<u32, OwnedFd>);
+pub struct XdpReservation(HashMap<u32, OwnedFd>);
 
-impl Taken {
+impl XdpReservation {
     /// Attaches a program that passes everything, which shows whether the device can be had; the real one
     /// replaces it in place. A driver that stops for a moment when XDP begins does so once.
     pub fn take(&mut self, ifindex: u32, mode: Mode) -> io::Result<()> {

@@ -231,7 +231,7 @@ fn packet<F: Family>(
     let mut tunnel = None;
     if counter == Counter::Encapsulated {
         tunnel = Some((after.source.ip(), after.destination.ip()));
-        let destination = F::of(&served.maps).socket(tables.noted()?.backend.get().low)?;
+        let destination = F::of(&served.maps).socket(tables.state()?.backend.get().low)?;
         after = Headers {
             source: asked.from,
             destination,

@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lb_common::{
-    abi::{ReachKind, ReachRow, Scope, Settings, ZONE_OF_CLIENT, ZONE_UPLINK},
+    abi::{NextHopKind, NextHopRow, Scope, Settings, ZONE_OF_CLIENT, ZONE_UPLINK},
     family::{Family as _, V4, V6},
 };
 
@@ -24,7 +24,7 @@ use crate::{
     compile::{Frontend, NodeFacts, Wanted, compile},
     maps::Sizes,
     model::{Endpoint, Model, Service, ServiceName, addresses::Allocations},
-    plan::{self, Ids, Mirror, Tuning, Ways},
+    plan::{self, Ids, Mirror, Routes, Tuning},
 };
 
 /// Interface indexes of the made-up host.
@@ -77,14 +77,14 @@ impl Served {
                 compile(service, &node).into_iter().map(|wanted| (service.name.clone(), wanted))
             })
             .collect();
-        let ways = Host::new(&node, &wanted);
+        let routes = Host::new(&node, &wanted);
         let mut maps = Maps::default();
         let mut mirror = Mirror::new(Ids::of(Sizes { services: 1 << 20, flows: 1024 }));
         let mut owners = HashMap::new();
         // Seconds are ticks here, and no time passes.
         let tuning = Tuning { seed: seed(&model), hz: 1, tick_shift: 0 };
         for (name, wanted) in wanted {
-            let steps = plan::service(&mut mirror, &wanted, &ways, tuning)?;
+            let steps = plan::service(&mut mirror, &wanted, &routes, tuning)?;
             apply(&mut maps, &mut mirror, &steps)?;
             if let Some(id) = mirror.service_of(&wanted.frontends[0].at) {
                 owners.insert(id, (name, wanted));
@@ -131,8 +131,8 @@ impl Served {
     }
 
     /// How a backend's address is reached.
-    pub fn way_to(&self, address: IpAddr) -> ReachKind {
-        self.mirror.way_to(address).map_or(ReachKind::None, |(_, row)| row.kind())
+    pub fn way_to(&self, address: IpAddr) -> NextHopKind {
+        self.mirror.way_to(address).map_or(NextHopKind::None, |(_, row)| row.kind())
     }
 
     /// Who a socket of the host is to source ranges and affinity: the node's primary address, or the one that
@@ -144,14 +144,14 @@ impl Served {
 
     /// What is fixed where the packet of a client `from` there is first seen.
     pub fn settings(&self, at: At, from: IpAddr) -> Settings {
-        let (zone, way_back, bridge, outside) = match at {
-            At::Port | At::Host => (ZONE, ReachKind::Peer, BRIDGE, 0),
-            At::Uplink => (ZONE_UPLINK, ReachKind::Uplink, 0, 1),
+        let (zone, return_path, bridge, outside) = match at {
+            At::Port | At::Host => (ZONE, NextHopKind::Peer, BRIDGE, 0),
+            At::Uplink => (ZONE_UPLINK, NextHopKind::Uplink, 0, 1),
         };
         let (cidrs4, cidrs6) = cidrs(&self.model.service_cidrs);
         Settings {
             zone: zone.into(),
-            way_back: way_back as u32,
+            return_path: return_path as u32,
             bridge,
             hash_seed: short_seed(seed(&self.model)),
             outside,
@@ -206,20 +206,20 @@ impl<'a> Host<'a> {
     }
 }
 
-impl Ways for Host<'_> {
-    fn way(&self, address: IpAddr) -> (ReachRow, u16) {
-        let row = |kind: ReachKind, ifindex, bridge| ReachRow {
+impl Routes for Host<'_> {
+    fn next_hop(&self, address: IpAddr) -> (NextHopRow, u16) {
+        let row = |kind: NextHopKind, ifindex, bridge| NextHopRow {
             ifindex,
             bridge,
             kind: kind as u32,
-            ..ReachRow::default()
+            ..NextHopRow::default()
         };
         if self.own.contains(&address) {
-            (row(ReachKind::Host, 0, 0), ZONE_OF_CLIENT)
+            (row(NextHopKind::Host, 0, 0), ZONE_OF_CLIENT)
         } else if self.pods.contains(&address) {
-            (row(ReachKind::Peer, PODS, BRIDGE), ZONE)
+            (row(NextHopKind::Peer, PODS, BRIDGE), ZONE)
         } else {
-            (row(ReachKind::Uplink, UPLINK, 0), ZONE_UPLINK)
+            (row(NextHopKind::Uplink, UPLINK, 0), ZONE_UPLINK)
         }
     }
 }

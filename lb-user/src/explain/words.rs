@@ -6,7 +6,7 @@ mod stops;
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{
-    abi::{Counter, FrontendKind, ReachKind, Scope, SetRow},
+    abi::{Counter, FrontendKind, NextHopKind, Scope, SetRow},
     path,
 };
 
@@ -320,13 +320,17 @@ fn way_out(served: &Served, asked: &Asked, after: &Headers) -> Step {
         return step("way out", format!("by the host's own routing, like any connection to {backend}"));
     }
     let text = match served.way_to(backend) {
-        ReachKind::Peer if backend == asked.from.ip() => "back into the pod it came from".to_owned(),
-        ReachKind::Peer => format!("straight into the pod {backend} behind its port of the bridge"),
-        ReachKind::Host => format!("up this node's own stack: {backend} is its address"),
-        ReachKind::Uplink => {
+        NextHopKind::Peer if backend == asked.from.ip() => "back into the pod it came from".to_owned(),
+        NextHopKind::Peer => format!("straight into the pod {backend} behind its port of the bridge"),
+        NextHopKind::Host => format!("up this node's own stack: {backend} is its address"),
+        NextHopKind::Uplink => {
             format!("through the uplink to its next hop: {backend} is not on this node")
         }
-        ReachKind::None | ReachKind::Bridge | ReachKind::Neighbour | ReachKind::Gone | ReachKind::Stack => {
+        NextHopKind::None
+        | NextHopKind::Bridge
+        | NextHopKind::Neighbour
+        | NextHopKind::Gone
+        | NextHopKind::Stack => {
             format!("over the bridge to {backend}")
         }
     };

@@ -10,6 +10,7 @@ mod sockets;
 mod walk;
 
 use std::{
+    fs,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
@@ -17,8 +18,9 @@ use std::{
 use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, MapInfo as PinnedInfo, PerCpuArray};
 use lb_common::{
     abi::{
-        AnswerKey, AnswerRow, BackendRow, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, HomeRow,
-        PREFILTER_BITS, RangeKey, ReachRow, SetRow, SlotRow, Traffic, UnassuredRow, Word,
+        BackendRow, Counter, FlowKey, FlowRow, FrontendKey, FrontendRow, NeighKey, NextHopRow,
+        PREFILTER_BITS, ProxyNeighRow, RangeKey, SetRow, SlotRow, SourceGuardRow, Traffic, UnassuredRow,
+        Word,
         maps::{self as abi, FamilyMaps, MapInfo},
     },
     family::{Family, Pair, V4, V6},
@@ -78,6 +80,16 @@ pub enum OpenError {
         /// What was said.
         source: MapError,
     },
+    /// It could not be given the name that it has now.
+    #[error(
+        "renaming {path}, which another version of lb has made: {source}; `lb uninstall`, then start again"
+    )]
+    Rename {
+        /// The pin.
+        path: PathBuf,
+        /// What was said.
+        source: std::io::Error,
+    },
     /// Counting its rows failed.
     #[error("counting the rows of the map {path}: {source}")]
     Count {
@@ -129,7 +141,7 @@ impl<'a> Pair for &'a mut Maps {
 /// All maps of one instance.
 pub struct Maps {
     /// Bitmap of the prefilter.
-    pub interest: Mapped<u64>,
+    pub prefilter: Mapped<u64>,
     /// Service words.
     pub services: Mapped<Word>,
     /// Sets.
@@ -137,15 +149,15 @@ pub struct Maps {
     /// Slots.
     pub slots: Mapped<SlotRow>,
     /// Ways to backends.
-    pub reach: Mapped<ReachRow>,
+    pub next_hops: Mapped<NextHopRow>,
     /// Outcomes.
     pub counters: PerCpuArray<MapData, u64>,
     /// Traffic by service.
     pub traffic: PerCpuArray<MapData, Traffic>,
     /// Addresses that bridges answer for.
-    pub answers: HashMap<MapData, AnswerKey, AnswerRow>,
-    /// Ports that neighbours are at home at.
-    pub homes: HashMap<MapData, AnswerKey, HomeRow>,
+    pub proxy_neigh: HashMap<MapData, NeighKey, ProxyNeighRow>,
+    /// Ports at which neighbours are known.
+    pub source_guard: HashMap<MapData, NeighKey, SourceGuardRow>,
     /// IPv4's.
     pub v4: Side<V4>,
     /// IPv6's.
@@ -156,21 +168,22 @@ impl Maps {
     /// Opens the maps pinned below `dir`.
     pub fn open(dir: &Path) -> Result<Maps, OpenError> {
         let maps = Maps {
-            interest: mapped(dir, &abi::INTEREST)?,
+            prefilter: mapped(dir, &abi::PREFILTER)?,
             services: mapped(dir, &abi::SERVICES)?,
             sets: mapped(dir, &abi::SETS)?,
             slots: mapped(dir, &abi::SLOTS)?,
-            reach: mapped(dir, &abi::REACH)?,
+            next_hops: mapped(dir, &abi::NEXT_HOPS)?,
             counters: per_cpu(dir, &abi::COUNTERS)?,
             traffic: per_cpu(dir, &abi::TRAFFIC)?,
-            answers: hash(dir, &abi::ANSWERS)?,
-            homes: hash(dir, &abi::HOMES)?,
+            proxy_neigh: hash(dir, &abi::PROXY_NEIGH)?,
+            source_guard: hash(dir, &abi::SOURCE_GUARD)?,
             v4: side(dir)?,
             v6: side(dir)?,
         };
-        let (bits, counters) = (maps.interest.len() * 64, maps.counters.len());
+        let (bits, counters) = (maps.prefilter.len() * 64, maps.counters.len());
         if bits != PREFILTER_BITS || counters != Counter::COUNT {
-            let path = dir.join(if bits == PREFILTER_BITS { abi::COUNTERS.name } else { abi::INTEREST.name });
+            let path =
+                dir.join(if bits == PREFILTER_BITS { abi::COUNTERS.name } else { abi::PREFILTER.name });
             return Err(OpenError::OtherVersion { path, found: counters * 8, expected: Counter::COUNT * 8 });
         }
         Ok(maps)
@@ -183,7 +196,7 @@ impl Maps {
             (&abi::SERVICES, self.services.len()),
             (&abi::SETS, self.sets.len()),
             (&abi::SLOTS, self.slots.len()),
-            (&abi::REACH, self.reach.len()),
+            (&abi::NEXT_HOPS, self.next_hops.len()),
             (&v4.backends, self.v4.backends.len()),
             (&v6.backends, self.v6.backends.len()),
             (&v4.frontends, self.v4.max_frontends),
@@ -195,6 +208,21 @@ impl Maps {
     }
 }
 
+/// Gives the pins in `dir` that a version before has made the names that they have now. Their maps, and whoever uses
+/// them, see nothing of it.
+///
+/// # Errors
+/// The pin, and what the kernel says.
+pub fn rename_old(dir: &Path) -> Result<(), OpenError> {
+    for (old, new) in abi::RENAMED {
+        let (old, new) = (dir.join(old), dir.join(new));
+        if old.exists() && !new.exists() {
+            fs::rename(&old, &new).map_err(|source| OpenError::Rename { path: old, source })?;
+        }
+    }
+    Ok(())
+}
+
 /// The kernel's number for a map that all programs of the instance use and those of others do not; 0 if it can't be
 /// asked for.
 pub fn number(dir: &Path) -> u32 {
@@ -202,7 +230,14 @@ pub fn number(dir: &Path) -> u32 {
 }
 
 fn open(dir: &Path, map: &MapInfo) -> Result<(MapData, PinnedInfo), OpenError> {
-    let path = dir.join(map.name);
+    let mut path = dir.join(map.name);
+    if !path.exists()
+        && let Some((old, _)) = abi::RENAMED.iter().find(|(_, new)| *new == map.name)
+        && dir.join(old).exists()
+    {
+        // An agent of the version before runs.
+        path = dir.join(old);
+    }
     let error = |source: MapError| match io_kind(&source) {
         Some(std::io::ErrorKind::NotFound) => OpenError::Missing(dir.to_owned()),
         Some(std::io::ErrorKind::PermissionDenied) => OpenError::Forbidden(path.clone()),

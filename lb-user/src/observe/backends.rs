@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use lb_common::abi::ReachKind;
+use lb_common::abi::NextHopKind;
 use serde::Serialize;
 
 use super::view::View;
@@ -51,22 +51,22 @@ pub fn backends(maps: &Maps, view: &View) -> Vec<Backend> {
             reached_by: match (mirror.way_to(backend.node.unwrap_or(backend.address)), backend.node) {
                 (None, _) => "nothing".to_owned(),
                 (Some(_), Some(node)) => format!("dsr to {node}"),
-                (Some((_, row)), None) => way(row.kind()).to_owned(),
+                (Some((_, row)), None) => next_hop(row.kind()).to_owned(),
             },
         })
         .collect()
 }
 
 /// The word for a way.
-pub fn way(kind: ReachKind) -> &'static str {
+pub fn next_hop(kind: NextHopKind) -> &'static str {
     match kind {
-        ReachKind::None => "nothing",
-        ReachKind::Peer => "peer",
-        ReachKind::Bridge => "bridge",
-        ReachKind::Neighbour => "neighbour",
-        ReachKind::Host => "host",
-        ReachKind::Uplink => "uplink",
-        ReachKind::Stack => "stack",
-        ReachKind::Gone => "gone",
+        NextHopKind::None => "nothing",
+        NextHopKind::Peer => "peer",
+        NextHopKind::Bridge => "bridge",
+        NextHopKind::Neighbour => "neighbour",
+        NextHopKind::Host => "host",
+        NextHopKind::Uplink => "uplink",
+        NextHopKind::Stack => "stack",
+        NextHopKind::Gone => "gone",
     }
 }

@@ -89,7 +89,7 @@ fn shown_as<F: Family>(row: &FlowRow<F>, node: &[IpAddr]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use lb_common::{
-        abi::{ReachKind, flow_bits},
+        abi::{NextHopKind, flow_bits},
         family::{V4, V6},
     };
 
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(shown_as(&allocated6, &node).as_deref(), Some("[fd00:1::11]:12345"));
         // A flow of a bridge's has the client's MAC there, and the reply's row the way back.
         assert_eq!(shown_as(&row(flow_bits::ANSWERED), &node), None);
-        let reply = flow_bits::REPLY | (ReachKind::Uplink as u32) << flow_bits::WAY_SHIFT;
+        let reply = flow_bits::REPLY | (NextHopKind::Uplink as u32) << flow_bits::RETURN_SHIFT;
         assert_eq!(shown_as(&row(reply), &node), None);
     }
 }

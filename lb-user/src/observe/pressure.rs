@@ -3,7 +3,7 @@
 use anyhow::Result;
 use aya::util::nr_cpus;
 use lb_common::{
-    abi::maps::{self, MapInfo, MapUse, REACH, SERVICES, SETS, SLOTS, of_family},
+    abi::maps::{self, MapInfo, MapUse, NEXT_HOPS, SERVICES, SETS, SLOTS, of_family},
     family::{V4, V6},
 };
 use serde::Serialize;
@@ -60,7 +60,7 @@ pub fn pressure(pins: &Pins, opened: &Maps, mirror: &Mirror) -> Result<Vec<Press
         (&SLOTS, used.slots),
         (&of_family::<V4>().backends, used.backends[0]),
         (&of_family::<V6>().backends, used.backends[1]),
-        (&REACH, used.ways),
+        (&NEXT_HOPS, used.next_hops),
     ];
     let in_array = |map: &MapInfo| arrays.iter().find(|(array, _)| *array == map);
     let mut pressures = Vec::new();

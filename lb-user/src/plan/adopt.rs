@@ -50,9 +50,9 @@ pub fn adopt(maps: &Maps) -> Mirror {
     let services: HashSet<u32> = mirror.service_ids().into_iter().collect();
     mirror.ids.adopt_services(|id| services.contains(&id));
     mirror.ids.adopt_sets(|index| sets.contains(&index));
-    let mut ways = backends::<V4>(&mut mirror, maps, &maps.v4, &services);
-    ways.extend(backends::<V6>(&mut mirror, maps, &maps.v6, &services));
-    mirror.ids.adopt_reach(|index| ways.contains(&index));
+    let mut routes = backends::<V4>(&mut mirror, maps, &maps.v4, &services);
+    routes.extend(backends::<V6>(&mut mirror, maps, &maps.v6, &services));
+    mirror.ids.adopt_next_hop(|index| routes.contains(&index));
     mirror
 }
 
@@ -77,7 +77,7 @@ fn backends<F: Family>(
     side: &Side<F>,
     services: &HashSet<u32>,
 ) -> HashSet<u32> {
-    let mut ways = HashSet::new();
+    let mut routes = HashSet::new();
     let mut used = HashSet::new();
     let mut generations = Vec::new();
     for id in 0..side.backends.len() {
@@ -92,12 +92,12 @@ fn backends<F: Family>(
         }
         let address = F::to_ip(row.addr);
         used.insert(id);
-        ways.insert(word.reach());
+        routes.insert(word.next_hop());
         let node = (row.node != F::Addr::ZERO).then(|| F::to_ip(row.node));
         let backend = FoundBackend { id, address, port: u16::from_be(row.port), word, node };
-        mirror.adopt_way(backend.via(), word.reach(), maps.reach.get(word.reach()));
+        mirror.adopt_next_hop(backend.via(), word.next_hop(), maps.next_hops.get(word.next_hop()));
         mirror.note_backend(services.contains(&row.service).then_some(row.service), backend);
     }
     mirror.ids.adopt_backends(F::IPV6, generations, |id| used.contains(&id));
-    ways
+    routes
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use lb_common::{
-    abi::maps::{MapInfo, REACH, SERVICES, SETS, SLOTS, of_family},
+    abi::maps::{MapInfo, NEXT_HOPS, SERVICES, SETS, SLOTS, of_family},
     family::{V4, V6},
 };
 
@@ -29,7 +29,7 @@ const ADVICE: &str = "raise --max-services (after `lb uninstall`, which frees th
 pub struct Ids {
     services: Pool,
     sets: Pool,
-    reach: Pool,
+    next_hops: Pool,
     backends: [Backends; 2],
     slots: Ranges,
     frontends: [(u32, u32); 2],
@@ -151,7 +151,7 @@ impl Ids {
         Ids {
             services: Pool::new("services", size(&SERVICES)),
             sets: Pool::new("sets", size(&SETS)),
-            reach: Pool::new("ways to backends", size(&REACH)),
+            next_hops: Pool::new("ways to backends", size(&NEXT_HOPS)),
             backends: [backends(&v4.backends), backends(&v6.backends)],
             slots: Ranges::new(size(&SLOTS)),
             frontends: [(0, size(&v4.frontends)), (0, size(&v6.frontends))],
@@ -172,8 +172,8 @@ impl Ids {
         self.sets.take()
     }
 
-    pub(super) fn reach(&mut self) -> Result<u32, Full> {
-        self.reach.take()
+    pub(super) fn next_hop(&mut self) -> Result<u32, Full> {
+        self.next_hops.take()
     }
 
     pub(super) fn slots(&mut self, len: u32) -> Result<u32, Full> {
@@ -220,8 +220,8 @@ impl Ids {
         self.sets.free.push_back(index);
     }
 
-    pub(super) fn free_reach(&mut self, index: u32) {
-        self.reach.free.push_back(index);
+    pub(super) fn free_next_hop(&mut self, index: u32) {
+        self.next_hops.free.push_back(index);
     }
 
     pub(super) fn free_slots(&mut self, first: u32, len: u32) {
@@ -240,8 +240,8 @@ impl Ids {
         self.sets.adopt(used);
     }
 
-    pub(super) fn adopt_reach(&mut self, used: impl Fn(u32) -> bool) {
-        self.reach.adopt(used);
+    pub(super) fn adopt_next_hop(&mut self, used: impl Fn(u32) -> bool) {
+        self.next_hops.adopt(used);
     }
 
     pub(super) fn adopt_slots(&mut self, first: u32, len: u32) {

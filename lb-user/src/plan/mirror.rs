@@ -9,7 +9,7 @@ use std::{
 
 use ipnet::IpNet;
 use lb_common::{
-    abi::{BackendRow, BackendWord, FrontendKind, ReachRow, SetRow, SlotRow},
+    abi::{BackendRow, BackendWord, FrontendKind, NextHopRow, SetRow, SlotRow},
     family::Family,
 };
 
@@ -63,7 +63,7 @@ pub struct Used {
     /// Slots.
     pub slots: u32,
     /// Ways, of both families.
-    pub ways: u32,
+    pub next_hops: u32,
 }
 
 /// A backend's row.
@@ -111,7 +111,7 @@ pub struct Mirror {
     touched: HashSet<IpAddr>,
     services: HashMap<u32, Found>,
     backends: [HashMap<u32, Owned>; 2],
-    reach: HashMap<IpAddr, Way>,
+    next_hops: HashMap<IpAddr, NextHop>,
     /// Backends that were removed, longest ago first; some of them serve again by now.
     removed: [VecDeque<u32>; 2],
     retired: Vec<Retired>,
@@ -135,9 +135,9 @@ struct Owned {
 
 /// The way to an address and who is there.
 #[derive(Clone, Debug)]
-struct Way {
+struct NextHop {
     index: u32,
-    row: ReachRow,
+    row: NextHopRow,
     backends: Vec<u32>,
 }
 
@@ -151,7 +151,7 @@ enum Retired {
         set: u32,
         ranges: Vec<IpNet>,
     },
-    Reach(u32),
+    NextHop(u32),
     Backend {
         ipv6: bool,
         id: u32,
@@ -176,7 +176,7 @@ impl Mirror {
             addresses: HashMap::new(),
             touched: HashSet::new(),
             services: HashMap::new(),
-            reach: HashMap::new(),
+            next_hops: HashMap::new(),
             backends: Default::default(),
             removed: Default::default(),
             retired: Vec::new(),
@@ -217,13 +217,13 @@ impl Mirror {
             backends: [self.backends[0].len() as u32, self.backends[1].len() as u32],
             sets: published().count() as u32,
             slots: published().map(|set| set.len).sum(),
-            ways: self.reach.len() as u32,
+            next_hops: self.next_hops.len() as u32,
         }
     }
 
     /// Every address that has a way.
     pub fn addresses(&self) -> Vec<IpAddr> {
-        self.reach.keys().copied().collect()
+        self.next_hops.keys().copied().collect()
     }
 
     /// The backends of a service, removed ones that still have a row among them.
@@ -234,14 +234,14 @@ impl Mirror {
     }
 
     /// The row of the way to an address.
-    pub fn way_to(&self, address: IpAddr) -> Option<(u32, ReachRow)> {
-        self.reach.get(&address).map(|way| (way.index, way.row))
+    pub fn way_to(&self, address: IpAddr) -> Option<(u32, NextHopRow)> {
+        self.next_hops.get(&address).map(|hop| (hop.index, hop.row))
     }
 
     /// The backends at an address, of whichever service.
     pub fn backends_at(&self, address: IpAddr) -> Vec<FoundBackend> {
         let backends = &self.backends[address.is_ipv6() as usize];
-        let ids = self.reach.get(&address).into_iter().flat_map(|way| &way.backends);
+        let ids = self.next_hops.get(&address).into_iter().flat_map(|hop| &hop.backends);
         ids.filter_map(|id| backends.get(id)).map(|owned| owned.backend).collect()
     }
 
@@ -251,9 +251,9 @@ impl Mirror {
     }
 
     /// Ways to addresses at which no backend is left.
-    pub(super) fn unused_ways(&self) -> impl Iterator<Item = (IpAddr, u32)> {
-        let unused = self.reach.iter().filter(|(_, way)| way.backends.is_empty());
-        unused.map(|(address, way)| (*address, way.index))
+    pub(super) fn unused_next_hops(&self) -> impl Iterator<Item = (IpAddr, u32)> {
+        let unused = self.next_hops.iter().filter(|(_, hop)| hop.backends.is_empty());
+        unused.map(|(address, hop)| (*address, hop.index))
     }
 
     /// The backend that has been removed for the longest time.
@@ -330,16 +330,17 @@ impl Mirror {
         }
     }
 
-    pub(super) fn adopt_way(&mut self, address: IpAddr, index: u32, row: ReachRow) {
-        self.reach.entry(address).or_insert(Way { index, row, backends: Vec::new() });
+    pub(super) fn adopt_next_hop(&mut self, address: IpAddr, index: u32, row: NextHopRow) {
+        self.next_hops.entry(address).or_insert(NextHop { index, row, backends: Vec::new() });
     }
 
     /// Follows a step that has been carried out.
     pub fn note(&mut self, step: &Step) {
         match step.clone() {
-            Step::Reach { index, address, row } => {
-                let way = self.reach.entry(address).or_insert(Way { index, row, backends: Vec::new() });
-                (way.index, way.row) = (index, row);
+            Step::NextHop { index, address, row } => {
+                let hop =
+                    self.next_hops.entry(address).or_insert(NextHop { index, row, backends: Vec::new() });
+                (hop.index, hop.row) = (index, row);
             }
             Step::Backend { service, backend, .. } => self.note_backend(Some(service), backend),
             Step::Slots { .. } | Step::Set { .. } => {}
@@ -390,11 +391,11 @@ impl Mirror {
                 }
                 self.retired.push(Retired::Service(id));
             }
-            Step::RetireReach { index, address } => {
-                if self.reach.get(&address).is_some_and(|way| way.index == index) {
-                    self.reach.remove(&address);
+            Step::RetireNextHop { index, address } => {
+                if self.next_hops.get(&address).is_some_and(|hop| hop.index == index) {
+                    self.next_hops.remove(&address);
                 }
-                self.retired.push(Retired::Reach(index));
+                self.retired.push(Retired::NextHop(index));
             }
             Step::RetireBackend { address, id, .. } => {
                 let ipv6 = address.is_ipv6();
@@ -404,8 +405,8 @@ impl Mirror {
                 if let Some(found) = service.and_then(|service| self.services.get_mut(&service)) {
                     found.backends.retain(|known| *known != id);
                 }
-                if let Some(way) = self.reach.get_mut(&via) {
-                    way.backends.retain(|known| *known != id);
+                if let Some(hop) = self.next_hops.get_mut(&via) {
+                    hop.backends.retain(|known| *known != id);
                 }
                 self.retired.push(Retired::Backend { ipv6, id });
             }
@@ -419,8 +420,8 @@ impl Mirror {
             found.ipv6 = backend.address.is_ipv6();
             found.backends.push(backend.id);
         }
-        if let Some(way) = self.reach.get_mut(&backend.via()) {
-            way.backends.push(backend.id);
+        if let Some(hop) = self.next_hops.get_mut(&backend.via()) {
+            hop.backends.push(backend.id);
         }
         if backend.word.state().is_removed() {
             self.removed[ipv6].push_back(backend.id);
@@ -441,7 +442,7 @@ impl Mirror {
     pub fn abandon(&mut self, steps: &[Step]) {
         for step in steps {
             match step {
-                Step::Reach { index, .. } => self.ids.free_reach(*index),
+                Step::NextHop { index, .. } => self.ids.free_next_hop(*index),
                 Step::Backend { backend, .. } => {
                     self.ids.free_backend(backend.address.is_ipv6(), backend.id);
                 }
@@ -480,7 +481,7 @@ impl Mirror {
                     self.count_ranges(&set.ranges, -1);
                 }
                 Retired::Ranges { ranges, .. } => self.count_ranges(&ranges, -1),
-                Retired::Reach(index) => self.ids.free_reach(index),
+                Retired::NextHop(index) => self.ids.free_next_hop(index),
                 Retired::Backend { ipv6, id } => self.ids.free_backend(ipv6, id),
             }
         }

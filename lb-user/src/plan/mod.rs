@@ -19,7 +19,7 @@ use std::{
 use ipnet::IpNet;
 use lb_common::{
     abi::{
-        BackendState, BackendWord, FrontendKind, ReachRow, Scope, SetRow, SlotRow, Word, set_flags, ticks,
+        BackendState, BackendWord, FrontendKind, NextHopRow, Scope, SetRow, SlotRow, Word, set_flags, ticks,
     },
     wire::Protocol,
 };
@@ -38,7 +38,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// A way to an address, in a row that nothing points at.
-    Reach { index: u32, address: IpAddr, row: ReachRow },
+    NextHop { index: u32, address: IpAddr, row: NextHopRow },
     /// A backend, in a row that nothing points at.
     Backend { service: u32, backend: FoundBackend, zone: u16 },
     /// Slots, where nothing points.
@@ -64,7 +64,7 @@ pub enum Step {
     /// A service has no frontend any more.
     RetireService { id: u32 },
     /// A way is no longer pointed at.
-    RetireReach { index: u32, address: IpAddr },
+    RetireNextHop { index: u32, address: IpAddr },
     /// A removed backend's row is taken from it.
     RetireBackend { address: IpAddr, id: u32, word: BackendWord },
 }
@@ -77,13 +77,13 @@ impl Step {
 }
 
 /// The way to an address, and the zone that replies from there come from.
-pub trait Ways {
+pub trait Routes {
     /// As seen now.
-    fn way(&self, address: IpAddr) -> (ReachRow, u16);
+    fn next_hop(&self, address: IpAddr) -> (NextHopRow, u16);
 
     /// As seen now, by who knew the `old` way: who was there may have gone.
-    fn way_after(&self, address: IpAddr, _old: &ReachRow) -> ReachRow {
-        self.way(address).0
+    fn next_hop_after(&self, address: IpAddr, _old: &NextHopRow) -> NextHopRow {
+        self.next_hop(address).0
     }
 }
 
@@ -103,7 +103,7 @@ pub struct Tuning {
 pub fn service(
     mirror: &mut Mirror,
     wanted: &Wanted,
-    ways: &dyn Ways,
+    routes: &dyn Routes,
     tuning: Tuning,
 ) -> Result<Vec<Step>, Full> {
     let known = wanted.frontends.iter().find_map(|frontend| mirror.service_of(&frontend.at));
@@ -112,7 +112,7 @@ pub fn service(
         None => mirror.ids.service()?,
     };
     let mut steps = Vec::new();
-    match plan(mirror, id, wanted, ways, tuning, &mut steps) {
+    match plan(mirror, id, wanted, routes, tuning, &mut steps) {
         Ok(()) => Ok(steps),
         Err(full) => {
             mirror.abandon(&steps);
@@ -128,7 +128,7 @@ fn plan(
     mirror: &mut Mirror,
     id: u32,
     wanted: &Wanted,
-    ways: &dyn Ways,
+    routes: &dyn Routes,
     tuning: Tuning,
     steps: &mut Vec<Step>,
 ) -> Result<(), Full> {
@@ -154,19 +154,19 @@ fn plan(
     for backend in &wanted.backends {
         let Some(old) = known.get(&(backend.address, backend.port, backend.node)) else {
             let via = backend.node.unwrap_or(backend.address);
-            let (row, zone) = ways.way(via);
+            let (row, zone) = routes.next_hop(via);
             let known = mirror.way_to(via).map(|(index, _)| index);
-            let reach = match known.or_else(|| planned.get(&via).copied()) {
+            let next_hop = match known.or_else(|| planned.get(&via).copied()) {
                 Some(index) => index,
                 None => {
-                    let index = mirror.ids.reach()?;
-                    steps.push(Step::Reach { index, address: via, row });
+                    let index = mirror.ids.next_hop()?;
+                    steps.push(Step::NextHop { index, address: via, row });
                     planned.insert(via, index);
                     index
                 }
             };
             let (backend_id, generation) = mirror.ids.backend(ipv6)?;
-            let word = BackendWord::new(backend.state, reach, generation);
+            let word = BackendWord::new(backend.state, next_hop, generation);
             let row = FoundBackend {
                 id: backend_id,
                 address: backend.address,
@@ -189,7 +189,7 @@ fn plan(
         };
         for (from, to, when) in [(old.word.state(), both, &mut *steps), (both, backend.state, &mut after)] {
             if from != to {
-                let word = BackendWord::new(to, old.word.reach(), old.word.0.generation);
+                let word = BackendWord::new(to, old.word.next_hop(), old.word.0.generation);
                 when.push(Step::BackendWord { address: old.address, id: old.id, word });
             }
         }
@@ -324,24 +324,24 @@ pub fn removal(mirror: &Mirror, id: u32) -> Vec<Step> {
 }
 
 fn removed(backend: &FoundBackend, state: BackendState) -> Step {
-    let word = BackendWord::new(state, backend.word.reach(), backend.word.0.generation);
+    let word = BackendWord::new(state, backend.word.next_hop(), backend.word.0.generation);
     Step::BackendWord { address: backend.address, id: backend.id, word }
 }
 
 /// The steps that follow a change of the way to an address: a new row, then every backend there.
-pub fn way(mirror: &mut Mirror, address: IpAddr, ways: &dyn Ways) -> Result<Vec<Step>, Full> {
+pub fn next_hop(mirror: &mut Mirror, address: IpAddr, routes: &dyn Routes) -> Result<Vec<Step>, Full> {
     let Some((old, old_row)) = mirror.way_to(address) else { return Ok(Vec::new()) };
-    let row = ways.way_after(address, &old_row);
+    let row = routes.next_hop_after(address, &old_row);
     if old_row == row {
         return Ok(Vec::new());
     }
-    let index = mirror.ids.reach()?;
-    let mut steps = vec![Step::Reach { index, address, row }];
+    let index = mirror.ids.next_hop()?;
+    let mut steps = vec![Step::NextHop { index, address, row }];
     for backend in mirror.backends_at(address) {
         let word = BackendWord::new(backend.word.state(), index, backend.word.0.generation);
         steps.push(Step::BackendWord { address, id: backend.id, word });
     }
-    steps.push(Step::RetireReach { index: old, address });
+    steps.push(Step::RetireNextHop { index: old, address });
     Ok(steps)
 }
 
@@ -360,6 +360,6 @@ pub fn recycle(mirror: &mut Mirror, ipv6: bool, count: usize) -> Vec<Step> {
 /// The steps that take away what failed writes left.
 pub fn leftovers(mirror: &Mirror) -> Vec<Step> {
     let mut steps: Vec<Step> = mirror.unreached().into_iter().flat_map(|id| removal(mirror, id)).collect();
-    steps.extend(mirror.unused_ways().map(|(address, index)| Step::RetireReach { index, address }));
+    steps.extend(mirror.unused_next_hops().map(|(address, index)| Step::RetireNextHop { index, address }));
     steps
 }

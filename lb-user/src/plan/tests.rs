@@ -9,13 +9,13 @@ use std::{
 
 use ipnet::IpNet;
 use lb_common::{
-    abi::{BackendState, FrontendKind, ReachKind, ReachRow, Scope, Scopes},
+    abi::{BackendState, FrontendKind, NextHopKind, NextHopRow, Scope, Scopes},
     family::{Family as _, V4},
 };
 use lb_sim::Maps;
 use proptest::prelude::*;
 
-use super::{Ids, Mirror, Step, Tuning, Ways, addresses, leftovers, recycle, removal, service};
+use super::{Ids, Mirror, Routes, Step, Tuning, addresses, leftovers, recycle, removal, service};
 use crate::{
     apply::{Rows, apply, key},
     compile::{Choice, Frontend, Wanted, WantedBackend, WantedFrontend},
@@ -88,9 +88,9 @@ impl Rows for Fake {
 
 struct Everywhere;
 
-impl Ways for Everywhere {
-    fn way(&self, _: IpAddr) -> (ReachRow, u16) {
-        (ReachRow { ifindex: 7, kind: ReachKind::Peer as u32, ..ReachRow::default() }, 3)
+impl Routes for Everywhere {
+    fn next_hop(&self, _: IpAddr) -> (NextHopRow, u16) {
+        (NextHopRow { ifindex: 7, kind: NextHopKind::Peer as u32, ..NextHopRow::default() }, 3)
     }
 }
 

@@ -1,8 +1,8 @@
 //! From a frontend to a backend.
 
 use lb_common::{
-    abi::{BackendState, Counter, ReachKind, ReachRow, SlotRow, set_flags},
-    path::Way::Peer,
+    abi::{BackendState, Counter, NextHopKind, NextHopRow, SlotRow, set_flags},
+    path::Egress::Peer,
     wire::Protocol::{Tcp, Udp},
 };
 
@@ -51,7 +51,7 @@ fn none_active<F: Net>() -> Case<F> {
 }
 
 fn unreachable<F: Net>() -> Case<F> {
-    case("no way to the backend: dropped", web_by(BACKEND, BRIDGE.zone, ReachRow::default()))
+    case("no way to the backend: dropped", web_by(BACKEND, BRIDGE.zone, NextHopRow::default()))
         .pod(RED, tcp(CLIENT, VIP).syn())
         .drops(Counter::Unreachable)
         .also(Counter::NewFlow)
@@ -61,12 +61,12 @@ fn unreachable_later<F: Net>() -> Case<F> {
     case("no way to the backend any more: dropped, until there is one again", web())
         .begins(tcp(CLIENT, VIP).syn())
         .change(|state| {
-            state.shared.reach.insert(1, ReachRow::default());
+            state.shared.next_hops.insert(1, NextHopRow::default());
         })
         .pod(RED, tcp(CLIENT, VIP))
         .drops(Counter::Unreachable)
         .change(|state| {
-            state.shared.reach.insert(1, GREEN.reached(ReachKind::Peer));
+            state.shared.next_hops.insert(1, GREEN.reached(NextHopKind::Peer));
         })
         .pod(RED, tcp(CLIENT, VIP))
         .request(Peer(GREEN.ifindex), BACKEND)
@@ -80,7 +80,7 @@ fn two<F: Net>() -> State<F> {
         2,
         "10.244.1.4:8080",
         BRIDGE.zone,
-        GREEN.reached(ReachKind::Peer),
+        GREEN.reached(NextHopKind::Peer),
     )
 }
 
@@ -116,7 +116,7 @@ fn one_protocol_only<F: Net>() -> Case<F> {
             1,
             BACKEND,
             BRIDGE.zone,
-            BLUE.reached(ReachKind::Peer),
+            BLUE.reached(NextHopKind::Peer),
         )
     })
     .pod(RED, udp(CLIENT, VIP))
@@ -142,8 +142,8 @@ fn spread<F: Net>() -> Case<F> {
     let slots = [1, 2, 2];
     let state = State::default()
         .service(1, &[(Tcp, VIP), (Udp, VIP)], &slots)
-        .backend(1, 1, BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Peer))
-        .backend(2, 1, "10.244.1.4:8080", BRIDGE.zone, GREEN.reached(ReachKind::Peer));
+        .backend(1, 1, BACKEND, BRIDGE.zone, BLUE.reached(NextHopKind::Peer))
+        .backend(2, 1, "10.244.1.4:8080", BRIDGE.zone, GREEN.reached(NextHopKind::Peer));
     let mut spread = case("weights are slots", state);
     let mut chosen = [0, 0];
     for port in 40_000..40_060 {

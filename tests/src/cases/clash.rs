@@ -1,8 +1,8 @@
 //! One client port to two services that share a backend: at that backend it is one connection.
 
 use lb_common::{
-    abi::{Counter, Lifetimes, ReachKind},
-    path::{Way::Peer, slot_hash},
+    abi::{Counter, Lifetimes, NextHopKind},
+    path::{Egress::Peer, slot_hash},
     wire::Protocol::{self, Sctp, Tcp, Udp},
 };
 
@@ -29,7 +29,7 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
 
 /// The slot that the first try for a packet looks at.
 pub fn first_slot<F: Net>(packet: &Wire, len: usize) -> usize {
-    let hash = slot_hash(&packet.key::<F>(BRIDGE.zone), on(BRIDGE, ReachKind::Peer).hash_seed);
+    let hash = slot_hash(&packet.key::<F>(BRIDGE.zone), on(BRIDGE, NextHopKind::Peer).hash_seed);
     ((hash as u64 * len as u64) >> 32) as usize
 }
 
@@ -44,8 +44,8 @@ fn shared<F: Net>(protocol: Protocol) -> State<F> {
 pub fn only_blue<F: Net>(slots: &[u32]) -> State<F> {
     web()
         .service(2, &[(Tcp, OTHER_VIP), (Udp, OTHER_VIP)], slots)
-        .backend(2, 2, BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Peer))
-        .backend(3, 2, SPARE, BRIDGE.zone, GREEN.reached(ReachKind::Peer))
+        .backend(2, 2, BACKEND, BRIDGE.zone, BLUE.reached(NextHopKind::Peer))
+        .backend(3, 2, SPARE, BRIDGE.zone, GREEN.reached(NextHopKind::Peer))
 }
 
 fn another_backend<F: Net>(protocol: Protocol) -> Case<F> {
@@ -60,7 +60,7 @@ fn another_backend<F: Net>(protocol: Protocol) -> Case<F> {
 
 /// The client's address and its port on the backend's side where its own is another flow's: the third try's.
 pub fn other_port<F: Net>(protocol: Protocol, vip: &str) -> String {
-    let settings = on(BRIDGE, ReachKind::Peer);
+    let settings = on(BRIDGE, NextHopKind::Peer);
     let hash = slot_hash(&of(protocol, CLIENT, vip).key::<F>(BRIDGE.zone), settings.hash_seed);
     let mask = (1 + hash.wrapping_add(2) % 31) as u16 * 33;
     format!("10.244.1.2:{}", 40_000 ^ mask)
@@ -103,8 +103,8 @@ fn sctp_keeps_its_port<F: Net>() -> Case<F> {
     let state = State::default()
         .service(1, &[(Sctp, VIP)], &[1])
         .service(2, &[(Sctp, OTHER_VIP)], &[2])
-        .backend(1, 1, at, BRIDGE.zone, BLUE.reached(ReachKind::Peer))
-        .backend(2, 2, at, BRIDGE.zone, BLUE.reached(ReachKind::Peer));
+        .backend(1, 1, at, BRIDGE.zone, BLUE.reached(NextHopKind::Peer))
+        .backend(2, 2, at, BRIDGE.zone, BLUE.reached(NextHopKind::Peer));
     case("clash: SCTP's checksum covers ports: dropped where there is no other backend", state)
         .pod(RED, sctp(CLIENT, VIP))
         .opens(Peer(BLUE.ifindex), at)

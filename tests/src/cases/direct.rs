@@ -1,8 +1,8 @@
 //! One client port to a service and to the pod behind it: at that pod it is one connection.
 
 use lb_common::{
-    abi::{Counter, Lifetimes, ReachKind},
-    path::{Way::Peer, slot_hash},
+    abi::{Counter, Lifetimes, NextHopKind},
+    path::{Egress::Peer, slot_hash},
     wire::Protocol::{self, Tcp, Udp},
 };
 
@@ -25,7 +25,7 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
 
 /// The client's port on the backend's side for its direct call.
 fn called_from<F: Net>(protocol: Protocol) -> String {
-    let seed = on(BRIDGE, ReachKind::Peer).hash_seed;
+    let seed = on(BRIDGE, NextHopKind::Peer).hash_seed;
     let hash = slot_hash(&of(protocol, CLIENT, BACKEND).key::<F>(BRIDGE.zone), seed);
     format!("10.244.1.2:{}", 40_000 ^ ((1 + hash % 31) as u16 * 33))
 }

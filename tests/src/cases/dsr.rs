@@ -2,13 +2,13 @@
 
 use lb_common::{
     abi::{
-        Counter, FrontendKind, Lifetimes, ReachKind, ZONE_UPLINK,
+        Counter, FrontendKind, Lifetimes, NextHopKind, ZONE_UPLINK,
         flow_bits::{ANSWERED, ASSURED, FIN_BACKEND, FIN_CLIENT, RESET},
         set_flags,
     },
     path::{
+        Egress::{Continue, Device, Peer},
         Hook,
-        Way::{Continue, Egress, Peer},
     },
     wire::Protocol::{self, Sctp, Tcp, Udp},
 };
@@ -74,7 +74,7 @@ fn both<F: Net>(slots: &[u32]) -> State<F> {
         .set(1, |set| set.flags = set_flags::DSR)
         .backend(1, 1, REMOTE, ZONE_UPLINK, outside())
         .on_node(1, OTHER_NODE)
-        .backend(2, 1, BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Peer))
+        .backend(2, 1, BACKEND, BRIDGE.zone, BLUE.reached(NextHopKind::Peer))
 }
 
 fn passed<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
@@ -167,12 +167,12 @@ fn port_again<F: Net>() -> Case<F> {
 
 /// The nodes are behind a port of the bridge.
 fn over_a_bridge<F: Net>() -> Case<F> {
-    let state = web_by(REMOTE, BRIDGE.zone, GREEN.reached(ReachKind::Bridge)).on_node(1, OTHER_NODE);
+    let state = web_by(REMOTE, BRIDGE.zone, GREEN.reached(NextHopKind::Bridge)).on_node(1, OTHER_NODE);
     case("dsr: a node that is reached over a bridge", state)
         .on(on_node::<F>())
         .outside(udp(FAR, VIP))
         .encapsulated(
-            Egress(BRIDGE.ifindex),
+            Device(BRIDGE.ifindex),
             udp(FAR, VIP).routed().link_to(GREEN.at).inside(NODE, OTHER_NODE),
         )
         .also(Counter::NewFlow)

@@ -1,7 +1,7 @@
 //! Packets that are not ours.
 
 use lb_common::{
-    abi::{Counter, ReachKind},
+    abi::{Counter, NextHopKind},
     path::Hook,
 };
 
@@ -52,14 +52,14 @@ fn not_ip<F: Net>() -> Case<F> {
 }
 
 fn zones<F: Net>() -> Case<F> {
-    let other = on(OTHER_BRIDGE, ReachKind::Peer);
+    let other = on(OTHER_BRIDGE, NextHopKind::Peer);
     case("the same addresses on another bridge are another flow", web())
         .begins(tcp(CLIENT, VIP).syn())
         .on(other)
         .no_row(tcp(CLIENT, VIP))
         .pod(ORANGE, tcp(BACKEND, CLIENT).syn_ack())
         .passes(Counter::NoFrontend)
-        .on(on(BRIDGE, ReachKind::Peer))
+        .on(on(BRIDGE, NextHopKind::Peer))
         .answers(tcp(BACKEND, CLIENT).syn_ack())
 }
 

@@ -1,10 +1,10 @@
 //! How requests and replies travel on, by the kind of port and by hook.
 
 use lb_common::{
-    abi::{Counter, ReachKind, ReachRow, ZONE_OF_CLIENT, ZONE_UPLINK, flow_bits::ANSWERED},
+    abi::{Counter, NextHopKind, NextHopRow, ZONE_OF_CLIENT, ZONE_UPLINK, flow_bits::ANSWERED},
     path::{
+        Egress::{Continue, Device, Neighbour, Peer},
         Hook,
-        Way::{Continue, Egress, Neighbour, Peer},
     },
     wire::Protocol,
 };
@@ -69,7 +69,7 @@ fn no_checksum<F: Net>() -> Case<F> {
 fn port_unchanged<F: Net>() -> Case<F> {
     const SAME_PORT: &str = "10.244.1.3:80";
     case("a backend's port that is the frontend's", {
-        web_by(SAME_PORT, BRIDGE.zone, BLUE.reached(ReachKind::Peer))
+        web_by(SAME_PORT, BRIDGE.zone, BLUE.reached(NextHopKind::Peer))
     })
     .pod(RED, tcp(CLIENT, VIP).syn())
     .opens(Peer(BLUE.ifindex), SAME_PORT)
@@ -81,9 +81,9 @@ fn port_unchanged<F: Net>() -> Case<F> {
 
 fn bridge<F: Net>(protocol: Protocol) -> Case<F> {
     case(format!("bridge: by MAC, both ways, {protocol:?}"), {
-        web_by(BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Bridge))
+        web_by(BACKEND, BRIDGE.zone, BLUE.reached(NextHopKind::Bridge))
     })
-    .on(on(BRIDGE, ReachKind::Bridge))
+    .on(on(BRIDGE, NextHopKind::Bridge))
     .pod(RED, of(protocol, CLIENT, VIP))
     .opens(Continue, BACKEND)
     .pod(BLUE, of(protocol, BACKEND, CLIENT))
@@ -94,9 +94,9 @@ fn bridge<F: Net>(protocol: Protocol) -> Case<F> {
 }
 
 fn neighbour<F: Net>(protocol: Protocol) -> Case<F> {
-    let reach = ReachRow { mac: [0; 3], ifindex: 0, ..BLUE.reached(ReachKind::Neighbour) };
-    case(format!("neighbour: the bridge finds the MAC, {protocol:?}"), web_by(BACKEND, BRIDGE.zone, reach))
-        .on(on(BRIDGE, ReachKind::Bridge))
+    let next_hop = NextHopRow { mac: [0; 3], ifindex: 0, ..BLUE.reached(NextHopKind::Neighbour) };
+    case(format!("neighbour: the bridge finds the MAC, {protocol:?}"), web_by(BACKEND, BRIDGE.zone, next_hop))
+        .on(on(BRIDGE, NextHopKind::Bridge))
         .pod(RED, of(protocol, CLIENT, VIP))
         .opens(Neighbour(BRIDGE.ifindex), BACKEND)
         .pod(BLUE, of(protocol, BACKEND, CLIENT))
@@ -174,30 +174,30 @@ const ELSEWHERE: &str = "10.244.2.2:8080";
 
 fn cross_bridge_peer<F: Net>() -> Case<F> {
     case("peer: a backend on another bridge", {
-        web_by(ELSEWHERE, OTHER_BRIDGE.zone, ORANGE.reached(ReachKind::Peer))
+        web_by(ELSEWHERE, OTHER_BRIDGE.zone, ORANGE.reached(NextHopKind::Peer))
     })
     .pod(RED, tcp(CLIENT, VIP).syn())
     .opens(Peer(ORANGE.ifindex), ELSEWHERE)
-    .on(on(OTHER_BRIDGE, ReachKind::Peer))
+    .on(on(OTHER_BRIDGE, NextHopKind::Peer))
     .pod(ORANGE, tcp(ELSEWHERE, CLIENT).syn_ack())
     .reply(Peer(RED.ifindex), VIP, CLIENT)
 }
 
 fn cross_bridge_bridge<F: Net>() -> Case<F> {
     case("bridge: a backend on another bridge", {
-        web_by(ELSEWHERE, OTHER_BRIDGE.zone, ORANGE.reached(ReachKind::Bridge))
+        web_by(ELSEWHERE, OTHER_BRIDGE.zone, ORANGE.reached(NextHopKind::Bridge))
     })
-    .on(on(BRIDGE, ReachKind::Bridge))
+    .on(on(BRIDGE, NextHopKind::Bridge))
     .pod(RED, tcp(CLIENT, VIP).syn())
-    .opens(Egress(OTHER_BRIDGE.ifindex), ELSEWHERE)
-    .on(on(OTHER_BRIDGE, ReachKind::Bridge))
+    .opens(Device(OTHER_BRIDGE.ifindex), ELSEWHERE)
+    .on(on(OTHER_BRIDGE, NextHopKind::Bridge))
     .pod(ORANGE, tcp(ELSEWHERE, CLIENT).syn_ack())
-    .reply(Egress(RED.ifindex), VIP, CLIENT)
+    .reply(Device(RED.ifindex), VIP, CLIENT)
 }
 
 fn stack<F: Net>() -> Case<F> {
     case("stack: requests go up by the bridge, replies are translated at the client's port", web())
-        .on(on(BRIDGE, ReachKind::Stack))
+        .on(on(BRIDGE, NextHopKind::Stack))
         .pod(RED, tcp(CLIENT, VIP).syn())
         .opens(Continue, BACKEND)
         .send(Hook::PortEgress, BLUE.ifindex, tcp(CLIENT, BACKEND).syn().link_from(BRIDGE.at))
@@ -216,14 +216,14 @@ fn stack<F: Net>() -> Case<F> {
 
 fn at_the_bridge<F: Net>() -> Case<F> {
     case("bridge device: what a port without a program left to the host", {
-        web_by(BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Bridge))
+        web_by(BACKEND, BRIDGE.zone, BLUE.reached(NextHopKind::Bridge))
     })
     .send(Hook::BridgeIngress, BRIDGE.ifindex, tcp(CLIENT, VIP).syn())
-    .opens(Egress(BRIDGE.ifindex), BACKEND)
+    .opens(Device(BRIDGE.ifindex), BACKEND)
     .pod(BLUE, tcp(BACKEND, CLIENT).syn_ack())
     .reply(Continue, VIP, CLIENT)
     .send(Hook::BridgeIngress, BRIDGE.ifindex, tcp(BACKEND, CLIENT))
-    .reply(Egress(BRIDGE.ifindex), VIP, CLIENT)
+    .reply(Device(BRIDGE.ifindex), VIP, CLIENT)
 }
 
 fn requests_at_egress<F: Net>() -> Case<F> {
@@ -235,7 +235,7 @@ fn requests_at_egress<F: Net>() -> Case<F> {
         .passes(Counter::WrongHook)
         .send(Hook::UplinkEgress, UPLINK, udp(CLIENT, VIP))
         .passes(Counter::WrongHook)
-        .on(on(BRIDGE, ReachKind::Stack))
+        .on(on(BRIDGE, NextHopKind::Stack))
         .send(Hook::PortEgress, RED.ifindex, tcp(CLIENT, VIP))
         .passes(Counter::WrongHook)
 }

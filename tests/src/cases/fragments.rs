@@ -1,10 +1,10 @@
 //! Fragments: all go where the first one went, or nowhere.
 
 use lb_common::{
-    abi::{BackendState, Counter, FragmentRow, ReachKind, ZONE_OF_CLIENT},
+    abi::{BackendState, Counter, FragmentRow, NextHopKind, ZONE_OF_CLIENT},
     path::{
+        Egress::{Continue, Peer},
         Hook,
-        Way::{Continue, Peer},
     },
     wire::Protocol::{Tcp, Udp},
 };
@@ -52,7 +52,7 @@ fn owned<F: Net>() -> State<F> {
         2,
         SPARE,
         BRIDGE.zone,
-        GREEN.reached(ReachKind::Peer),
+        GREEN.reached(NextHopKind::Peer),
     )
 }
 
@@ -218,7 +218,7 @@ fn foreign<F: Net>() -> Case<F> {
 fn moved<F: Net>() -> Case<F> {
     const SECOND_BACKEND: &str = "10.244.1.4:9090";
     case("a flow moves while a packet of it is on its way", {
-        web().owned(VIP).backend(3, 1, SECOND_BACKEND, BRIDGE.zone, GREEN.reached(ReachKind::Peer))
+        web().owned(VIP).backend(3, 1, SECOND_BACKEND, BRIDGE.zone, GREEN.reached(NextHopKind::Peer))
     })
     .begins(piece(&datagram(), 7, FIRST))
     .change(|state| {

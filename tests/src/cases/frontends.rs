@@ -4,11 +4,11 @@ use lb_common::{
     abi::{
         BackendState, Counter,
         FrontendKind::{self, ExternalIp, HostPort, LoadBalancer, NodePort},
-        ReachKind, Scopes, set_flags,
+        NextHopKind, Scopes, set_flags,
     },
     path::{
-        Way,
-        Way::{Neighbour, Peer},
+        Egress,
+        Egress::{Neighbour, Peer},
         client_hash,
     },
     wire::Protocol::{self, Sctp, Tcp, Udp},
@@ -63,7 +63,7 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
 fn everywhere<F: Net>(all: &[u32], local: &[u32]) -> State<F> {
     let state = State::default()
         .service(1, &[(Tcp, VIP), (Udp, VIP)], all)
-        .backend(1, 1, BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Peer))
+        .backend(1, 1, BACKEND, BRIDGE.zone, BLUE.reached(NextHopKind::Peer))
         .backend(2, 1, REMOTE, 0, outside())
         .local(1, local);
     [(NodePort, NODE), (LoadBalancer, BALANCED), (ExternalIp, EXTERNAL)]
@@ -88,8 +88,8 @@ fn from_everywhere<F: Net>(kind: FrontendKind, at: &'static str, protocol: Proto
         .reply(Neighbour(UPLINK), at, OUTSIDER)
 }
 
-const HERE: Way = Peer(BLUE.ifindex);
-const AWAY: Way = Neighbour(UPLINK);
+const HERE: Egress = Peer(BLUE.ifindex);
+const AWAY: Egress = Neighbour(UPLINK);
 
 fn internal_local<F: Net>() -> Case<F> {
     let state = flags(everywhere(&[2], &[1]), set_flags::INTERNAL_LOCAL);
@@ -182,18 +182,18 @@ fn source_ranges<F: Net>() -> Case<F> {
 fn sticky<F: Net>(first: u32) -> State<F> {
     let second = 3 - first;
     let mut slots = [second; 16];
-    let settings = on(BRIDGE, ReachKind::Peer);
+    let settings = on(BRIDGE, NextHopKind::Peer);
     let hash = client_hash(F::addr(*socket(CLIENT).ip()), settings.hash_seed);
     slots[((hash as u64 * 16) >> 32) as usize] = first;
     State::default()
         .service(1, &[(Tcp, VIP), (Udp, VIP)], &slots)
-        .backend(1, 1, BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Peer))
-        .backend(2, 1, SPARE, BRIDGE.zone, GREEN.reached(ReachKind::Peer))
+        .backend(1, 1, BACKEND, BRIDGE.zone, BLUE.reached(NextHopKind::Peer))
+        .backend(2, 1, SPARE, BRIDGE.zone, GREEN.reached(NextHopKind::Peer))
         .set(1, |set| set.affinity = TIMEOUT)
 }
 
 const TIMEOUT: u32 = 100;
-const GREEN_PORT: Way = Peer(GREEN.ifindex);
+const GREEN_PORT: Egress = Peer(GREEN.ifindex);
 
 fn client(port: u16) -> String {
     format!("10.244.1.2:{port}")
@@ -276,7 +276,7 @@ fn sctp_association<F: Net>() -> Case<F> {
         1,
         SAME_PORT,
         BRIDGE.zone,
-        BLUE.reached(ReachKind::Peer),
+        BLUE.reached(NextHopKind::Peer),
     );
     case("SCTP: addresses change, ports and checksum stay", state)
         .pod(RED, sctp(CLIENT, VIP))

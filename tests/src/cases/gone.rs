@@ -2,10 +2,10 @@
 
 use lb_common::{
     abi::{
-        BackendState, Counter, ReachKind, ReachRow,
+        BackendState, Counter, NextHopKind, NextHopRow,
         flow_bits::{ANSWERED, ASSURED, REPLY, RESET},
     },
-    path::Way::{Neighbour, Peer},
+    path::Egress::{Neighbour, Peer},
     wire::Protocol,
 };
 
@@ -21,14 +21,14 @@ use crate::{
 pub fn cases<F: Net>() -> Vec<Case<F>> {
     let mut cases = vec![active(), unassured(), back(), reset_on_removal(), udp_moves()];
     for state in [BackendState::Removed, BackendState::Draining] {
-        cases.extend([left(state, ReachKind::Gone), left(state, ReachKind::None)]);
+        cases.extend([left(state, NextHopKind::Gone), left(state, NextHopKind::None)]);
     }
     cases
 }
 
 /// Nobody is where blue was.
-fn leaves<F: Net>(state: &mut State<F>, kind: ReachKind) {
-    state.shared.reach.insert(1, ReachRow { ifindex: 0, mac: [0; 3], ..BLUE.reached(kind) });
+fn leaves<F: Net>(state: &mut State<F>, kind: NextHopKind) {
+    state.shared.next_hops.insert(1, NextHopRow { ifindex: 0, mac: [0; 3], ..BLUE.reached(kind) });
 }
 
 /// Green, id 2, serves instead of blue.
@@ -39,11 +39,11 @@ fn replace<F: Net>(state: &mut State<F>, blue: BackendState) {
         1,
         SPARE,
         GREEN.bridge.zone,
-        GREEN.reached(ReachKind::Peer),
+        GREEN.reached(NextHopKind::Peer),
     );
 }
 
-fn left<F: Net>(blue: BackendState, kind: ReachKind) -> Case<F> {
+fn left<F: Net>(blue: BackendState, kind: NextHopKind) -> Case<F> {
     let name = format!("a TCP segment to a backend that is {blue:?} and has gone ({kind:?}) is reset");
     let case = assured(name, web(), Protocol::Tcp);
     // Changes are functions without a surrounding.
@@ -53,8 +53,8 @@ fn left<F: Net>(blue: BackendState, kind: ReachKind) -> Case<F> {
     };
     let case = case.asks(tcp(CLIENT, VIP));
     let case = match kind {
-        ReachKind::Gone => case.change(|state| leaves(state, ReachKind::Gone)),
-        _ => case.change(|state| leaves(state, ReachKind::None)),
+        NextHopKind::Gone => case.change(|state| leaves(state, NextHopKind::Gone)),
+        _ => case.change(|state| leaves(state, NextHopKind::None)),
     };
     case.pod(RED, tcp(CLIENT, VIP).says(b"anybody there?"))
         .rejects(Counter::BackendGone)
@@ -71,10 +71,10 @@ fn left<F: Net>(blue: BackendState, kind: ReachKind) -> Case<F> {
 
 fn active<F: Net>() -> Case<F> {
     assured("who has gone and still serves is looked for", web(), Protocol::Tcp)
-        .change(|state| leaves(state, ReachKind::Gone))
+        .change(|state| leaves(state, NextHopKind::Gone))
         .pod(RED, tcp(CLIENT, VIP))
         .request(Neighbour(BRIDGE.ifindex), BACKEND)
-        .change(|state| leaves(state, ReachKind::None))
+        .change(|state| leaves(state, NextHopKind::None))
         .pod(RED, tcp(CLIENT, VIP))
         .drops(Counter::Unreachable)
 }
@@ -83,7 +83,7 @@ fn unassured<F: Net>() -> Case<F> {
     case("a flow that nobody has answered is reset, too, by its backend's end", web())
         .begins(tcp(CLIENT, VIP).syn())
         .change(|state| replace(state, BackendState::Removed))
-        .change(|state| leaves(state, ReachKind::Gone))
+        .change(|state| leaves(state, NextHopKind::Gone))
         .pod(RED, tcp(CLIENT, VIP))
         .rejects(Counter::BackendGone)
         .row(tcp(CLIENT, VIP), RESET, 1)
@@ -93,9 +93,9 @@ fn unassured<F: Net>() -> Case<F> {
 fn back<F: Net>() -> Case<F> {
     assured("a removed backend that is found again in time keeps its flows", web(), Protocol::Tcp)
         .change(|state| replace(state, BackendState::Removed))
-        .change(|state| leaves(state, ReachKind::Gone))
+        .change(|state| leaves(state, NextHopKind::Gone))
         .change(|state| {
-            state.shared.reach.insert(1, BLUE.reached(ReachKind::Peer));
+            state.shared.next_hops.insert(1, BLUE.reached(NextHopKind::Peer));
         })
         .asks(tcp(CLIENT, VIP))
         .answers(tcp(BACKEND, CLIENT))
@@ -116,7 +116,7 @@ fn reset_on_removal<F: Net>() -> Case<F> {
 fn udp_moves<F: Net>() -> Case<F> {
     assured("UDP moves, whatever becomes of TCP", web(), Protocol::Udp)
         .change(|state| replace(state, BackendState::Reset))
-        .change(|state| leaves(state, ReachKind::Gone))
+        .change(|state| leaves(state, NextHopKind::Gone))
         .pod(RED, udp(CLIENT, VIP))
         .opens(Peer(GREEN.ifindex), SPARE)
 }

@@ -1,8 +1,8 @@
 //! A pod that is chosen for its own call.
 
 use lb_common::{
-    abi::{ReachKind, flow_bits::HAIRPIN},
-    path::Way::{self, Egress, Neighbour, Peer},
+    abi::{NextHopKind, flow_bits::HAIRPIN},
+    path::Egress::{self, Device, Neighbour, Peer},
     wire::Protocol,
 };
 
@@ -22,25 +22,25 @@ const SEEN: &str = "10.96.0.10:40000";
 pub fn cases<F: Net>() -> Vec<Case<F>> {
     let modes = [
         // The way back to the client, the way to the backend, and what becomes of both.
-        (ReachKind::Peer, ReachKind::Peer, Peer(RED.ifindex), Peer(RED.ifindex)),
-        (ReachKind::Bridge, ReachKind::Bridge, Egress(RED.ifindex), Egress(RED.ifindex)),
-        (ReachKind::Stack, ReachKind::Peer, Peer(RED.ifindex), Egress(RED.ifindex)),
-        (ReachKind::Stack, ReachKind::Bridge, Egress(RED.ifindex), Egress(RED.ifindex)),
-        (ReachKind::Bridge, ReachKind::Neighbour, Neighbour(BRIDGE.ifindex), Egress(RED.ifindex)),
+        (NextHopKind::Peer, NextHopKind::Peer, Peer(RED.ifindex), Peer(RED.ifindex)),
+        (NextHopKind::Bridge, NextHopKind::Bridge, Device(RED.ifindex), Device(RED.ifindex)),
+        (NextHopKind::Stack, NextHopKind::Peer, Peer(RED.ifindex), Device(RED.ifindex)),
+        (NextHopKind::Stack, NextHopKind::Bridge, Device(RED.ifindex), Device(RED.ifindex)),
+        (NextHopKind::Bridge, NextHopKind::Neighbour, Neighbour(BRIDGE.ifindex), Device(RED.ifindex)),
     ];
     let both = [Protocol::Tcp, Protocol::Udp];
     modes.iter().flat_map(|mode| both.map(|protocol| hairpin(*mode, protocol))).collect()
 }
 
 fn hairpin<F: Net>(
-    (way_back, kind, to, back): (ReachKind, ReachKind, Way, Way),
+    (return_path, kind, to, back): (NextHopKind, NextHopKind, Egress, Egress),
     protocol: Protocol,
 ) -> Case<F> {
-    let link = if kind == ReachKind::Neighbour { BRIDGE.at } else { RED.at };
-    case(format!("hairpin: client by {way_back:?}, backend by {kind:?}, {protocol:?}"), {
+    let link = if kind == NextHopKind::Neighbour { BRIDGE.at } else { RED.at };
+    case(format!("hairpin: client by {return_path:?}, backend by {kind:?}, {protocol:?}"), {
         web_by(SELF, BRIDGE.zone, RED.reached(kind))
     })
-    .on(on(BRIDGE, way_back))
+    .on(on(BRIDGE, return_path))
     .pod(RED, of(protocol, CLIENT, VIP))
     .opens(to, SELF)
     .but(|packet| packet.source(SEEN).link_to(link))

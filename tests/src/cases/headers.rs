@@ -1,6 +1,6 @@
 //! IPv4 options and IPv6 extension headers.
 
-use lb_common::{abi::Counter, path::Way::Peer, wire::Protocol};
+use lb_common::{abi::Counter, path::Egress::Peer, wire::Protocol};
 
 use crate::{
     case::{Case, case},

@@ -2,10 +2,10 @@
 //! answered, and what can't travel on is returned.
 
 use lb_common::{
-    abi::{Counter, ReachKind, Settings, ZONE_OF_CLIENT, ZONE_UPLINK},
+    abi::{Counter, NextHopKind, Settings, ZONE_OF_CLIENT, ZONE_UPLINK},
     path::{
+        Egress::{Continue, Neighbour, Peer},
         Hook,
-        Way::{Continue, Neighbour, Peer},
     },
     wire::Protocol::{self, Sctp, Tcp, Udp},
 };
@@ -59,7 +59,7 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
 /// As [`web`] for one protocol, and the backend. SCTP keeps its port.
 fn of_protocol<F: Net>(protocol: Protocol) -> (State<F>, &'static str) {
     let at = if protocol == Sctp { "10.244.1.3:80" } else { BACKEND };
-    (web_by(at, BRIDGE.zone, BLUE.reached(ReachKind::Peer)).service(1, &[(protocol, VIP)], &[1]), at)
+    (web_by(at, BRIDGE.zone, BLUE.reached(NextHopKind::Peer)).service(1, &[(protocol, VIP)], &[1]), at)
 }
 
 fn from_backend<F: Net>(protocol: Protocol) -> Case<F> {
@@ -167,7 +167,7 @@ fn hop_of_an_error<F: Net>() -> Case<F> {
 fn from_host<F: Net>() -> Case<F> {
     let error = |to: &str| tcp(CLIENT, to).unreachable_from(BRIDGE.at);
     case("stack: what the host says about a request after its translation", web())
-        .on(on(BRIDGE, ReachKind::Stack))
+        .on(on(BRIDGE, NextHopKind::Stack))
         .pod(RED, tcp(CLIENT, VIP).syn())
         .opens(Continue, BACKEND)
         .send(Hook::BridgeEgress, BRIDGE.ifindex, error(BACKEND).link_to(CLIENT))
@@ -202,7 +202,7 @@ fn by_stack<F: Net>() -> Case<F> {
     let request = |to: &str| tcp(CLIENT, to).unreachable_from(to);
     let reply = |from: &str| tcp(from, CLIENT).unreachable_from(CLIENT);
     case("stack: errors of pods go through the host's stack", web())
-        .on(on(BRIDGE, ReachKind::Stack))
+        .on(on(BRIDGE, NextHopKind::Stack))
         .pod(RED, tcp(CLIENT, VIP).syn())
         .opens(Continue, BACKEND)
         .pod(BLUE, request(BACKEND))
@@ -217,7 +217,7 @@ fn hairpin<F: Net>() -> Case<F> {
     const SELF: &str = "10.244.1.2:8080";
     const SEEN: &str = "10.96.0.10:40000";
     case("hairpin: what a pod says about its own packets", {
-        web_by(SELF, BRIDGE.zone, RED.reached(ReachKind::Peer))
+        web_by(SELF, BRIDGE.zone, RED.reached(NextHopKind::Peer))
     })
     .pod(RED, udp(CLIENT, VIP))
     .opens(Peer(RED.ifindex), SELF)
@@ -353,7 +353,7 @@ fn echoes<F: Net>() -> Case<F> {
 
 fn echoes_elsewhere<F: Net>() -> Case<F> {
     case("echo: others' addresses, nobody's address, fragments", web())
-        .on(refused::with_cidr(on(BRIDGE, ReachKind::Peer)))
+        .on(refused::with_cidr(on(BRIDGE, NextHopKind::Peer)))
         .pod(RED, echo(CLIENT, BACKEND))
         .passes(Counter::Protocol)
         .pod(RED, echo(CLIENT, "10.96.0.99:0"))
@@ -387,7 +387,7 @@ fn hops<F: Net>() -> Case<F> {
         .returns(Counter::TtlExceeded, TimeExceeded, NODE)
         .also(Counter::NewFlow)
         .accounted()
-        .on(as_node(on(BRIDGE, ReachKind::Peer)))
+        .on(as_node(on(BRIDGE, NextHopKind::Peer)))
         .pod(BLUE, udp(BACKEND, OUTSIDER).hops(1))
         .returns(Counter::TtlExceeded, TimeExceeded, NODE)
         .pod(BLUE, tcp(BACKEND, OUTSIDER).hops(1))
@@ -409,7 +409,7 @@ fn too_big<F: Net>() -> Case<F> {
     case("a request larger than the device that it would leave by is returned", {
         web_by(REMOTE, ZONE_UPLINK, outside())
     })
-    .on(as_node(narrow(on(BRIDGE, ReachKind::Peer))))
+    .on(as_node(narrow(on(BRIDGE, NextHopKind::Peer))))
     .pod(RED, udp(CLIENT, VIP).says(&most))
     .opens(Neighbour(UPLINK), REMOTE)
     .pod(RED, udp(CLIENT, VIP).says(&more))
@@ -427,7 +427,7 @@ fn too_big_back<F: Net>() -> Case<F> {
     case("a reply larger than the device that it would leave by is returned; an error is not", web())
         .outside(udp(OUTSIDER, VIP))
         .opens(Peer(BLUE.ifindex), BACKEND)
-        .on(as_node(narrow(on(BRIDGE, ReachKind::Peer))))
+        .on(as_node(narrow(on(BRIDGE, NextHopKind::Peer))))
         .pod(BLUE, udp(BACKEND, OUTSIDER).says(&more))
         .returns(Counter::TooBig, TooBig(NARROW), NODE)
         .pod(BLUE, error(BACKEND))
@@ -440,17 +440,17 @@ fn not_too_big<F: Net>() -> Case<F> {
         "a pod takes every size, a device what it takes, and where all are alike nothing is looked at",
         web(),
     )
-    .on(narrow(on(BRIDGE, ReachKind::Peer)))
+    .on(narrow(on(BRIDGE, NextHopKind::Peer)))
     .begins(udp(CLIENT, VIP).says(&more))
     .answers(udp(BACKEND, CLIENT).says(&more))
-    .on(narrow(on(BRIDGE, ReachKind::Bridge)))
+    .on(narrow(on(BRIDGE, NextHopKind::Bridge)))
     .send(Hook::BridgeIngress, BRIDGE.ifindex, tcp(CLIENT, VIP).says(&more))
     .opens(Peer(BLUE.ifindex), BACKEND)
     .pod(BLUE, tcp(BACKEND, CLIENT).says(&more))
     .reply(Continue, VIP, CLIENT)
     .outside(udp(OUTSIDER, VIP))
     .opens(Peer(BLUE.ifindex), BACKEND)
-    .on(on(BRIDGE, ReachKind::Peer))
+    .on(on(BRIDGE, NextHopKind::Peer))
     .pod(BLUE, udp(BACKEND, OUTSIDER).says(&more))
     .reply(Neighbour(UPLINK), VIP, OUTSIDER)
 }

@@ -2,10 +2,10 @@
 
 use lb_common::{
     abi::{
-        BackendState, BackendWord, Counter, Lifetimes, ReachKind, Scopes,
+        BackendState, BackendWord, Counter, Lifetimes, NextHopKind, Scopes,
         flow_bits::{ANSWERED, ASSURED, FIN_BACKEND, FIN_CLIENT, REPLY, RESET},
     },
-    path::Way::{self, Peer},
+    path::Egress::{self, Peer},
     wire::Protocol,
 };
 
@@ -19,7 +19,7 @@ use crate::{
 };
 
 const LIFE: Lifetimes = Lifetimes::SECONDS;
-const BACK: Way = Peer(RED.ifindex);
+const BACK: Egress = Peer(RED.ifindex);
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
     let mut cases = vec![
@@ -198,11 +198,11 @@ fn green<F: Net>(state: &mut State<F>) {
         1,
         SPARE,
         GREEN.bridge.zone,
-        GREEN.reached(ReachKind::Peer),
+        GREEN.reached(NextHopKind::Peer),
     );
 }
 
-const GREEN_PORT: Way = Peer(GREEN.ifindex);
+const GREEN_PORT: Egress = Peer(GREEN.ifindex);
 
 fn removed_tcp<F: Net>() -> Case<F> {
     answered("TCP stays with a backend that was removed", web(), Protocol::Tcp)

@@ -2,7 +2,7 @@
 //! Discovery.
 
 use lb_common::{
-    abi::{Counter, ReachKind, ZONE_UPLINK},
+    abi::{Counter, NextHopKind, ZONE_UPLINK},
     family::{Family as _, V4},
     path::Hook,
 };
@@ -72,7 +72,7 @@ fn zones<F: Net>() -> Case<F> {
     case("a bridge answers on its own link alone", state)
         .pod(RED, who_has("10.244.2.200:0", RED.at))
         .passes(not_ours::<F>())
-        .on(on(OTHER_BRIDGE, ReachKind::Peer))
+        .on(on(OTHER_BRIDGE, NextHopKind::Peer))
         .pod(ORANGE, who_has(INSIDE, ORANGE.at))
         .passes(not_ours::<F>())
         .pod(ORANGE, who_has("10.244.2.200:0", ORANGE.at))

@@ -1,7 +1,7 @@
 //! What nobody takes: refused at once in the name of who was called, or dropped.
 
 use lb_common::{
-    abi::{BackendState, Cidr, Counter, ReachKind, Settings},
+    abi::{BackendState, Cidr, Counter, NextHopKind, Settings},
     family::Address as _,
     path::Hook,
     wire::Protocol::{Sctp, Tcp, Udp},
@@ -113,7 +113,8 @@ fn host_address<F: Net>() -> Case<F> {
 fn replies_go_on<F: Net>() -> Case<F> {
     case("a flow goes on, draining or removed its backend, while new ones are refused", nobody())
         .change(|state| {
-            *state = std::mem::take(state).backend(1, 1, BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Peer));
+            *state =
+                std::mem::take(state).backend(1, 1, BACKEND, BRIDGE.zone, BLUE.reached(NextHopKind::Peer));
             *state = std::mem::take(state).service(1, &[], &[1]);
         })
         .begins(tcp(CLIENT, VIP).syn())
@@ -143,7 +144,7 @@ pub fn with_cidr(settings: Settings) -> Settings {
 
 fn unassigned<F: Net>() -> Case<F> {
     case("an address of the service ranges that no service has: dropped", web())
-        .on(with_cidr(on(BRIDGE, ReachKind::Peer)))
+        .on(with_cidr(on(BRIDGE, NextHopKind::Peer)))
         .pod(RED, tcp(CLIENT, UNOWNED).syn())
         .drops(Counter::UnassignedVip)
         .pod(RED, udp(CLIENT, UNOWNED))

@@ -2,10 +2,10 @@
 
 use lb_common::{
     abi::{
-        Counter, FrontendKind, Lifetimes, ReachKind, Settings, ZONE_UPLINK,
+        Counter, FrontendKind, Lifetimes, NextHopKind, Settings, ZONE_UPLINK,
         flow_bits::{ANSWERED, ASSURED, FIN_BACKEND, FIN_CLIENT, REPLY},
     },
-    path::Way::{self},
+    path::Egress::{self},
     wire::Protocol::{self, Sctp, Tcp, Udp},
 };
 
@@ -123,11 +123,11 @@ fn no_address<F: Net>() -> Case<F> {
 
 fn local_backend<F: Net>() -> Case<F> {
     case("snat: not for backends of this node", {
-        web_by(BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Peer))
+        web_by(BACKEND, BRIDGE.zone, BLUE.reached(NextHopKind::Peer))
     })
     .on(allocating::<F>())
     .outside(udp(FAR, VIP))
-    .opens(Way::Peer(BLUE.ifindex), BACKEND)
+    .opens(Egress::Peer(BLUE.ifindex), BACKEND)
 }
 
 fn sctp_keeps_its_port<F: Net>() -> Case<F> {

@@ -2,10 +2,10 @@
 
 use lb_common::{
     abi::{
-        Counter, ReachKind,
+        Counter, NextHopKind,
         flow_bits::{ANSWERED, ASSURED, REPLY},
     },
-    path::Way::{Continue, Peer},
+    path::Egress::{Continue, Peer},
     wire::Protocol::Tcp,
 };
 
@@ -83,15 +83,15 @@ fn reply_of_another<F: Net>() -> Case<F> {
 
 /// The agent has learnt that blue is where green was.
 fn moved<F: Net>(state: &mut State<F>) {
-    let row = state.shared.reach.get_mut(&1).expect("the case's way");
+    let row = state.shared.next_hops.get_mut(&1).expect("the case's way");
     row.ifindex = GREEN.ifindex;
 }
 
 fn backend_moves<F: Net>() -> Case<F> {
     case("moved: a backend that is at another port now", {
-        web_by(BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Bridge))
+        web_by(BACKEND, BRIDGE.zone, BLUE.reached(NextHopKind::Bridge))
     })
-    .on(on(BRIDGE, ReachKind::Bridge))
+    .on(on(BRIDGE, NextHopKind::Bridge))
     .pod(RED, udp(CLIENT, VIP))
     .opens(Continue, BACKEND)
     .change(moved)

@@ -2,10 +2,10 @@
 
 use lb_common::{
     abi::{
-        Counter, Lifetimes, ReachKind,
+        Counter, Lifetimes, NextHopKind,
         flow_bits::{ANSWERED, ASSURED, REPLY},
     },
-    path::Way::{self},
+    path::Egress::{self},
     wire::Protocol,
 };
 
@@ -153,15 +153,15 @@ fn begins_anew<F: Net>() -> Case<F> {
 fn sctp_over_the_bridge<F: Net>() -> Case<F> {
     let at = "10.244.1.3:80";
     case("proof: SCTP, to a backend over the bridge", {
-        let state = web_by(at, BRIDGE.zone, BLUE.reached(ReachKind::Bridge));
+        let state = web_by(at, BRIDGE.zone, BLUE.reached(NextHopKind::Bridge));
         state.service(1, &[(Protocol::Sctp, VIP)], &[1])
     })
-    .on(on(BRIDGE, ReachKind::Bridge))
+    .on(on(BRIDGE, NextHopKind::Bridge))
     .pod(RED, sctp(CLIENT, VIP))
-    .opens(Way::Continue, at)
+    .opens(Egress::Continue, at)
     .pod(BLUE, of(Protocol::Sctp, at, CLIENT))
-    .reply(Way::Continue, VIP, CLIENT)
+    .reply(Egress::Continue, VIP, CLIENT)
     .pod(RED, sctp(CLIENT, VIP))
-    .request(Way::Continue, at)
+    .request(Egress::Continue, at)
     .assures()
 }

@@ -1,10 +1,10 @@
 //! Several uplinks: what goes to a client outside is sent back to where its packets come from.
 
 use lb_common::{
-    abi::{Counter, ReachKind, Settings, ZONE_UPLINK},
+    abi::{Counter, NextHopKind, Settings, ZONE_UPLINK},
     path::{
+        Egress::{Device, Neighbour, Peer},
         Hook,
-        Way::{Egress, Neighbour, Peer},
     },
     wire::Protocol::{self, Tcp, Udp},
 };
@@ -54,13 +54,13 @@ fn begun<F: Net>(name: impl Into<String>, state: State<F>, protocol: Protocol) -
 
 /// Blue sends to the client.
 fn sends<F: Net>(case: Case<F>, packet: Wire) -> Case<F> {
-    case.on(several(on(BRIDGE, ReachKind::Peer))).pod(BLUE, packet)
+    case.on(several(on(BRIDGE, NextHopKind::Peer))).pod(BLUE, packet)
 }
 
 /// Blue answers, by that uplink and router.
 fn answers<F: Net>(case: Case<F>, protocol: Protocol, ifindex: u32, own: &str, router: &str) -> Case<F> {
     sends(case, of(protocol, BACKEND, FAR))
-        .reply(Egress(ifindex), VIP, FAR)
+        .reply(Device(ifindex), VIP, FAR)
         .but(|packet| packet.routed().link_from(own).link_to(router))
         .on(at_uplink::<F>())
 }
@@ -118,7 +118,7 @@ fn follows_and_is_made_anew<F: Net>() -> Case<F> {
         begun("several uplinks: the replies' row is made anew by what comes by another", uplinks(web()), Udp);
     let case = answers(case, Udp, UPLINK, NODE, ROUTER);
     let case = asks(case, UPLINK, udp(FAR, VIP).link_from(ROUTER)).assures();
-    let case = sends(case, udp(BACKEND, FAR)).reply(Egress(UPLINK), VIP, FAR);
+    let case = sends(case, udp(BACKEND, FAR)).reply(Device(UPLINK), VIP, FAR);
     let case = case.but(|packet| packet.routed().link_from(NODE).link_to(ROUTER));
     let case = case.loses(udp(BACKEND, FAR)).on(at_uplink::<F>()).wait(1);
     let case = asks(case, OTHER_UPLINK, udp(FAR, VIP).link_from(OTHER_ROUTER)).also(Counter::Rebuilt);
@@ -128,7 +128,7 @@ fn follows_and_is_made_anew<F: Net>() -> Case<F> {
 fn error<F: Net>() -> Case<F> {
     let case = begun("several uplinks: an error about a request", uplinks(web()), Udp);
     sends(case, udp(FAR, BACKEND).error_from(TooBig(1280), BACKEND))
-        .error(Egress(UPLINK), udp(FAR, VIP).error_from(TooBig(1280), VIP), FAR)
+        .error(Device(UPLINK), udp(FAR, VIP).error_from(TooBig(1280), VIP), FAR)
         .but(|packet| packet.routed().link_from(NODE).link_to(ROUTER))
 }
 
@@ -145,7 +145,7 @@ fn allocated_by<F: Net>(name: &str) -> Case<F> {
         .opens(Neighbour(UPLINK), REMOTE)
         .shown(SHOWN)
         .outside(udp(REMOTE, SHOWN).link_from(ROUTER))
-        .reply(Egress(OTHER_UPLINK), VIP, FAR)
+        .reply(Device(OTHER_UPLINK), VIP, FAR)
         .but(|packet| packet.routed().link_from(OTHER_OWN).link_to(OTHER_ROUTER))
 }
 
@@ -157,7 +157,7 @@ fn allocated_follows<F: Net>() -> Case<F> {
         .shown(SHOWN)
         .assures()
         .outside(udp(REMOTE, SHOWN).link_from(ROUTER))
-        .reply(Egress(UPLINK), VIP, FAR)
+        .reply(Device(UPLINK), VIP, FAR)
         .but(|packet| packet.routed().link_from(NODE).link_to(ROUTER))
 }
 
@@ -180,7 +180,7 @@ fn passed_on_and_lost<F: Net>() -> Case<F> {
     let case = case("several uplinks: so, and its row was lost", uplinks(web()).owned(VIP));
     let case = routed(arrives(case.on(at_uplink::<F>())).also(Counter::NewFlow));
     let case = arrives(case).assures();
-    let case = case.on(several(on(BRIDGE, ReachKind::Peer))).loses(udp(BACKEND, FAR));
+    let case = case.on(several(on(BRIDGE, NextHopKind::Peer))).loses(udp(BACKEND, FAR));
     let case = arrives(case.on(at_uplink::<F>()).wait(1)).also(Counter::Rebuilt);
     routed(case)
 }

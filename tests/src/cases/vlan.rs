@@ -1,8 +1,8 @@
 //! One VLAN tag: it stays, and the bridge delivers.
 
 use lb_common::{
-    abi::{Counter, ReachKind},
-    path::Way::{Continue, Egress},
+    abi::{Counter, NextHopKind},
+    path::Egress::{Continue, Device},
 };
 
 use crate::{
@@ -37,19 +37,19 @@ fn client<F: Net>() -> Case<F> {
 
 fn both<F: Net>() -> Case<F> {
     case("tagged: client and backend at one port", {
-        web_by(BACKEND, BRIDGE.zone, RED.reached(ReachKind::Peer))
+        web_by(BACKEND, BRIDGE.zone, RED.reached(NextHopKind::Peer))
     })
     .pod(RED, udp(CLIENT, VIP))
     .tagged()
-    .opens(Egress(RED.ifindex), BACKEND)
+    .opens(Device(RED.ifindex), BACKEND)
     .but(|packet| packet.link_to(RED.at))
     .pod(RED, udp(BACKEND, CLIENT))
     .tagged()
-    .reply(Egress(RED.ifindex), VIP, CLIENT)
+    .reply(Device(RED.ifindex), VIP, CLIENT)
 }
 
 fn backend<F: Net>() -> Case<F> {
-    case("tagged: the backend", web_by(BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Bridge)))
+    case("tagged: the backend", web_by(BACKEND, BRIDGE.zone, BLUE.reached(NextHopKind::Bridge)))
         .pod(RED, udp(CLIENT, VIP))
         .opens(Continue, BACKEND)
         .pod(BLUE, udp(BACKEND, CLIENT))
@@ -70,7 +70,7 @@ fn fragments<F: Net>() -> Case<F> {
 
 fn elsewhere<F: Net>() -> Case<F> {
     case("tagged: a backend on another bridge", {
-        web_by("10.244.2.2:8080", OTHER_BRIDGE.zone, ORANGE.reached(ReachKind::Bridge))
+        web_by("10.244.2.2:8080", OTHER_BRIDGE.zone, ORANGE.reached(NextHopKind::Bridge))
     })
     .pod(RED, udp(CLIENT, VIP))
     .tagged()

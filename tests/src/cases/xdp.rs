@@ -2,10 +2,10 @@
 
 use lb_common::{
     abi::{
-        BackendState, Counter, FrontendKind, Mac, ReachKind, ReachRow, Settings, ZONE_UPLINK,
+        BackendState, Counter, FrontendKind, Mac, NextHopKind, NextHopRow, Settings, ZONE_UPLINK,
         flow_bits::{ANSWERED, ASSURED, REPLY},
     },
-    path::{Hook, Way::Peer},
+    path::{Egress::Peer, Hook},
     wire::Protocol::{self, Sctp, Tcp, Udp},
 };
 
@@ -131,7 +131,7 @@ fn left<F: Net>(name: &str, state: State<F>, packet: Wire) -> Case<F> {
 }
 
 fn next_hop_unknown<F: Net>() -> Case<F> {
-    let unknown = ReachRow { mac: Mac::default(), ..outside() };
+    let unknown = NextHopRow { mac: Mac::default(), ..outside() };
     let packet = udp(FAR, VIP);
     let case = left(
         "xdp: nobody knows the next hop's MAC yet",
@@ -144,12 +144,12 @@ fn next_hop_unknown<F: Net>() -> Case<F> {
 }
 
 fn other_device<F: Net>() -> Case<F> {
-    let state = web_by(REMOTE, ZONE_UPLINK, ReachRow { ifindex: BRIDGE.ifindex, ..outside() });
+    let state = web_by(REMOTE, ZONE_UPLINK, NextHopRow { ifindex: BRIDGE.ifindex, ..outside() });
     left("xdp: the backend is behind another device", state, udp(FAR, VIP))
 }
 
 fn local_backend<F: Net>() -> Case<F> {
-    let state = web_by(BACKEND, BRIDGE.zone, BLUE.reached(ReachKind::Peer));
+    let state = web_by(BACKEND, BRIDGE.zone, BLUE.reached(NextHopKind::Peer));
     let case = left("xdp: the backend is on this node", state, tcp(FAR, VIP).syn());
     let case = case.outside(tcp(FAR, VIP).syn()).opens(Peer(BLUE.ifindex), BACKEND);
     at_xdp(case, tcp(FAR, VIP))

@@ -16,7 +16,7 @@ use lb_common::{
         Counter, FlowKey, FlowRow, PREFILTER_BITS, RangeKey, Traffic, UnassuredRow,
         maps::{self, of_family},
     },
-    path::{Hook, PORT_CURSORS},
+    path::{Hook, PORT_CURSOR_COUNT},
 };
 
 use lb_sim::{Learned, Outcome};
@@ -55,15 +55,15 @@ impl Maps {
     /// Makes the maps hold what the case says and nothing else.
     pub fn fill<F: Net>(&mut self, state: &State<F>) -> Result<()> {
         let mut words = BTreeMap::<u32, u64>::new();
-        for bit in &state.shared.interest {
+        for bit in &state.shared.prefilter {
             debug_assert!(*bit < PREFILTER_BITS);
             *words.entry(bit / 64).or_default() |= 1 << (bit % 64);
         }
-        self.array(maps::INTEREST.name, &words)?;
+        self.array(maps::PREFILTER.name, &words)?;
         self.array(maps::SERVICES.name, &state.shared.services)?;
         self.array(maps::SETS.name, &state.shared.sets)?;
         self.array(maps::SLOTS.name, &state.shared.slots)?;
-        self.array(maps::REACH.name, &state.shared.reach)?;
+        self.array(maps::NEXT_HOPS.name, &state.shared.next_hops)?;
         self.array(of_family::<F>().backends.name, &state.side.backends)?;
         self.hash(of_family::<F>().frontends.name, &state.side.frontends)?;
         self.hash(of_family::<F>().flows.name, &state.learned.flows)?;
@@ -72,8 +72,8 @@ impl Maps {
         self.turns(&state.learned.turns)?;
         self.hash(of_family::<F>().affinity.name, &state.learned.affinity)?;
         self.hash(of_family::<F>().fragments.name, &state.learned.fragments)?;
-        self.hash(maps::ANSWERS.name, &state.shared.answers)?;
-        self.hash(maps::HOMES.name, &state.shared.homes)?;
+        self.hash(maps::PROXY_NEIGH.name, &state.shared.proxy_neigh)?;
+        self.hash(maps::SOURCE_GUARD.name, &state.shared.homes)?;
         self.ranges(state)
     }
 
@@ -121,7 +121,7 @@ impl Maps {
     }
 
     fn turns(&mut self, turns: &BTreeMap<u32, u32>) -> Result<()> {
-        let mut array = Array::<_, u32>::try_from(self.map(maps::TURNS.name)?)?;
+        let mut array = Array::<_, u32>::try_from(self.map(maps::PORT_CURSORS.name)?)?;
         for (count, turn) in turns {
             array.set(*count, turn, 0)?;
         }
@@ -130,9 +130,9 @@ impl Maps {
 
     /// The counts that are not 0, and then are again.
     fn turns_left(&mut self) -> Result<BTreeMap<u32, u32>> {
-        let mut array = Array::<_, u32>::try_from(self.map(maps::TURNS.name)?)?;
+        let mut array = Array::<_, u32>::try_from(self.map(maps::PORT_CURSORS.name)?)?;
         let mut left = BTreeMap::new();
-        for count in 0..PORT_CURSORS {
+        for count in 0..PORT_CURSOR_COUNT {
             let turn = array.get(&count, 0)?;
             if turn != 0 {
                 left.insert(count, turn);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use anyhow::{Context, Result, bail};
-use lb_common::abi::{ReachKind, Settings, set_flags};
+use lb_common::abi::{NextHopKind, Settings, set_flags};
 use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
@@ -109,10 +109,10 @@ fn scenario(seed: u64) -> random::Scenario {
 /// Settings that fit all rows.
 fn everywhere() -> Vec<(String, Settings)> {
     [
-        ("bridge-peer", on(BRIDGE, ReachKind::Peer)),
-        ("bridge-bridge", on(BRIDGE, ReachKind::Bridge)),
-        ("bridge-stack", on(BRIDGE, ReachKind::Stack)),
-        ("other-peer", on(OTHER_BRIDGE, ReachKind::Peer)),
+        ("bridge-peer", on(BRIDGE, NextHopKind::Peer)),
+        ("bridge-bridge", on(BRIDGE, NextHopKind::Bridge)),
+        ("bridge-stack", on(BRIDGE, NextHopKind::Stack)),
+        ("other-peer", on(OTHER_BRIDGE, NextHopKind::Peer)),
         ("uplink", on_uplink()),
     ]
     .map(|(name, settings)| (name.to_owned(), settings))

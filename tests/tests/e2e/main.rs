@@ -8,7 +8,6 @@ mod dsr;
 mod flows;
 mod forward;
 mod fragments;
-mod homes;
 mod icmp;
 mod neighbours;
 mod node_gone;
@@ -20,6 +19,7 @@ mod seen;
 mod services;
 mod snat_ports;
 mod sockets;
+mod source_guard;
 mod tap;
 mod uninstall;
 mod uplinks;
@@ -45,7 +45,7 @@ fn main() {
         forward::ALL,
         icmp::ALL,
         fragments::ALL,
-        homes::ALL,
+        source_guard::ALL,
         snat_ports::ALL,
         neighbours::ALL,
         node_gone::ALL,

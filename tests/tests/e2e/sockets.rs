@@ -25,7 +25,7 @@ use crate::{
 };
 
 pub const ALL: &[Test] = &[
-    ("the host's sockets reach services", reach),
+    ("the host's sockets reach services", next_hop),
     ("the host is refused at once", refused),
     ("a backend goes: the host's UDP sockets move", backend_goes),
     ("sockets of other networks are left alone", others),
@@ -42,7 +42,7 @@ const EMPTY: &str = "\n  - name: empty\n    addresses: [10.96.0.30, \"fd00:96::3
 
 const PODS: [&str; 3] = ["red", "blue", "green"];
 
-fn reach() -> Result<()> {
+fn next_hop() -> Result<()> {
     let bed = Bed::new(&[])?;
     // Each page says whether its connection is with the service by name.
     bed.answered("node", service::WEB, &PODS, 40)?;

@@ -3,11 +3,11 @@
 
 use core::cell::Cell;
 
-use super::super::flow_table::{Found, advance, progress, twin};
+use super::super::flow_table::{Found, advance, progress, reverse_key};
 use super::super::tables::{Common, Insert, Table, Tables};
-use super::super::{egress::way_back, hook::Hook, packet::Packet, state::Parsed};
+use super::super::{egress::return_path, hook::Hook, packet::Packet, state::Parsed};
 use crate::{
-    abi::{Event, FlowKey, FlowRow, Mac, ReachKind, flow_bits, is_known},
+    abi::{Event, FlowKey, FlowRow, Mac, NextHopKind, flow_bits, is_known},
     family::Family,
 };
 
@@ -54,7 +54,7 @@ pub fn reply<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, found: Fou
     keep(tables, parsed, found, bits, || request_row(parsed, &known), |_| {});
 }
 
-/// Keeps both rows of a flow: times once a tick, bits when they change, and a lost twin made again; one that is there
+/// Keeps both rows of a flow: times once a tick, bits when they change, and a lost reverse row made again; one that is there
 /// is given to `guide`.
 #[inline(always)]
 fn keep<F: Family, T: Tables<F>>(
@@ -62,26 +62,26 @@ fn keep<F: Family, T: Tables<F>>(
     parsed: &Parsed<F>,
     found: Found<'_, F>,
     bits: u32,
-    twin_row: impl FnOnce() -> FlowRow<F>,
+    reverse_row: impl FnOnce() -> FlowRow<F>,
     guide: impl FnOnce(&Cell<FlowRow<F>>),
 ) {
     let Some(bits) = advance(tables, &found, bits) else { return };
     let (now, known) = (tables.now(), &found.1);
     let shared = bits & flow_bits::SHARED;
-    let twin_key = twin(&translated(&parsed.key, known), known.twin_zone());
+    let reverse = reverse_key(&translated(&parsed.key, known), known.reverse_zone());
     let table = known.table();
-    if let Some(other) = tables.flow(table, &twin_key) {
+    if let Some(other) = tables.flow(table, &reverse) {
         FlowRow::touch(other, now);
         FlowRow::set_bits(other, other.get().bits | shared);
         guide(other);
         return;
     }
-    let mut row = twin_row();
+    let mut row = reverse_row();
     row.bits |= shared;
     // A tuple that belongs to another flow by now stays that flow's.
     let elsewhere = if table == Table::Assured { Table::Unassured } else { Table::Assured };
-    if tables.flow(elsewhere, &twin_key).is_none()
-        && tables.insert_flow(table, twin_key, row, Insert::New).is_ok()
+    if tables.flow(elsewhere, &reverse).is_none()
+        && tables.insert_flow(table, reverse, row, Insert::New).is_ok()
     {
         tables.count(Event::Rebuilt.into());
     }
@@ -110,13 +110,13 @@ pub fn reply_row<F: Family, T: Common>(
     parsed: &Parsed<F>,
     request: &FlowRow<F>,
 ) -> FlowRow<F> {
-    let way: ReachKind = way_back(tables, hook, parsed.tagged);
+    let way: NextHopKind = return_path(tables, hook, parsed.tagged);
     FlowRow {
         backend: request.backend,
         seen: tables.now(),
         bits: request.bits & flow_bits::SHARED
             | flow_bits::REPLY
-            | (way as u32) << flow_bits::WAY_SHIFT
+            | (way as u32) << flow_bits::RETURN_SHIFT
             | (parsed.key.zone as u32) << flow_bits::ZONE_SHIFT,
         addr: parsed.key.dst,
         port: parsed.key.dst_port,
@@ -151,7 +151,7 @@ fn request_row<F: Family>(parsed: &Parsed<F>, reply: &FlowRow<F>) -> FlowRow<F> 
 /// Notes on the row of a flow's replies that it is over.
 #[inline(always)]
 pub fn end<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, request: &FlowRow<F>) {
-    let reply = twin(&translated(key, request), request.twin_zone());
+    let reply = reverse_key(&translated(key, request), request.reverse_zone());
     if let Some(reply) = tables.flow(request.table(), &reply) {
         FlowRow::set_bits(reply, reply.get().bits | flow_bits::RESET);
     }

@@ -3,9 +3,9 @@
 //! by themselves; the replies go straight to the client. So here is a row of requests and none of replies.
 
 use super::super::flow_table::{Found, advance, enter, find, progress};
-use super::super::state::{Note, Parsed};
-use super::super::step::{Next, Step, Way};
-use super::super::tables::{Common, Insert, Table, Tables, noted, prefilter_hash};
+use super::super::state::{PacketState, Parsed};
+use super::super::step::{Egress, Next, Step};
+use super::super::tables::{Common, Insert, Table, Tables, prefilter_hash, state_of};
 use super::super::{answer::NETWORK, egress, hook::Hook, packet::Packet, parse::readable, select, stop};
 use crate::{
     abi::{BackendRow, Event, FlowKey, FlowRow, Mac, Stop, flow_bits},
@@ -30,18 +30,18 @@ pub fn is_needed<F: Family>(hook: Hook, backend: &BackendRow<F>) -> bool {
 pub fn record<F: Family, P: Packet, T: Tables<F>>(
     packet: &P,
     tables: &T,
-    note: &Note<F>,
+    state: &PacketState<F>,
     backend: &BackendRow<F>,
 ) -> Result<(), Stop> {
-    let key = &note.parsed.key;
-    let old = if note.stale.get() { find(tables, key) } else { None };
+    let key = &state.parsed.key;
+    let old = if state.stale.get() { find(tables, key) } else { None };
     let row = FlowRow {
-        backend: note.backend.get(),
+        backend: state.backend.get(),
         seen: tables.now(),
         bits: flow_bits::TUNNEL,
         addr: backend.addr,
         port: backend.port,
-        mac: note.parsed.source,
+        mac: state.parsed.source,
         ifindex: packet.ifindex(),
     };
     enter(tables, key, row, old)
@@ -61,7 +61,7 @@ pub fn aim<F: Family, P: Packet, T: Tables<F>>(
     if hook != Hook::UplinkXdp {
         tables.account(backend.service, packet.size());
     }
-    noted(tables)?.backend.set(to);
+    state_of(tables)?.backend.set(to);
     keep(tables, parsed, found);
     Ok(Step::Encap.into())
 }
@@ -101,7 +101,7 @@ pub fn encap<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     _: Next,
 ) -> Result<Next, Stop> {
-    let next = stop::conclude(send(packet, tables, hook, noted(tables)?), tables, hook);
+    let next = stop::conclude(send(packet, tables, hook, state_of(tables)?), tables, hook);
     // As in [`super::super::icmp_error`], which some of them have come from.
     Ok(if next == Step::Reject && is_message::<F, P>(packet) { next.unanswered() } else { next })
 }
@@ -111,30 +111,30 @@ fn send<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     hook: Hook,
-    note: &Note<F>,
+    state: &PacketState<F>,
 ) -> Result<Next, Stop> {
-    let parsed = &note.parsed;
+    let parsed = &state.parsed;
     let here = F::host(tables.settings());
-    let (word, backend) = tables.backend(note.backend.get().low).ok_or(Stop::Unsettled)?;
+    let (word, backend) = tables.backend(state.backend.get().low).ok_or(Stop::Unsettled)?;
     if here == F::Addr::ZERO || backend.node == F::Addr::ZERO {
         return Err(Stop::Unreachable);
     }
-    let reach = tables.reach(word.reach()).ok_or(Stop::Unreachable)?;
-    let onward = egress::to_backend(packet, tables, hook, parsed, &reach, false)?;
-    let device = match onward.way {
-        Way::Egress(device) | Way::Neighbour(device) => device,
+    let next_hop = tables.next_hop(word.next_hop()).ok_or(Stop::Unreachable)?;
+    let plan = egress::to_backend(packet, tables, hook, parsed, &next_hop, false)?;
+    let device = match plan.way {
+        Egress::Device(device) | Egress::Neighbour(device) => device,
         // A pod takes everything.
-        Way::Peer(_) => 0,
-        Way::Continue => return Err(Stop::Unreachable),
+        Egress::Peer(_) => 0,
+        Egress::Continue => return Err(Stop::Unreachable),
     };
     let outer = size_of::<F::Header>() as u32;
     let mtu = packet.mtu(device);
     if mtu != 0 && size(packet, parsed)? + outer > mtu {
-        note.mtu.set(mtu.saturating_sub(outer));
+        state.mtu.set(mtu.saturating_sub(outer));
         return Err(Stop::TooBig);
     }
     let bytes = packet.size();
-    let enclosed = enclose::<F, P, T>(packet, tables, backend.node, [onward.destination, onward.source]);
+    let enclosed = enclose::<F, P, T>(packet, tables, backend.node, [plan.destination, plan.source]);
     if hook == Hook::UplinkXdp {
         // A frame without room is left to tc, which accounts it.
         enclosed.map_err(|_| Stop::WrongHook)?;
@@ -142,7 +142,7 @@ fn send<F: Family, P: Packet, T: Tables<F>>(
     }
     enclosed?;
     tables.count(Event::Encapsulated.into());
-    Ok(onward.way.into())
+    Ok(plan.way.into())
 }
 
 /// Puts a packet into one to a backend's node, between these MACs; its own has one hop less. Nothing is written where
@@ -169,8 +169,8 @@ pub fn enclose<F: Family, P: Packet, T: Common>(
 /// Bytes of the packet from its network header on, or of the largest part that it is to be segmented into.
 #[inline(always)]
 fn size<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>) -> Result<u32, Stop> {
-    let part = packet.segment();
-    if part == 0 {
+    let fragment = packet.segment();
+    if fragment == 0 {
         return Ok(packet.size() - NETWORK as u32);
     }
     let mut header = parsed.protocol().header_len();
@@ -178,7 +178,7 @@ fn size<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>) -> Result<u32,
         const DATA_OFFSET: usize = 12;
         header = (readable::<u8, P>(packet, parsed.transport() + DATA_OFFSET)? >> 4) as u32 * 4;
     }
-    Ok((parsed.transport() - NETWORK) as u32 + header + part)
+    Ok((parsed.transport() - NETWORK) as u32 + header + fragment)
 }
 
 /// Whether the packet is a message of ICMP.

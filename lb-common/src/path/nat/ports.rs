@@ -3,10 +3,10 @@
 
 use super::super::flow_table::{enter, find};
 use super::super::step::{Next, Step};
-use super::super::tables::{InsertError, Tables, noted, prefilter_hash};
+use super::super::tables::{InsertError, Tables, prefilter_hash, state_of};
 use super::super::{hook::Hook, packet::Packet, select::recorded};
 use crate::{
-    abi::{FlowKey, FlowRow, ReachKind, SnatRow, Stop, flow_bits, maps::PORT_CURSORS},
+    abi::{FlowKey, FlowRow, NextHopKind, SnatRow, Stop, flow_bits, maps::PORT_CURSOR_COUNT},
     family::{Address as _, Family},
     wire::Protocol,
 };
@@ -26,11 +26,11 @@ pub fn allocate<F: Family, P: Packet, T: Tables<F>>(
     _: Hook,
     _: Next,
 ) -> Result<Next, Stop> {
-    let note = noted(tables)?;
-    let parsed = &note.parsed;
+    let state = state_of(tables)?;
+    let parsed = &state.parsed;
     let key = &parsed.key;
     let settings = tables.settings();
-    let backend = note.backend.get();
+    let backend = state.backend.get();
     let (_, to) = tables.backend(backend.low).ok_or(Stop::Unsettled)?;
     let mut allocated = FlowKey {
         // By a mask: whole, LLVM would copy an IPv6 address by memmove.
@@ -41,13 +41,13 @@ pub fn allocate<F: Family, P: Packet, T: Tables<F>>(
         zone: to.zone,
         protocol: key.protocol,
     };
-    let old = || if note.stale.get() { find(tables, key) } else { None };
+    let old = || if state.stale.get() { find(tables, key) } else { None };
     let row = SnatRow {
         row: FlowRow {
             backend,
             seen: tables.now(),
             bits: flow_bits::REPLY
-                | (ReachKind::Uplink as u32) << flow_bits::WAY_SHIFT
+                | (NextHopKind::Uplink as u32) << flow_bits::RETURN_SHIFT
                 | (key.zone as u32) << flow_bits::ZONE_SHIFT,
             addr: key.dst,
             port: key.dst_port,
@@ -65,7 +65,7 @@ pub fn allocate<F: Family, P: Packet, T: Tables<F>>(
         }
     } else {
         let ports = settings.snat_ports.max(1);
-        let count = prefilter_hash(to.addr, to.port) % PORT_CURSORS;
+        let count = prefilter_hash(to.addr, to.port) % PORT_CURSOR_COUNT;
         // Asked for once more below: "R2 !read_ok" (kernel 6.18) where what it has not found is kept over the loop.
         let start = match old() {
             // A port that is used again gets the same one, most of the time. Towards another backend, that may be one
@@ -76,7 +76,7 @@ pub fn allocate<F: Family, P: Packet, T: Tables<F>>(
             // Else the ports of the range take turns, towards each backend by themselves: the next one is that which
             // was allocated the longest ago. By ports that a hash chooses, 32 tries are used up where half to two thirds
             // of a range are allocated.
-            _ => tables.turn(count, 1),
+            _ => tables.advance_cursor(count, 1),
         } % ports;
         // Looked for first and then taken, so that the verifier walks what is little often and what is much once.
         let mut free = false;
@@ -92,7 +92,7 @@ pub fn allocate<F: Family, P: Packet, T: Tables<F>>(
         // that comes.
         let passed = (u16::from_be(allocated.dst_port) as u32).wrapping_sub(settings.snat_first + start);
         if passed != 0 {
-            tables.turn(count, passed.wrapping_add(ports) % ports);
+            tables.advance_cursor(count, passed.wrapping_add(ports) % ports);
         }
         if !free || !take(tables, &allocated, &row)? {
             return Err(Stop::NoSnatPort);
@@ -110,7 +110,7 @@ pub fn allocate<F: Family, P: Packet, T: Tables<F>>(
         tables.remove_snat(&allocated);
         return entered.map(|()| Next::PASS);
     }
-    recorded(tables, note, to.service);
+    recorded(tables, state, to.service);
     Ok(Step::Translate.into())
 }
 

@@ -4,16 +4,16 @@
 
 use core::cell::Cell;
 
-use super::super::flow_table::{Found, advance, expect, find, progress, twin};
+use super::super::flow_table::{Found, advance, expect, find, progress, reverse_key};
 use super::super::rewrite::{self, Form};
 use super::super::step::{Next, Step};
-use super::super::tables::{Insert, Table, Tables, noted};
+use super::super::tables::{Insert, Table, Tables, state_of};
 use super::super::{egress, fragments, hook::Hook, leave, packet::Packet, state::Parsed};
 use super::dnat;
 use crate::{
-    abi::{BackendRow, BackendWord, Event, FlowKey, FlowRow, Mac, ReachKind, SnatRow, Stop, flow_bits},
+    abi::{BackendRow, BackendWord, Event, FlowKey, FlowRow, Mac, NextHopKind, SnatRow, Stop, flow_bits},
     family::{Address as _, Family},
-    wire::{Part, Protocol},
+    wire::{FragmentKind, Protocol},
 };
 
 /// Whether a request row is of a flow that has a port of the node's: only where packets come from outside.
@@ -24,7 +24,7 @@ pub fn is_of<F: Family>(hook: Hook, request: &FlowRow<F>) -> bool {
 
 /// Whether a packet is to a port of the node's that may be allocated.
 #[inline(always)]
-pub fn is_lent<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>) -> bool {
+pub fn is_snat_port<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>) -> bool {
     let settings = tables.settings();
     let port = (u16::from_be(key.dst_port) as u32).wrapping_sub(settings.snat_first);
     port < settings.snat_ports && key.dst == F::host(settings)
@@ -37,14 +37,14 @@ pub fn is_needed<F: Family, T: Tables<F>>(tables: &T, hook: Hook, backend: &Back
     if !hook.from_outside() || settings.snat_ports == 0 || F::host(settings) == F::Addr::ZERO {
         return false;
     }
-    let reach = tables.reach(BackendWord(backend.word).reach());
-    reach.is_some_and(|reach| reach.kind() == ReachKind::Uplink)
+    let next_hop = tables.next_hop(BackendWord(backend.word).next_hop());
+    next_hop.is_some_and(|next_hop| next_hop.kind() == NextHopKind::Uplink)
 }
 
 /// The key of a flow's replies, which are sent to the port that it has.
 #[inline(always)]
-fn lent_to<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, request: &FlowRow<F>) -> FlowKey<F> {
-    twin(&translated(tables, key, request), request.twin_zone())
+fn reply_key<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, request: &FlowRow<F>) -> FlowKey<F> {
+    reverse_key(&translated(tables, key, request), request.reverse_zone())
 }
 
 /// The addresses and ports that a request gets.
@@ -68,7 +68,7 @@ pub fn returned<F: Family>(key: &FlowKey<F>, held: &SnatRow<F>) -> FlowKey<F> {
 /// Whether a flow still has its port: of one whose client has proved nothing it may have been taken.
 #[inline(always)]
 pub fn holds<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, request: &FlowRow<F>) -> bool {
-    tables.snat(&lent_to(tables, key, request)).is_some_and(|held| {
+    tables.snat(&reply_key(tables, key, request)).is_some_and(|held| {
         let held = held.get();
         held.client == key.src && held.port == key.src_port
     })
@@ -86,7 +86,7 @@ pub fn request<F: Family, P: Packet, T: Tables<F>>(
     let Some(bits) = advance(tables, &found, bits) else { return };
     let (now, known) = (tables.now(), found.1);
     let shared = bits & flow_bits::SHARED;
-    let allocated = lent_to(tables, &parsed.key, &known);
+    let allocated = reply_key(tables, &parsed.key, &known);
     if let Some(held) = tables.snat(&allocated) {
         let row = held.get().row;
         SnatRow::touch(held, now, row.bits | shared);
@@ -112,7 +112,7 @@ pub fn request<F: Family, P: Packet, T: Tables<F>>(
 /// Notes that a flow is over.
 #[inline(always)]
 pub fn end<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>, request: &FlowRow<F>) {
-    if let Some(held) = tables.snat(&lent_to(tables, key, request)) {
+    if let Some(held) = tables.snat(&reply_key(tables, key, request)) {
         let row = held.get().row;
         SnatRow::touch(held, row.seen, row.bits | flow_bits::RESET);
     }
@@ -131,7 +131,7 @@ pub fn promote<F: Family, P: Packet, T: Tables<F>>(
         return;
     }
     tables.remove_flow(Table::Unassured, key);
-    if let Some(held) = tables.snat(&lent_to(tables, key, request)) {
+    if let Some(held) = tables.snat(&reply_key(tables, key, request)) {
         SnatRow::touch(held, request.seen, held.get().row.bits | request.bits & flow_bits::SHARED);
         SnatRow::lead_to(held, parsed.source, packet.ifindex());
     }
@@ -146,7 +146,7 @@ pub fn track<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     _: Next,
 ) -> Result<Next, Stop> {
-    let parsed = &noted(tables)?.parsed;
+    let parsed = &state_of(tables)?.parsed;
     let key = &parsed.key;
     let held = tables.snat(key).ok_or(Stop::NotOurs)?;
     if hook == Hook::UplinkXdp && !leave::can_return::<F, P>(packet, &held.get()) {
@@ -162,7 +162,7 @@ pub fn track<F: Family, P: Packet, T: Tables<F>>(
         src_port: port,
         dst: known.addr,
         dst_port: known.port,
-        zone: known.twin_zone(),
+        zone: known.reverse_zone(),
         protocol: key.protocol,
     };
     if !known.is_assured() && parsed.protocol() == Protocol::Tcp {
@@ -200,21 +200,21 @@ pub fn reverse<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     _: Next,
 ) -> Result<Next, Stop> {
-    let parsed = &noted(tables)?.parsed;
-    let later = hook != Hook::UplinkXdp && parsed.part == Part::Later;
+    let parsed = &state_of(tables)?.parsed;
+    let later = hook != Hook::UplinkXdp && parsed.fragment == FragmentKind::Later;
     let lost = if later { Stop::FragmentLost } else { Stop::TableFull };
     let held = tables.snat(&parsed.key).ok_or(lost)?.get();
     if hook == Hook::UplinkXdp && !leave::can_return::<F, P>(packet, &held) {
         return Err(Stop::WrongHook);
     }
-    let onward = egress::to_client(packet, tables, hook, parsed, &held.row)?;
+    let plan = egress::to_client(packet, tables, hook, parsed, &held.row)?;
     let form = if hook == Hook::UplinkXdp { Form::Plain } else { Form::Any };
-    rewrite::rewrite(packet, parsed, &returned(&parsed.key, &held), &onward, form)?;
-    if hook != Hook::UplinkXdp && parsed.part == Part::First {
+    rewrite::rewrite(packet, parsed, &returned(&parsed.key, &held), &plan, form)?;
+    if hook != Hook::UplinkXdp && parsed.fragment == FragmentKind::First {
         fragments::keep(tables, parsed, held.row.backend);
     }
     tables.count(Event::Reply.into());
-    Ok(onward.way.into())
+    Ok(plan.way.into())
 }
 
 impl<F: Family> SnatRow<F> {

@@ -10,12 +10,12 @@ use bytemuck::Zeroable as _;
 use super::*;
 use crate::{
     abi::{
-        AffinityKey, AffinityRow, AnswerKey, BackendState, BackendWord, Cidr, Counter, FlowRow, FragmentKey,
-        FragmentRow, FrontendKey, FrontendKind, FrontendRow, HomeRow, Mac, ReachKind, ReachRow, Scopes,
-        ServiceRow, SetRow, Settings, SlotRow, SnatRow, Word, set_flags,
+        AffinityKey, AffinityRow, BackendState, BackendWord, Cidr, Counter, FlowRow, FragmentKey,
+        FragmentRow, FrontendKey, FrontendKind, FrontendRow, Mac, NeighKey, NextHopKind, NextHopRow, Scopes,
+        ServiceRow, SetRow, Settings, SlotRow, SnatRow, SourceGuardRow, Word, set_flags,
     },
     family::{Address as _, V4, V6},
-    path::{Common, Insert, InsertError, Note, Parsed, Table},
+    path::{Common, Insert, InsertError, PacketState, Parsed, Table},
 };
 
 /// Last parts of addresses.
@@ -54,7 +54,7 @@ struct Node<F: Family> {
 impl<F: Family> Node<F> {
     fn new() -> Self {
         let mut settings = Settings::zeroed();
-        settings.way_back = ReachKind::Host as u32;
+        settings.return_path = NextHopKind::Host as u32;
         settings.cidrs4 = [Cidr::NONE; 4];
         settings.cidrs6 = [Cidr::NONE; 4];
         settings.host4 = addr::<V4>(NODE);
@@ -132,15 +132,15 @@ impl<F: Family> Common for Node<F> {
         (index < 2).then_some(SlotRow { backend: index + 1, service: 1 })
     }
 
-    fn reach(&self, _index: u32) -> Option<ReachRow> {
+    fn next_hop(&self, _index: u32) -> Option<NextHopRow> {
         None
     }
 
-    fn answer(&self, _key: &AnswerKey) -> Option<Mac> {
+    fn proxy_neigh(&self, _key: &NeighKey) -> Option<Mac> {
         None
     }
 
-    fn home(&self, _key: &AnswerKey) -> Option<HomeRow> {
+    fn source_guard(&self, _key: &NeighKey) -> Option<SourceGuardRow> {
         None
     }
 
@@ -152,9 +152,9 @@ impl<F: Family> Common for Node<F> {
 }
 
 impl<F: Family> Tables<F> for Node<F> {
-    fn note(&self, _: &Parsed<F>, _: bool) {}
+    fn begin(&self, _: &Parsed<F>, _: bool) {}
 
-    fn noted(&self) -> Option<&Note<F>> {
+    fn state(&self) -> Option<&PacketState<F>> {
         None
     }
 
@@ -180,7 +180,7 @@ impl<F: Family> Tables<F> for Node<F> {
         Err(InsertError::Full)
     }
 
-    fn turn(&self, _: u32, _: u32) -> u32 {
+    fn advance_cursor(&self, _: u32, _: u32) -> u32 {
         0
     }
 

@@ -41,7 +41,7 @@ impl Publisher {
         let start = Instant::now();
         let failed = self.failed.iter().map(|(name, why)| format!("service {name}: {why}"));
         let problems = self.problems.iter().chain(&self.device_problem).cloned();
-        self.view.problems = problems.chain(failed).chain(self.answers.problems()).collect();
+        self.view.problems = problems.chain(failed).chain(self.proxy_neigh.problems()).collect();
         self.view.lifetimes = self.model.lifetimes;
         self.view.snat_ports = self.model.snat_ports;
         self.view.services =

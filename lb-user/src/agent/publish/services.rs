@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use tracing::{error, info};
 
-use super::{LINES, NOT_WRITTEN, Publisher, TELLINGS};
+use super::{LINES, NOT_WRITTEN, Publisher, SOCKET_NOTIFICATIONS};
 use crate::{
-    agent::{listening::Listening, ways},
+    agent::{port_conflicts::PortConflicts, routes},
     apply,
     compile::{Frontend, Wanted, compile},
     model::{Service, ServiceName},
@@ -78,15 +78,15 @@ impl Publisher {
     }
 
     /// Publishes whatever of the model is not yet as this node should have it.
-    pub(super) fn publish_all(&mut self, ways: &ways::View) {
+    pub(super) fn publish_all(&mut self, routes: &routes::View) {
         let names: Vec<ServiceName> = self.model.services.keys().cloned().collect();
         for name in names {
-            self.publish(name, ways, None);
+            self.publish(name, routes, None);
         }
     }
 
     /// Publishes a service of the model; `failed` is why that could not be done the last time.
-    pub(super) fn publish(&mut self, name: ServiceName, ways: &ways::View, failed: Option<&String>) {
+    pub(super) fn publish(&mut self, name: ServiceName, routes: &routes::View, failed: Option<&String>) {
         let Some(service) = self.model.services.get(&name).cloned() else { return };
         for mut wanted in compile(&service, &self.node) {
             for why in self.refuse_taken(&mut wanted) {
@@ -98,7 +98,7 @@ impl Publisher {
             if wanted.frontends.is_empty() {
                 continue;
             }
-            match self.plan(&wanted, ways) {
+            match self.plan(&wanted, routes) {
                 Ok(steps) if steps.is_empty() => {}
                 Ok(steps) => {
                     if !self.apply(&name.to_string(), &steps) {
@@ -127,8 +127,8 @@ impl Publisher {
             if !self.node.own.contains(&frontend.at.address) {
                 return true;
             }
-            let listening = self.listening.get_or_insert_with(Listening::now);
-            let Some(holder) = listening.holder(&frontend.at) else { return true };
+            let port_conflicts = self.port_conflicts.get_or_insert_with(PortConflicts::now);
+            let Some(holder) = port_conflicts.holder(&frontend.at) else { return true };
             said.push(format!(
                 "{} {} not served: {holder} listens there; stop it, or take another port",
                 kind_name(frontend.kind),
@@ -141,12 +141,12 @@ impl Publisher {
 
     /// Plans one service port; where a map is full, what waits for readers or has long been removed
     /// is freed first.
-    fn plan(&mut self, wanted: &Wanted, ways: &ways::View) -> Result<Vec<Step>, plan::Full> {
-        match plan::service(&mut self.mirror, wanted, ways, self.tuning) {
+    fn plan(&mut self, wanted: &Wanted, routes: &routes::View) -> Result<Vec<Step>, plan::Full> {
+        match plan::service(&mut self.mirror, wanted, routes, self.tuning) {
             Ok(steps) => return Ok(steps),
             Err(_) => self.reclaim(),
         }
-        match plan::service(&mut self.mirror, wanted, ways, self.tuning) {
+        match plan::service(&mut self.mirror, wanted, routes, self.tuning) {
             Ok(steps) => return Ok(steps),
             Err(full) if full.map != "backends" => return Err(full),
             Err(_) => {
@@ -156,13 +156,13 @@ impl Publisher {
                 self.reclaim();
             }
         }
-        plan::service(&mut self.mirror, wanted, ways, self.tuning)
+        plan::service(&mut self.mirror, wanted, routes, self.tuning)
     }
 
     /// Carries steps out; whether all of them were.
     pub(super) fn apply(&mut self, what: &str, steps: &[Step]) -> bool {
         if steps.iter().any(Step::loses_backend) {
-            self.tellings = TELLINGS;
+            self.socket_notifications = SOCKET_NOTIFICATIONS;
         }
         match apply::apply(&mut self.maps, &mut self.mirror, steps) {
             Ok(()) => true,

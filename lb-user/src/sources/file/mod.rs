@@ -6,7 +6,7 @@
 
 mod assemble;
 mod kubernetes;
-mod ours;
+mod native;
 mod places;
 mod read;
 #[cfg(test)]
@@ -104,7 +104,7 @@ pub fn parse(texts: &[(PathBuf, String)]) -> Result<Loaded, LoadError> {
                 objects.add(document, &mut places, &mut Report { file: &file, problems: &mut warnings });
             } else {
                 let report = &mut Report { file: &file, problems: &mut errors };
-                ours::document(document, &mut drafts, &mut places, report);
+                native::document(document, &mut drafts, &mut places, report);
             }
         }
     }

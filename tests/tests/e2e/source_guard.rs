@@ -1,9 +1,9 @@
-//! At which port of a bridge neighbours are at home, and what all programs know of the host's devices.
+//! At which port of a bridge neighbours are known, and what all programs know of the host's devices.
 
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, ensure};
-use lb_common::abi::{AnswerKey, HomeRow};
+use lb_common::abi::{NeighKey, SourceGuardRow};
 use lb_user::maps::{Maps, Pins};
 use rustix::process::Signal;
 use xtask::lab::Lab;
@@ -21,15 +21,15 @@ pub const ALL: &[Test] = &[
 
 const RED: [&str; 2] = ["10.244.1.2", "fd00:244:1::2"];
 
-/// Where an address is at home, whatever the bridge: its port.
+/// The port at which an address is known, whatever the bridge.
 fn home(address: &str) -> Result<Option<u32>> {
     let address: IpAddr = address.parse()?;
     let addr = match address {
-        IpAddr::V4(address) => AnswerKey::v4(address.into(), 0).addr,
+        IpAddr::V4(address) => NeighKey::v4(address.into(), 0).addr,
         IpAddr::V6(address) => address.into(),
     };
     let maps = Maps::open(&Pins::new(NAME).maps())?;
-    let rows: Vec<(AnswerKey, HomeRow)> = maps.homes.iter().collect::<Result<_, _>>()?;
+    let rows: Vec<(NeighKey, SourceGuardRow)> = maps.source_guard.iter().collect::<Result<_, _>>()?;
     Ok(rows.iter().find(|(key, _)| key.addr == addr).map(|(_, row)| row.ifindex))
 }
 

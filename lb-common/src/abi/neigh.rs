@@ -9,7 +9,7 @@ use crate::family::{Addr4, Addr6};
 /// looks in the moment in which a row is replaced finds none, and asks again.
 #[repr(C)]
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct AnswerKey {
+pub struct NeighKey {
     /// The address; an IPv4 address as it is written in IPv6 (`::ffff:a.b.c.d`, RFC 4291 section 2.5.5.2).
     pub addr: Addr6,
     /// The bridge's zone; 0: the uplinks'.
@@ -19,17 +19,17 @@ pub struct AnswerKey {
 /// The zone of what nobody asks for: the uplinks themselves.
 const NOT_ASKED: u32 = u32::MAX;
 
-impl AnswerKey {
+impl NeighKey {
     /// Of an IPv4 address.
     #[inline(always)]
     pub fn v4(addr: Addr4, zone: u32) -> Self {
-        AnswerKey { addr: Addr6([0, 0, 0xffffu32.to_be(), addr.0]), zone }
+        NeighKey { addr: Addr6([0, 0, 0xffffu32.to_be(), addr.0]), zone }
     }
 
     /// Of an IPv6 address.
     #[inline(always)]
     pub fn v6(addr: Addr6, zone: u32) -> Self {
-        AnswerKey { addr, zone }
+        NeighKey { addr, zone }
     }
 
     /// Of an uplink itself, by interface index: who sends out of it by himself needs its MAC. Only where there are
@@ -37,7 +37,7 @@ impl AnswerKey {
     #[inline(always)]
     pub fn uplink(ifindex: u32) -> Self {
         // In every word: LLVM would write zeros side by side by a byte loop.
-        AnswerKey { addr: Addr6([ifindex; 4]), zone: NOT_ASKED }
+        NeighKey { addr: Addr6([ifindex; 4]), zone: NOT_ASKED }
     }
 
     /// Whether it is an address that is answered for.
@@ -49,27 +49,27 @@ impl AnswerKey {
 /// Who is said to have the address.
 #[repr(C)]
 #[derive(Copy, Clone, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct AnswerRow {
+pub struct ProxyNeighRow {
     /// The bridge's MAC, or the uplink's.
     pub mac: Mac,
     padding: u16,
 }
 
-impl AnswerRow {
+impl ProxyNeighRow {
     /// A row.
     pub fn new(mac: Mac) -> Self {
-        AnswerRow { mac, padding: 0 }
+        ProxyNeighRow { mac, padding: 0 }
     }
 }
 
-const _: () = assert!(size_of::<AnswerKey>() == 20 && size_of::<AnswerRow>() == 8);
+const _: () = assert!(size_of::<NeighKey>() == 20 && size_of::<ProxyNeighRow>() == 8);
 
 #[cfg(feature = "user")]
 // SAFETY: bytemuck's derive has checked it.
-unsafe impl aya::Pod for AnswerKey {}
+unsafe impl aya::Pod for NeighKey {}
 #[cfg(feature = "user")]
 // SAFETY: as above.
-unsafe impl aya::Pod for AnswerRow {}
+unsafe impl aya::Pod for ProxyNeighRow {}
 
 #[cfg(test)]
 mod tests {
@@ -80,8 +80,8 @@ mod tests {
     #[test]
     fn an_ipv4_address_as_ipv6_writes_it() {
         let address = Ipv4Addr::new(10, 244, 1, 200);
-        let key = AnswerKey::v4(address.into(), 7);
+        let key = NeighKey::v4(address.into(), 7);
         assert_eq!(Ipv6Addr::from(key.addr), address.to_ipv6_mapped());
-        assert_eq!(key, AnswerKey::v6(address.to_ipv6_mapped().into(), 7));
+        assert_eq!(key, NeighKey::v6(address.to_ipv6_mapped().into(), 7));
     }
 }

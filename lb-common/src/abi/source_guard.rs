@@ -1,12 +1,12 @@
-//! Homes of neighbours: who may call in whose name.
+//! The source guard: who may call in whose name.
 
 use super::Mac;
 
-/// At which port of a bridge a neighbour's address is at home, by [`super::AnswerKey`].
+/// At which port of a bridge a neighbour is known, by [`super::NeighKey`].
 ///
 /// A row exists exactly for the addresses that the host's neighbour table knows on a bridge with a MAC that
 /// the bridge's forwarding table knows at one of its ports. The first packet of a flow whose source address is
-/// at home at another port is dropped: no pod calls in another's name. An address without a row is let in, as
+/// known at another port is dropped: no pod calls in another's name. An address without a row is let in, as
 /// nobody can tell whose it is.
 ///
 /// Rows are updated in place. Who looks in that moment sees the old row, the new one, none or, where a row is
@@ -14,7 +14,7 @@ use super::Mac;
 /// next one, or its repetition, is judged by the row that holds.
 #[repr(C)]
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct HomeRow {
+pub struct SourceGuardRow {
     /// The port, as interface index.
     pub ifindex: u32,
     /// The neighbour's MAC.
@@ -23,8 +23,8 @@ pub struct HomeRow {
     pub reserved: u16,
 }
 
-const _: () = assert!(size_of::<HomeRow>() == 12);
+const _: () = assert!(size_of::<SourceGuardRow>() == 12);
 
 #[cfg(feature = "user")]
 // SAFETY: bytemuck's derive has checked it.
-unsafe impl aya::Pod for HomeRow {}
+unsafe impl aya::Pod for SourceGuardRow {}

@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use lb_common::abi::{AnswerKey, Mac, ReachKind, ReachRow, ZONE_OF_CLIENT, ZONE_UPLINK};
+use lb_common::abi::{Mac, NeighKey, NextHopKind, NextHopRow, ZONE_OF_CLIENT, ZONE_UPLINK};
 
 use super::options::Forward;
 use crate::{
     netlink::{Link, LinkKind, Location, Role, World},
-    plan::Ways,
+    plan::Routes,
 };
 
 /// The zone of a bridge: from its interface index, so that a new agent gives the same one.
@@ -17,16 +17,16 @@ pub fn zone(bridge: u32) -> u16 {
 }
 
 /// The key of an address on a bridge, in the maps that hold both families.
-pub fn key(address: IpAddr, bridge: u32) -> AnswerKey {
+pub fn key(address: IpAddr, bridge: u32) -> NeighKey {
     key_in(address, zone(bridge))
 }
 
 /// The same, by zone.
-pub fn key_in(address: IpAddr, zone: u16) -> AnswerKey {
+pub fn key_in(address: IpAddr, zone: u16) -> NeighKey {
     let zone = u32::from(zone);
     match address {
-        IpAddr::V4(address) => AnswerKey::v4(address.into(), zone),
-        IpAddr::V6(address) => AnswerKey::v6(address.into(), zone),
+        IpAddr::V4(address) => NeighKey::v4(address.into(), zone),
+        IpAddr::V6(address) => NeighKey::v6(address.into(), zone),
     }
 }
 
@@ -44,13 +44,13 @@ pub struct View<'a> {
 
 impl View<'_> {
     /// How packets get to what is behind a port of a bridge.
-    pub fn port_way(&self, port: &Link) -> ReachKind {
+    pub fn port_kind(&self, port: &Link) -> NextHopKind {
         match self.forward {
-            Forward::Stack => ReachKind::Stack,
-            Forward::Bridge => ReachKind::Bridge,
-            Forward::Peer if can_peer(port) => ReachKind::Peer,
-            Forward::Auto if can_peer(port) && self.plain(port) => ReachKind::Peer,
-            Forward::Peer | Forward::Auto => ReachKind::Bridge,
+            Forward::Stack => NextHopKind::Stack,
+            Forward::Bridge => NextHopKind::Bridge,
+            Forward::Peer if can_peer(port) => NextHopKind::Peer,
+            Forward::Auto if can_peer(port) && self.plain(port) => NextHopKind::Peer,
+            Forward::Peer | Forward::Auto => NextHopKind::Bridge,
         }
     }
 
@@ -98,41 +98,41 @@ fn can_peer(port: &Link) -> bool {
     matches!(port.kind, LinkKind::Veth { other_netns: Some(_), .. })
 }
 
-impl Ways for View<'_> {
-    fn way(&self, address: IpAddr) -> (ReachRow, u16) {
+impl Routes for View<'_> {
+    fn next_hop(&self, address: IpAddr) -> (NextHopRow, u16) {
         let link_mac = |ifindex: u32| self.world.links.get(&ifindex).map_or([0; 3], |link| mac(link.mac));
-        let on_bridge = |kind: ReachKind, bridge: u32, ifindex: u32, to: [u8; 6]| {
+        let on_bridge = |kind: NextHopKind, bridge: u32, ifindex: u32, to: [u8; 6]| {
             let row =
-                ReachRow { ifindex, bridge, mac: mac(to), host_mac: link_mac(bridge), kind: kind as u32 };
+                NextHopRow { ifindex, bridge, mac: mac(to), host_mac: link_mac(bridge), kind: kind as u32 };
             (row, zone(bridge))
         };
         match self.world.locate(address, self.bridges) {
             Location::Host => {
-                (ReachRow { kind: ReachKind::Host as u32, ..ReachRow::default() }, ZONE_OF_CLIENT)
+                (NextHopRow { kind: NextHopKind::Host as u32, ..NextHopRow::default() }, ZONE_OF_CLIENT)
             }
             Location::Port { bridge, port, mac } => {
-                let kind = match self.world.links.get(&port).map(|port| self.port_way(port)) {
-                    Some(ReachKind::Peer) => ReachKind::Peer,
-                    _ => ReachKind::Bridge,
+                let kind = match self.world.links.get(&port).map(|port| self.port_kind(port)) {
+                    Some(NextHopKind::Peer) => NextHopKind::Peer,
+                    _ => NextHopKind::Bridge,
                 };
                 on_bridge(kind, bridge, port, mac)
             }
             Location::BridgeUnknown { bridge } => {
                 let failed = self.world.failed.contains(&(bridge, address));
-                let kind = if failed { ReachKind::Gone } else { ReachKind::Neighbour };
+                let kind = if failed { NextHopKind::Gone } else { NextHopKind::Neighbour };
                 on_bridge(kind, bridge, 0, [0; 6])
             }
             Location::Remote => {
                 let Some(Outside { ifindex, neighbour }) = self.outside(address) else {
-                    return (ReachRow::default(), ZONE_UPLINK);
+                    return (NextHopRow::default(), ZONE_UPLINK);
                 };
                 let known = neighbour.and_then(|neighbour| self.world.neighbours.get(&(ifindex, neighbour)));
-                let row = ReachRow {
+                let row = NextHopRow {
                     ifindex,
                     mac: mac(known.map_or([0; 6], |known| known.mac)),
                     host_mac: link_mac(ifindex),
-                    kind: ReachKind::Uplink as u32,
-                    ..ReachRow::default()
+                    kind: NextHopKind::Uplink as u32,
+                    ..NextHopRow::default()
                 };
                 (row, ZONE_UPLINK)
             }
@@ -141,17 +141,17 @@ impl Ways for View<'_> {
 
     /// Who is asked for anew after it was gone stays gone until it answers. And a port that was known is never
     /// forgotten as long as it is one ([`World`]'s memory): if it is not, who was behind it has left with it.
-    fn way_after(&self, address: IpAddr, old: &ReachRow) -> ReachRow {
-        let (row, _) = self.way(address);
-        if row.kind() != ReachKind::Neighbour || row.bridge != old.bridge {
+    fn next_hop_after(&self, address: IpAddr, old: &NextHopRow) -> NextHopRow {
+        let (row, _) = self.next_hop(address);
+        if row.kind() != NextHopKind::Neighbour || row.bridge != old.bridge {
             return row;
         }
         let gone = match old.kind() {
-            ReachKind::Gone => true,
-            ReachKind::Peer | ReachKind::Bridge => !self.world.is_port(old.ifindex, old.bridge),
+            NextHopKind::Gone => true,
+            NextHopKind::Peer | NextHopKind::Bridge => !self.world.is_port(old.ifindex, old.bridge),
             _ => false,
         };
-        if gone { ReachRow { kind: ReachKind::Gone as u32, ..row } } else { row }
+        if gone { NextHopRow { kind: NextHopKind::Gone as u32, ..row } } else { row }
     }
 }
 
@@ -193,11 +193,11 @@ mod tests {
     }
 
     /// How blue is reached in each world, each agent's view after the one before.
-    fn ways<const N: usize>(worlds: [World; N]) -> [ReachKind; N] {
-        let mut old: Option<ReachRow> = None;
+    fn routes<const N: usize>(worlds: [World; N]) -> [NextHopKind; N] {
+        let mut old: Option<NextHopRow> = None;
         worlds.map(|world| {
             let view = View { world: &world, bridges: &[1], uplinks: &[], forward: Forward::Auto };
-            let row = old.map_or_else(|| view.way(blue()).0, |old| view.way_after(blue(), &old));
+            let row = old.map_or_else(|| view.next_hop(blue()).0, |old| view.next_hop_after(blue(), &old));
             old = Some(row);
             row.kind()
         })
@@ -219,28 +219,31 @@ mod tests {
 
     #[test]
     fn who_is_not_known_yet_has_not_gone() {
-        use ReachKind::{Bridge, Neighbour};
-        assert_eq!(ways([without_entries(), without_port(), world()]), [Neighbour, Neighbour, Bridge]);
+        use NextHopKind::{Bridge, Neighbour};
+        assert_eq!(routes([without_entries(), without_port(), world()]), [Neighbour, Neighbour, Bridge]);
         // A new agent finds the way of the one before, and the tables of the kernel aged.
-        assert_eq!(ways([world(), without_entries()]), [Bridge, Neighbour]);
+        assert_eq!(routes([world(), without_entries()]), [Bridge, Neighbour]);
     }
 
     #[test]
     fn who_leaves_with_its_port_has_gone_until_it_is_found_again() {
-        use ReachKind::{Bridge, Gone};
-        assert_eq!(ways([world(), without_port(), without_entries(), world()]), [Bridge, Gone, Gone, Bridge]);
+        use NextHopKind::{Bridge, Gone};
+        assert_eq!(
+            routes([world(), without_port(), without_entries(), world()]),
+            [Bridge, Gone, Gone, Bridge]
+        );
         let mut left = without_entries();
         left.links.entry(3).and_modify(|port| port.master = None);
-        assert_eq!(ways([world(), left]), [Bridge, Gone]);
+        assert_eq!(routes([world(), left]), [Bridge, Gone]);
         let mut elsewhere = without_port();
         elsewhere.fdb = [((1, BLUE), 2)].into();
         elsewhere.neighbours = world().neighbours;
-        assert_eq!(ways([world(), elsewhere]), [Bridge, Bridge]);
+        assert_eq!(routes([world(), elsewhere]), [Bridge, Bridge]);
     }
 
     #[test]
     fn who_does_not_answer_has_gone() {
-        use ReachKind::{Bridge, Gone};
-        assert_eq!(ways([failed(), without_entries(), world(), failed()]), [Gone, Gone, Bridge, Gone]);
+        use NextHopKind::{Bridge, Gone};
+        assert_eq!(routes([failed(), without_entries(), world(), failed()]), [Gone, Gone, Bridge, Gone]);
     }
 }

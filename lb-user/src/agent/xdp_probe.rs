@@ -5,16 +5,16 @@ use std::{fs, io, path::Path};
 use anyhow::{Result, anyhow, bail};
 use aya::programs::loaded_programs;
 
-use super::ways::role_name;
+use super::routes::role_name;
 use crate::{
-    attach::xdp::{Mode, Taken, is_attached},
+    attach::xdp::{Mode, XdpReservation, is_attached},
     netlink::{Link, LinkKind, Role, World},
 };
 
 /// Takes the uplinks for XDP, or says why not. `links` is where an agent before us has left its pins: what it
 /// has is taken over later.
-pub fn take(world: &World, uplinks: &[u32], mode: Mode, links: &Path) -> Result<Taken> {
-    let mut taken = Taken::default();
+pub fn take(world: &World, uplinks: &[u32], mode: Mode, links: &Path) -> Result<XdpReservation> {
+    let mut taken = XdpReservation::default();
     for link in uplinks.iter().filter_map(|uplink| world.links.get(uplink)) {
         fits(world, link)?;
         let is_ours =

@@ -7,13 +7,13 @@ use std::{
     net::{IpAddr, Ipv6Addr},
 };
 
-use lb_common::abi::{AnswerKey, AnswerRow, ZONE_UPLINK};
+use lb_common::abi::{NeighKey, ProxyNeighRow, ZONE_UPLINK};
 use tracing::{error, info, warn};
 
 use super::{
     groups::Groups,
+    routes::{self, View},
     table::Table,
-    ways::{self, View},
 };
 use crate::{
     maps::Maps,
@@ -21,8 +21,8 @@ use crate::{
 };
 
 /// See the module.
-pub struct Answers {
-    table: Table<AnswerKey, AnswerRow>,
+pub struct ProxyNeigh {
+    table: Table<NeighKey, ProxyNeighRow>,
     groups: Groups,
     /// Addresses that somebody else on the bridge or at the uplink has, by device: what is said about each.
     taken: BTreeMap<(u32, IpAddr), String>,
@@ -36,18 +36,18 @@ pub struct Answers {
 #[derive(Debug, Default, PartialEq)]
 struct Found {
     /// Those to answer for.
-    answered: HashMap<AnswerKey, AnswerRow>,
+    answered: HashMap<NeighKey, ProxyNeighRow>,
     /// Those that somebody else has: bridge or uplink, address and whose MAC.
     taken: BTreeMap<(u32, IpAddr), [u8; 6]>,
     /// IPv6 addresses to answer for at an uplink, which is to hear who asks.
     heard: BTreeSet<(u32, Ipv6Addr)>,
 }
 
-impl Answers {
+impl ProxyNeigh {
     /// What an agent before us has written.
-    pub fn adopt(maps: &Maps) -> Answers {
-        Answers {
-            table: Table::adopt(&maps.answers),
+    pub fn adopt(maps: &Maps) -> ProxyNeigh {
+        ProxyNeigh {
+            table: Table::adopt(&maps.proxy_neigh),
             groups: Groups::default(),
             taken: BTreeMap::new(),
             failed: false,
@@ -92,8 +92,8 @@ impl Answers {
         self.failed
     }
 
-    fn write(&mut self, maps: &mut Maps, wanted: &HashMap<AnswerKey, AnswerRow>) {
-        let written = self.table.update(&mut maps.answers, wanted);
+    fn write(&mut self, maps: &mut Maps, wanted: &HashMap<NeighKey, ProxyNeighRow>) {
+        let written = self.table.update(&mut maps.proxy_neigh, wanted);
         // Said once, not with every try.
         if let (Err(problem), false) = (&written, self.failed) {
             error!(
@@ -122,8 +122,8 @@ fn find(addresses: impl Iterator<Item = IpAddr>, announced: &BTreeSet<IpAddr>, v
                     found.taken.insert((bridge.ifindex, address), mac);
                 }
                 Location::BridgeUnknown { .. } => {
-                    let row = AnswerRow::new(ways::mac(bridge.mac));
-                    found.answered.insert(ways::key(address, bridge.ifindex), row);
+                    let row = ProxyNeighRow::new(routes::mac(bridge.mac));
+                    found.answered.insert(routes::key(address, bridge.ifindex), row);
                 }
                 // The host answers for its own.
                 Location::Host | Location::Remote => {}
@@ -151,8 +151,8 @@ fn announce(address: IpAddr, view: &View, found: &mut Found) {
     if let Some(neighbour) = view.world.neighbours.get(&at) {
         found.taken.insert(at, neighbour.mac);
     } else if uplink.mac != [0; 6] {
-        let key = ways::key_in(address, ZONE_UPLINK);
-        found.answered.insert(key, AnswerRow::new(ways::mac(uplink.mac)));
+        let key = routes::key_in(address, ZONE_UPLINK);
+        found.answered.insert(key, ProxyNeighRow::new(routes::mac(uplink.mac)));
         if let IpAddr::V6(address) = address {
             found.heard.insert((uplink.ifindex, address));
         }
@@ -160,13 +160,13 @@ fn announce(address: IpAddr, view: &View, found: &mut Found) {
 }
 
 /// The uplinks themselves, if there are several and they have MACs.
-fn uplinks(view: &View) -> impl Iterator<Item = (AnswerKey, AnswerRow)> {
+fn uplinks(view: &View) -> impl Iterator<Item = (NeighKey, ProxyNeighRow)> {
     let several = view.uplinks.len() > 1;
     let links =
         view.uplinks.iter().filter(move |_| several).filter_map(|uplink| view.world.links.get(uplink));
     links
         .filter(|link| link.mac != [0; 6])
-        .map(|link| (AnswerKey::uplink(link.ifindex), AnswerRow::new(ways::mac(link.mac))))
+        .map(|link| (NeighKey::uplink(link.ifindex), ProxyNeighRow::new(routes::mac(link.mac))))
 }
 
 fn describe(address: IpAddr, owner: &str, mac: [u8; 6], device: Option<&Link>, on_bridge: bool) -> String {
@@ -247,8 +247,8 @@ mod tests {
         let inside = ["192.168.1.200", "192.168.2.200", "fd00:1::200"];
         let mut rows = uplink_rows(&[(4, BRIDGE), (5, POD)]);
         for (address, mac) in inside.iter().zip([BRIDGE, POD, BRIDGE]) {
-            let key = ways::key_in(address.parse().expect("an address"), 0);
-            rows.insert(key, AnswerRow::new(ways::mac(mac)));
+            let key = routes::key_in(address.parse().expect("an address"), 0);
+            rows.insert(key, ProxyNeighRow::new(routes::mac(mac)));
         }
         let found = announced_in(&world, &[4, 5, 6], &inside);
         let heard = BTreeSet::from([(4, "fd00:1::200".parse().expect("an address"))]);
@@ -261,9 +261,10 @@ mod tests {
         assert_eq!(found, Found { taken: BTreeMap::from([((4, at), POD)]), ..Found::default() });
     }
 
-    fn uplink_rows(uplinks: &[(u32, [u8; 6])]) -> HashMap<AnswerKey, AnswerRow> {
-        let row =
-            |(ifindex, mac): &(u32, [u8; 6])| (AnswerKey::uplink(*ifindex), AnswerRow::new(ways::mac(*mac)));
+    fn uplink_rows(uplinks: &[(u32, [u8; 6])]) -> HashMap<NeighKey, ProxyNeighRow> {
+        let row = |(ifindex, mac): &(u32, [u8; 6])| {
+            (NeighKey::uplink(*ifindex), ProxyNeighRow::new(routes::mac(*mac)))
+        };
         uplinks.iter().map(row).collect()
     }
 
@@ -275,11 +276,11 @@ mod tests {
             ["10.96.0.10", "10.244.3.200", "10.244.1.1", "fd00:244:1::1", "10.244.1.200", "fd00:244:1::200"];
         let found = find_in(&world, &addresses);
         assert!(found.taken.is_empty());
-        let zone = u32::from(ways::zone(1));
-        let v4 = AnswerKey::v4(std::net::Ipv4Addr::new(10, 244, 1, 200).into(), zone);
+        let zone = u32::from(routes::zone(1));
+        let v4 = NeighKey::v4(std::net::Ipv4Addr::new(10, 244, 1, 200).into(), zone);
         let v6 =
-            AnswerKey::v6("fd00:244:1::200".parse::<std::net::Ipv6Addr>().expect("an address").into(), zone);
-        let row = AnswerRow::new(ways::mac(BRIDGE));
+            NeighKey::v6("fd00:244:1::200".parse::<std::net::Ipv6Addr>().expect("an address").into(), zone);
+        let row = ProxyNeighRow::new(routes::mac(BRIDGE));
         assert_eq!(found.answered, HashMap::from([(v4, row), (v6, row)]));
 
         // A pod has one of them.

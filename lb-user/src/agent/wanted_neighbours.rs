@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use tracing::warn;
 
-use super::ways::View;
+use super::routes::View;
 use crate::{
     files::{self, Sync},
     maps::Pins,
@@ -26,7 +26,7 @@ type Neighbour = (u32, IpAddr);
 
 /// What the ways to all backends ask for.
 #[derive(Debug, Default, PartialEq)]
-pub struct Sought {
+pub struct WantedNeighbours {
     /// Backends on our bridges whose port is not known.
     pub unresolved: Vec<Neighbour>,
     /// Next hops of backends that are not on our bridges.
@@ -42,10 +42,10 @@ pub struct Behind {
     count: usize,
 }
 
-impl Sought {
+impl WantedNeighbours {
     /// By the backends with these addresses; whether they are of any service still.
-    pub fn by(backends: impl IntoIterator<Item = (IpAddr, bool)>, view: &View) -> Sought {
-        let mut sought = Sought::default();
+    pub fn by(backends: impl IntoIterator<Item = (IpAddr, bool)>, view: &View) -> WantedNeighbours {
+        let mut wanted = WantedNeighbours::default();
         let count = |first| {
             move |behind: &mut Behind| {
                 (behind.first, behind.count) = (behind.first.min(first), behind.count + 1);
@@ -53,22 +53,22 @@ impl Sought {
         };
         for (address, is_kept) in backends {
             match view.world.locate(address, view.bridges) {
-                Location::BridgeUnknown { bridge } => sought.unresolved.push((bridge, address)),
+                Location::BridgeUnknown { bridge } => wanted.unresolved.push((bridge, address)),
                 Location::Remote if is_kept => {
                     let Some(outside) = view.outside(address) else { continue };
                     let one = Behind { first: address, count: 1 };
                     if let Some(neighbour) = outside.neighbour {
                         let at = (outside.ifindex, neighbour);
-                        sought.next_hops.entry(at).and_modify(count(address)).or_insert(one);
+                        wanted.next_hops.entry(at).and_modify(count(address)).or_insert(one);
                     }
                     if !view.uplinks.contains(&outside.ifindex) {
-                        sought.strangers.entry(outside.ifindex).and_modify(count(address)).or_insert(one);
+                        wanted.strangers.entry(outside.ifindex).and_modify(count(address)).or_insert(one);
                     }
                 }
                 Location::Host | Location::Port { .. } | Location::Remote => {}
             }
         }
-        sought
+        wanted
     }
 
     /// Next hops that the kernel does not keep fresh yet. One that somebody has set is left alone.
@@ -193,13 +193,13 @@ fn write(path: &Path, held: &BTreeSet<Neighbour>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use ipnet::IpNet;
-    use lb_common::abi::ReachKind;
+    use lb_common::abi::NextHopKind;
 
     use super::*;
     use crate::{
-        agent::{options::Forward, ways},
+        agent::{options::Forward, routes},
         netlink::{Address, Hop, Link, Neighbour as Known, Via, World},
-        plan::Ways as _,
+        plan::Routes as _,
     };
 
     const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 12];
@@ -251,14 +251,14 @@ mod tests {
             ("10.244.6.7", 2, [0; 6]),
             ("fd00::7", 2, [0; 6]),
         ] {
-            let (row, _) = view(&world).way(ip(backend));
-            let host_mac = ways::mac(world.links[&ifindex].mac);
+            let (row, _) = view(&world).next_hop(ip(backend));
+            let host_mac = routes::mac(world.links[&ifindex].mac);
             assert_eq!(
                 (row.ifindex, row.mac, row.host_mac),
-                (ifindex, ways::mac(mac), host_mac),
+                (ifindex, routes::mac(mac), host_mac),
                 "{backend}"
             );
-            assert_eq!(row.kind(), ReachKind::Uplink);
+            assert_eq!(row.kind(), NextHopKind::Uplink);
         }
     }
 
@@ -266,14 +266,14 @@ mod tests {
     fn next_hops_are_kept_fresh_once() {
         let mut world = world();
         let backends = ["10.244.1.7", "10.244.2.7", "10.244.2.8", "10.244.3.7", "10.244.5.7", "10.244.6.7"];
-        let sought = Sought::by(backends.map(|at| (ip(at), true)), &view(&world));
-        assert_eq!(sought.unresolved, [(1, ip("10.244.1.7"))]);
+        let wanted = WantedNeighbours::by(backends.map(|at| (ip(at), true)), &view(&world));
+        assert_eq!(wanted.unresolved, [(1, ip("10.244.1.7"))]);
         let both = [(2, ip("192.168.1.12")), (3, ip("fe80::3"))];
-        assert_eq!(sought.next_hops.keys().copied().collect::<Vec<_>>(), both);
-        assert_eq!(sought.stale(&view(&world)), both);
+        assert_eq!(wanted.next_hops.keys().copied().collect::<Vec<_>>(), both);
+        assert_eq!(wanted.stale(&view(&world)), both);
         world.fresh.insert(both[0]);
         world.neighbours.insert(both[1], Known { mac: ROUTER, permanent: true });
-        assert_eq!(sought.stale(&view(&world)), []);
+        assert_eq!(wanted.stale(&view(&world)), []);
     }
 
     #[test]
@@ -283,7 +283,7 @@ mod tests {
             [("10.244.2.7", true), ("10.244.2.8", true), ("10.244.2.9", false), ("10.244.4.7", true)];
         world.failed.insert((2, ip("192.168.1.12")));
         world.failed.insert((2, ip("192.168.1.13")));
-        let said = Sought::by(backends.map(|(at, is_kept)| (ip(at), is_kept)), &view(&world))
+        let said = WantedNeighbours::by(backends.map(|(at, is_kept)| (ip(at), is_kept)), &view(&world))
             .warnings(&view(&world));
         assert_eq!(
             said,

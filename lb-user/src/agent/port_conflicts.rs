@@ -16,7 +16,7 @@ const STAND_IN: &str = "docker-proxy";
 
 /// The sockets that are listened on, as they were at one moment.
 #[derive(Debug)]
-pub struct Listening {
+pub struct PortConflicts {
     sockets: Vec<Socket>,
 }
 
@@ -27,10 +27,10 @@ struct Socket {
     inode: u64,
 }
 
-impl Listening {
+impl PortConflicts {
     /// Those of this network namespace. What can't be read is taken for nothing: only a reason to refuse
     /// is lost.
-    pub fn now() -> Listening {
+    pub fn now() -> PortConflicts {
         let tcp = procfs::net::tcp().into_iter().chain(procfs::net::tcp6()).flatten();
         let tcp = tcp.filter(|entry| entry.state == TcpState::Listen);
         let tcp = tcp.map(|entry| (Protocol::Tcp, entry.local_address, entry.inode));
@@ -39,7 +39,7 @@ impl Listening {
         let udp = udp.filter(|entry| entry.state != UdpState::Established);
         let udp = udp.map(|entry| (Protocol::Udp, entry.local_address, entry.inode));
         let sockets = tcp.chain(udp).map(|(protocol, at, inode)| Socket { protocol, at, inode }).collect();
-        Listening { sockets }
+        PortConflicts { sockets }
     }
 
     /// The process that a frontend at one of the host's addresses would take calls from, in words.
@@ -93,15 +93,19 @@ mod tests {
         let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
         let udp = UdpSocket::bind("[::]:0").expect("a port");
         let [tcp_port, udp_port] = [tcp.local_addr(), udp.local_addr()].map(|at| at.expect("bound").port());
-        let listening = Listening::now();
+        let port_conflicts = PortConflicts::now();
 
-        let holder = listening.holder(&frontend(Protocol::Tcp, "127.0.0.1", tcp_port)).expect("this test");
+        let holder =
+            port_conflicts.holder(&frontend(Protocol::Tcp, "127.0.0.1", tcp_port)).expect("this test");
         assert!(holder.ends_with(&format!("(process {})", std::process::id())), "{holder}");
-        assert_eq!(listening.holder(&frontend(Protocol::Tcp, "127.0.0.2", tcp_port)), None);
-        assert_eq!(listening.holder(&frontend(Protocol::Udp, "127.0.0.1", tcp_port)), None);
+        assert_eq!(port_conflicts.holder(&frontend(Protocol::Tcp, "127.0.0.2", tcp_port)), None);
+        assert_eq!(port_conflicts.holder(&frontend(Protocol::Udp, "127.0.0.1", tcp_port)), None);
         for address in ["192.168.1.11", "fd00:1::11"] {
-            assert!(listening.holder(&frontend(Protocol::Udp, address, udp_port)).is_some(), "{address}");
-            assert_eq!(listening.holder(&frontend(Protocol::Tcp, address, udp_port)), None);
+            assert!(
+                port_conflicts.holder(&frontend(Protocol::Udp, address, udp_port)).is_some(),
+                "{address}"
+            );
+            assert_eq!(port_conflicts.holder(&frontend(Protocol::Tcp, address, udp_port)), None);
         }
     }
 }

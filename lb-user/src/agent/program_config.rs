@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use lb_common::abi::Lifetimes;
 
-use super::{node, ways::View};
+use super::{node, routes::View};
 use crate::{
     model::{Model, PortRange},
     netlink::Link,
@@ -14,7 +14,7 @@ use crate::{
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Facts {
+pub struct ProgramConfig {
     /// `serviceCIDRs`.
     pub service_cidrs: Vec<IpNet>,
     /// The node's first address of each family.
@@ -29,10 +29,10 @@ pub struct Facts {
     pub several_uplinks: bool,
 }
 
-impl Facts {
+impl ProgramConfig {
     /// As they are now.
-    pub fn of(model: &Model, view: &View) -> Facts {
-        Facts {
+    pub fn of(model: &Model, view: &View) -> ProgramConfig {
+        ProgramConfig {
             service_cidrs: model.service_cidrs.clone(),
             host: node::primary(model, view),
             mtu_floor: mtu_floor(view),
@@ -43,7 +43,7 @@ impl Facts {
     }
 
     /// What differs from `old`, in words.
-    pub fn changes(&self, old: &Facts) -> Vec<&'static str> {
+    pub fn changes(&self, old: &ProgramConfig) -> Vec<&'static str> {
         let changes = [
             (self.service_cidrs != old.service_cidrs, "serviceCIDRs"),
             (self.host != old.host, "the node's addresses"),
@@ -109,13 +109,13 @@ mod tests {
     fn what_has_changed() {
         let mut world = world([1500; 6]);
         let mut model = Model::default();
-        let old = Facts::of(&model, &view(&world));
+        let old = ProgramConfig::of(&model, &view(&world));
         assert_eq!(old.host, (None, None));
 
         world.addresses.push(Address { ifindex: 5, net: "192.168.1.11/24".parse().expect("a subnet") });
         world.links.entry(2).and_modify(|port| port.mtu = 1400);
         model.snat_ports = Some(PortRange::SNAT);
-        let new = Facts::of(&model, &view(&world));
+        let new = ProgramConfig::of(&model, &view(&world));
         assert_eq!((new.host, new.mtu_floor), ((Some([192, 168, 1, 11].into()), None), 1400));
         assert_eq!(new.changes(&old), ["the node's addresses", "the smallest MTU", "snatPorts"]);
         assert_eq!(new.changes(&new), [""; 0]);

@@ -1,33 +1,33 @@
-//! Homes: at which port of a bridge each neighbour's address is, so that the programs let nobody else call
-//! in its name. See [`HomeRow`] for which addresses have a row.
+//! SourceGuard: at which port of a bridge each neighbour's address is, so that the programs let nobody else call
+//! in its name. See [`SourceGuardRow`] for which addresses have a row.
 
 use std::collections::HashMap;
 
-use lb_common::abi::{AnswerKey, HomeRow};
+use lb_common::abi::{NeighKey, SourceGuardRow};
 use tracing::{debug, error};
 
 use super::{
+    routes::{self, View},
     table::Table,
-    ways::{self, View},
 };
 use crate::maps::Maps;
 
 /// See the module.
-pub struct Homes {
-    table: Table<AnswerKey, HomeRow>,
+pub struct SourceGuard {
+    table: Table<NeighKey, SourceGuardRow>,
     /// The last write failed.
     failed: bool,
 }
 
-impl Homes {
+impl SourceGuard {
     /// What an agent before us has written.
-    pub fn adopt(maps: &Maps) -> Homes {
-        Homes { table: Table::adopt(&maps.homes), failed: false }
+    pub fn adopt(maps: &Maps) -> SourceGuard {
+        SourceGuard { table: Table::adopt(&maps.source_guard), failed: false }
     }
 
     /// Follows what the kernel knows of neighbours and ports.
     pub fn update(&mut self, maps: &mut Maps, view: &View) {
-        let written = self.table.update(&mut maps.homes, &find(view));
+        let written = self.table.update(&mut maps.source_guard, &find(view));
         // Said once, not with every try.
         if let (Err(problem), false) = (&written, self.failed) {
             error!(
@@ -48,9 +48,9 @@ impl Homes {
 }
 
 /// What is only remembered does not count: whoever has the address now must not be taken for a stranger.
-fn find(view: &View) -> HashMap<AnswerKey, HomeRow> {
+fn find(view: &View) -> HashMap<NeighKey, SourceGuardRow> {
     let world = view.world;
-    let mut homes = HashMap::new();
+    let mut source_guard = HashMap::new();
     for ((bridge, address), neighbour) in &world.neighbours {
         let at = (*bridge, neighbour.mac);
         if !view.bridges.contains(bridge)
@@ -61,10 +61,10 @@ fn find(view: &View) -> HashMap<AnswerKey, HomeRow> {
         }
         let port = world.fdb.get(&at).and_then(|port| world.links.get(port));
         let Some(port) = port.filter(|port| port.master == Some(*bridge)) else { continue };
-        let row = HomeRow { ifindex: port.ifindex, mac: ways::mac(neighbour.mac), reserved: 0 };
-        homes.insert(ways::key(*address, *bridge), row);
+        let row = SourceGuardRow { ifindex: port.ifindex, mac: routes::mac(neighbour.mac), reserved: 0 };
+        source_guard.insert(routes::key(*address, *bridge), row);
     }
-    homes
+    source_guard
 }
 
 #[cfg(test)]
@@ -105,13 +105,13 @@ mod tests {
         address.parse().expect("an address")
     }
 
-    fn find_in(world: &World) -> HashMap<AnswerKey, HomeRow> {
+    fn find_in(world: &World) -> HashMap<NeighKey, SourceGuardRow> {
         find(&View { world, bridges: &[1], uplinks: &[], forward: Forward::Auto })
     }
 
-    fn homes<const N: usize>(rows: [(&str, u32, [u8; 6]); N]) -> HashMap<AnswerKey, HomeRow> {
+    fn source_guard<const N: usize>(rows: [(&str, u32, [u8; 6]); N]) -> HashMap<NeighKey, SourceGuardRow> {
         let row = |(address, ifindex, mac)| {
-            (ways::key(ip(address), 1), HomeRow { ifindex, mac: ways::mac(mac), reserved: 0 })
+            (routes::key(ip(address), 1), SourceGuardRow { ifindex, mac: routes::mac(mac), reserved: 0 })
         };
         rows.map(row).into()
     }
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn neighbours_behind_ports_of_our_bridges() {
         let all = [("10.244.1.2", 2, RED), ("fd00:244:1::2", 2, RED), ("10.244.1.3", 3, BLUE)];
-        assert_eq!(find_in(&world()), homes(all));
+        assert_eq!(find_in(&world()), source_guard(all));
     }
 
     #[test]
@@ -128,16 +128,16 @@ mod tests {
 
         let mut without_port = world();
         without_port.links.remove(&2);
-        assert_eq!(find_in(&without_port), homes(blue), "a port that is gone");
+        assert_eq!(find_in(&without_port), source_guard(blue), "a port that is gone");
 
         let mut left = world();
         left.links.entry(2).and_modify(|port| port.master = None);
-        assert_eq!(find_in(&left), homes(blue), "a port that has left the bridge");
+        assert_eq!(find_in(&left), source_guard(blue), "a port that has left the bridge");
 
         let mut moved = world();
         moved.fdb.insert((1, RED), 3);
         let both = [("10.244.1.2", 3, RED), ("fd00:244:1::2", 3, RED), blue[0]];
-        assert_eq!(find_in(&moved), homes(both), "a MAC behind another port");
+        assert_eq!(find_in(&moved), source_guard(both), "a MAC behind another port");
 
         let mut forgotten = world();
         forgotten.forgotten.fdb.insert((1, RED));

@@ -13,16 +13,16 @@ use crate::{
 /// The file `kept.json` of an instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Kept {
+pub struct StateFile {
     /// Seed of Maglev's tables where the config names none.
     pub hash_seed: u64,
     /// Addresses given from `serviceCIDRs`.
     pub addresses: Allocations,
 }
 
-impl Kept {
+impl StateFile {
     /// Reads the file; a new one with a random seed if there is none.
-    pub fn read(path: &Path) -> Result<Kept> {
+    pub fn read(path: &Path) -> Result<StateFile> {
         match fs::read(path) {
             Ok(text) => serde_json::from_slice(&text).with_context(|| {
                 format!(
@@ -34,7 +34,7 @@ impl Kept {
                 let mut seed = [0; 8];
                 let read = rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty());
                 read.context("drawing a hash seed")?;
-                Ok(Kept { hash_seed: u64::from_ne_bytes(seed), addresses: Allocations::default() })
+                Ok(StateFile { hash_seed: u64::from_ne_bytes(seed), addresses: Allocations::default() })
             }
             Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
         }
