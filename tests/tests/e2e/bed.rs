@@ -18,8 +18,12 @@ use xtask::{
     run::Agent,
 };
 
-/// Prefix of the namespaces, instance and files of these tests.
-pub const NAME: &str = "lbtest";
+/// Prefix of the namespaces, instance and files of these tests; built with another one in `LB_TEST_NAME` they run beside
+/// themselves.
+pub const NAME: &str = match option_env!("LB_TEST_NAME") {
+    Some(name) => name,
+    None => "lbtest",
+};
 
 /// The services of most tests: `web` on every pod, `self` on red alone, `blue` on blue alone, `node` a
 /// process of the node. Each has TCP 80 and, but for `node`, UDP 90, on an address of each family.

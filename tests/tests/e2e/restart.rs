@@ -5,6 +5,8 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
     net::{TcpStream, UdpSocket},
+    path::PathBuf,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,6 +16,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use lb_common::{abi::maps, family::V4};
 use lb_tests::node::cpu_time;
 use rustix::process::Signal;
 use xtask::lab::{Lab, request};
@@ -30,6 +33,8 @@ pub const ALL: &[Test] = &[
     ("what changed while no agent ran", changed_meanwhile),
     ("another way of forwarding after a restart", other_way),
     ("programs that are there are taken over", taken_over),
+    ("maps by the names of a version before are taken over", by_old_names),
+    ("maps of another version are named", of_another_version),
 ];
 
 /// Of a processor, to start where nothing has changed.
@@ -239,5 +244,57 @@ fn taken_over() -> Result<()> {
     bed.agent.wait_ready()?;
     let other = programs()?;
     ensure!(other != first && other.len() <= first.len(), "{first:?} became {other:?}");
+    bed.answered("red", service::WEB, &["red", "blue", "green"], 30)
+}
+
+/// Where the instance's maps are pinned.
+fn map_pin(name: &str) -> PathBuf {
+    ["/sys/fs/bpf/lb", NAME, "maps", name].iter().collect()
+}
+
+/// Connections go on, and who looks while the agent of the version before runs sees its flows.
+fn by_old_names() -> Result<()> {
+    let mut bed = Bed::new(&[])?;
+    let load = Load::start(bed.lab());
+    sleep(Duration::from_millis(500));
+    bed.agent.signal(Signal::KILL)?;
+    for (old, new) in maps::RENAMED {
+        fs::rename(map_pin(new), map_pin(old)).with_context(|| format!("naming {new} {old}"))?;
+    }
+    ensure!(bed.json(&["get", "flows"])?.as_array().is_some_and(|flows| !flows.is_empty()), "no flows");
+    bed.agent.start_again()?;
+    bed.agent.wait_ready()?;
+    sleep(Duration::from_millis(200));
+    for (old, new) in maps::RENAMED {
+        ensure!(map_pin(new).exists() && !map_pin(old).exists(), "{old} is not {new}");
+    }
+    load.end()?;
+    bed.configure(&CONFIG.replace("10.96.0.12", "10.96.0.18"), "10.96.0.18:80")?;
+    bed.pages("green", "10.96.0.18:80".parse()?, 5).map(drop)
+}
+
+/// The agent says which map it is and what to do, changes nothing, and starts after that has been done.
+fn of_another_version() -> Result<()> {
+    let mut bed = Bed::new(&[])?;
+    bed.agent.signal(Signal::TERM)?;
+    let (flows, aside) = (map_pin(maps::of_family::<V4>().flows.name), map_pin("aside"));
+    // With a map that is yet to be made and without: both ways of the start.
+    for missing in [None, Some(maps::COOKIES.name)] {
+        fs::rename(&flows, &aside)?;
+        let make =
+            ["map", "create", &flows.to_string_lossy(), "type", "lru_hash", "key", "16", "value", "28"];
+        let made = Command::new("bpftool").args(make).args(["entries", "64", "name", "FLOWS4"]).output()?;
+        ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        if let Some(missing) = missing {
+            fs::remove_file(map_pin(missing))?;
+        }
+        let (status, said) = bed.agent.start_second()?;
+        let says = said.contains(&*flows.to_string_lossy()) && said.contains("lb uninstall");
+        ensure!(!status.success() && says, "{status}: {said}");
+        fs::rename(&aside, &flows)?;
+        bed.answered("red", service::BLUE, &["blue"], 3)?;
+    }
+    bed.agent.start_again()?;
+    bed.agent.wait_ready()?;
     bed.answered("red", service::WEB, &["red", "blue", "green"], 30)
 }
