@@ -79,8 +79,8 @@ impl<S: Store> Rows for S {
 fn write<F: Family>(store: &mut impl Store, step: &Step) -> io::Result<()> {
     match step {
         Step::NextHop { index, row, .. } => store.next_hop(*index, *row),
-        Step::Backend { service, backend, zone } => {
-            let row = backend.row::<F>(*service, *zone);
+        Step::Backend { service, backend } => {
+            let row = backend.row::<F>(*service);
             store.backend(backend.id, row);
             store.prefilter(prefilter_hash(row.addr, row.port));
         }

@@ -352,9 +352,9 @@ fn describe(step: &Step) -> String {
             let device = if row.ifindex == 0 { String::new() } else { format!(" device {}", row.ifindex) };
             format!("way {index} to {address}: {}{device}", next_hop(row.kind()))
         }
-        Step::Backend { service, backend, zone } => {
+        Step::Backend { service, backend } => {
             let socket = SocketAddr::new(backend.address, backend.port);
-            let zone = match *zone {
+            let zone = match backend.zone {
                 ZONE_UPLINK => "outside".to_owned(),
                 ZONE_OF_CLIENT => "of the client".to_owned(),
                 zone => zone.to_string(),

@@ -94,9 +94,11 @@ mod tests {
     fn said(mtu: u32, addresses: &[&str]) -> (Vec<String>, Vec<Family>) {
         let mut world = World::default();
         world.links.insert(5, Link { ifindex: 5, name: "eth0".into(), mtu, ..Link::default() });
-        let address = |net: &&str| Address { ifindex: 5, net: net.parse().expect("a subnet") };
+        let address =
+            |net: &&str| Address { ifindex: 5, net: net.parse().expect("a subnet"), preferred: true };
         world.addresses = addresses.iter().map(address).collect();
-        let view = View { world: &world, bridges: &[1], uplinks: &[5], forward: Forward::Auto };
+        let node = node::addresses(&world, &[1], &[5], (None, None));
+        let view = View { world: &world, bridges: &[1], uplinks: &[5], forward: Forward::Auto, node };
         (warnings(&model(), &view), refused(&model(), &view))
     }
 

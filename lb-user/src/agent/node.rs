@@ -13,13 +13,19 @@ use crate::{
     netlink::{Address, World},
 };
 
+/// An address of each family.
+pub type NodeAddresses = (Option<Ipv4Addr>, Option<Ipv6Addr>);
+
 /// The config's words where it has some, else what the host says.
 pub fn facts(model: &Model, view: &routes::View) -> NodeFacts {
     let world = view.world;
     let host = host_name();
     let node = model.this_node(&host);
     let own = own_addresses(world);
-    let addresses = if node.addresses.is_empty() { addresses(view) } else { node.addresses.clone() };
+    let addresses = match node.addresses.is_empty() {
+        true => [view.node.0.map(IpAddr::V4), view.node.1.map(IpAddr::V6)].into_iter().flatten().collect(),
+        false => node.addresses.clone(),
+    };
     let node_ports = node_ports(model, &addresses, &own);
     let subnets = || {
         let of_bridges = world.addresses.iter().filter(|known| view.bridges.contains(&known.ifindex));
@@ -91,17 +97,20 @@ pub fn node_ports(model: &Model, addresses: &[IpAddr], own: &[IpAddr]) -> Vec<Ip
 }
 
 /// The node's first address of each family, where it has one.
-pub fn primary(model: &Model, view: &routes::View) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+pub fn primary(model: &Model, view: &routes::View) -> NodeAddresses {
     let configured = model.this_node(&host_name()).addresses;
-    let addresses = if configured.is_empty() { addresses(view) } else { configured };
-    let mut primary = (None, None);
+    if configured.is_empty() { view.node } else { firsts(configured) }
+}
+
+fn firsts(addresses: impl IntoIterator<Item = IpAddr>) -> NodeAddresses {
+    let mut firsts = (None, None);
     for address in addresses {
         match address {
-            IpAddr::V4(address) => primary.0 = primary.0.or(Some(address)),
-            IpAddr::V6(address) => primary.1 = primary.1.or(Some(address)),
+            IpAddr::V4(address) => firsts.0 = firsts.0.or(Some(address)),
+            IpAddr::V6(address) => firsts.1 = firsts.1.or(Some(address)),
         }
     }
-    primary
+    firsts
 }
 
 /// Every address of the host, sorted.
@@ -112,21 +121,101 @@ fn own_addresses(world: &World) -> Vec<IpAddr> {
     own
 }
 
-/// The node's addresses where the config names none: those of its uplinks, then those of devices that are
-/// no bridge of ours, in the order in which the kernel lists them.
-fn addresses(view: &routes::View) -> Vec<IpAddr> {
+/// What the node is known by where the config does not say it: what it was known by `before` while it is there, else
+/// the first address of its uplinks, or of devices that are no bridge of ours, in the order in which the kernel lists
+/// them. One that is no subnet's, as services' addresses are often added, comes after the others.
+pub fn addresses(world: &World, bridges: &[u32], uplinks: &[u32], before: NodeAddresses) -> NodeAddresses {
+    let rank = |known: &Address| {
+        let at_uplink = uplinks.contains(&known.ifindex);
+        (!at_uplink, known.net.prefix_len() == known.net.max_prefix_len())
+    };
     let outside = |known: &&Address| {
         let addr = known.net.addr();
-        !view.bridges.contains(&known.ifindex) && !addr.is_loopback() && !is_link_local(addr)
+        !bridges.contains(&known.ifindex) && !addr.is_loopback() && !is_link_local(addr)
     };
-    let (uplinks, others): (Vec<&Address>, Vec<&Address>) =
-        view.world.addresses.iter().filter(outside).partition(|known| view.uplinks.contains(&known.ifindex));
-    uplinks.into_iter().chain(others).map(|known| known.net.addr()).collect()
+    let find = |ipv4: bool, before: Option<IpAddr>| {
+        let mut all: Vec<&Address> = world
+            .addresses
+            .iter()
+            .filter(outside)
+            .filter(|known| known.net.addr().is_ipv4() == ipv4)
+            .collect();
+        all.sort_by_key(|known| rank(known));
+        let first = all.iter().find(|known| known.preferred);
+        let stays = all.iter().find(|known| {
+            let is_best = first.is_none_or(|first| known.preferred && rank(first).0 == rank(known).0);
+            Some(known.net.addr()) == before && is_best
+        });
+        stays.or(first).map(|known| known.net.addr())
+    };
+    let (v4, v6) = (find(true, before.0.map(IpAddr::V4)), find(false, before.1.map(IpAddr::V6)));
+    firsts(v4.into_iter().chain(v6))
 }
 
 fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BRIDGE: u32 = 1;
+    const UPLINK: u32 = 2;
+    const OTHER: u32 = 3;
+
+    fn world<const N: usize>(addresses: [(u32, &str, bool); N]) -> World {
+        let address = |(ifindex, net, preferred): (u32, &str, bool)| {
+            let net = net.parse().expect("a subnet");
+            Address { ifindex, net, preferred }
+        };
+        World { addresses: addresses.map(address).into(), ..World::default() }
+    }
+
+    fn known_by(world: &World, before: NodeAddresses) -> NodeAddresses {
+        addresses(world, &[BRIDGE], &[UPLINK], before)
+    }
+
+    #[test]
+    fn an_uplinks_first_preferred_address_of_a_subnet() {
+        let world = world([
+            (BRIDGE, "10.244.1.1/24", true),
+            (OTHER, "172.16.0.1/24", true),
+            (UPLINK, "198.51.100.1/32", true),
+            (UPLINK, "192.168.1.50/24", false),
+            (UPLINK, "192.168.1.11/24", true),
+            (UPLINK, "192.168.1.12/24", true),
+            (UPLINK, "fe80::1/64", true),
+            (OTHER, "fd00:3::1/64", true),
+        ]);
+        let found = known_by(&world, (None, None));
+        assert_eq!(found, (Some([192, 168, 1, 11].into()), Some("fd00:3::1".parse().expect("an address"))));
+    }
+
+    #[test]
+    fn it_stays_while_it_is_there() {
+        let address = |last| Some(Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, last));
+        let after = |world: &World, before| known_by(world, (None, before)).1;
+        let mut world = world([(UPLINK, "fd00:1::50/64", true), (UPLINK, "fd00:1::11/64", true)]);
+        assert_eq!(after(&world, None), address(0x50));
+        assert_eq!(after(&world, address(0x11)), address(0x11));
+        assert_eq!(after(&world, address(0x12)), address(0x50), "it has gone");
+        world.addresses[1].preferred = false;
+        assert_eq!(after(&world, address(0x11)), address(0x50), "new connections are to keep off it");
+        world.addresses.remove(0);
+        assert_eq!(after(&world, address(0x11)), address(0x11), "there is no better one");
+        assert_eq!(after(&world, None), None);
+        world.addresses.push(Address {
+            ifindex: OTHER,
+            net: "fd00:3::1/64".parse().expect("a subnet"),
+            preferred: true,
+        });
+        assert_eq!(after(&world, None).map(IpAddr::V6), Some("fd00:3::1".parse().expect("an address")));
+        world.addresses[0].preferred = true;
+        let other = "fd00:3::1".parse().ok();
+        assert_eq!(after(&world, other), address(0x11), "an uplink has one again");
     }
 }

@@ -6,12 +6,14 @@ use std::{
     os::fd::AsFd as _,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use lb_common::{abi::NextHopKind, path::Hook};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     Options,
+    devices::{self, Devices},
+    node::{self, NodeAddresses},
     options::Forward,
     program_config::ProgramConfig,
     programs::{Programs, Variant},
@@ -32,9 +34,9 @@ use crate::{
 
 /// See the module.
 pub struct Ports {
-    /// Interface indexes of the bridges.
-    pub bridges: Vec<u32>,
-    uplinks: Vec<u32>,
+    devices: Devices,
+    /// What the node is known by where the config does not say it.
+    node: NodeAddresses,
     options: Options,
     attacher: Attacher,
     programs: Programs,
@@ -60,22 +62,65 @@ impl Ports {
         options: Options,
         attacher: Attacher,
         programs: Programs,
-        bridges: Vec<u32>,
-        uplinks: Vec<u32>,
+        node: NodeAddresses,
         taken: XdpReservation,
     ) -> Ports {
-        let facts = ProgramConfig::default();
-        Ports { bridges, uplinks, options, attacher, programs, facts, attached: HashMap::new(), taken }
+        Ports {
+            devices: Devices::default(),
+            node,
+            options,
+            attacher,
+            programs,
+            facts: ProgramConfig::default(),
+            attached: HashMap::new(),
+            taken,
+        }
+    }
+
+    /// Looks for the devices that the options name, and for what the node is known by; whether the devices differ from
+    /// before.
+    pub fn look(&mut self, world: &World) -> bool {
+        let devices = devices::find(world, &self.options.bridges, &self.options.uplinks);
+        // An uplink that comes back brings its addresses back.
+        if devices.missing.is_empty() {
+            self.node = node::addresses(world, &devices.bridges, &devices.uplinks, self.node);
+        }
+        let differ = devices != self.devices;
+        for missing in devices.missing.iter().filter(|missing| !self.devices.missing.contains(missing)) {
+            warn!("{missing}");
+        }
+        self.devices = devices;
+        differ
+    }
+
+    /// That every device is there which the options name.
+    ///
+    /// # Errors
+    /// The first that is missing.
+    pub fn all_there(&self) -> Result<()> {
+        self.devices.missing.first().map_or(Ok(()), |missing| bail!("{missing}"))
+    }
+
+    /// What the node is known by where the config does not say it.
+    pub fn node(&self) -> NodeAddresses {
+        self.node
+    }
+
+    /// Interface indexes of the bridges.
+    pub fn bridges(&self) -> &[u32] {
+        &self.devices.bridges
     }
 
     /// The world through our options.
     pub fn view<'a>(&'a self, world: &'a World) -> routes::View<'a> {
-        routes::View { world, bridges: &self.bridges, uplinks: &self.uplinks, forward: self.options.forward }
+        let Devices { bridges, uplinks, .. } = &self.devices;
+        routes::View { world, bridges, uplinks, forward: self.options.forward, node: self.node }
     }
 
     /// What is wanted of the world for backends and frontends with these addresses.
     pub fn wants(&self, (backends, frontends): (BTreeSet<IpAddr>, BTreeSet<IpAddr>)) -> Wants {
-        Wants { bridges: self.bridges.clone(), uplinks: self.uplinks.clone(), backends, frontends }
+        let Devices { bridges, uplinks, .. } = self.devices.clone();
+        Wants { bridges, uplinks, backends, frontends }
     }
 
     /// The programs.
@@ -85,7 +130,7 @@ impl Ports {
 
     /// What our options cost on this host, a sentence each.
     pub fn warnings(&self, world: &World) -> Vec<String> {
-        self.options.xdp.map_or_else(Vec::new, |_| xdp_probe::warnings(world, &self.uplinks))
+        self.options.xdp.map_or_else(Vec::new, |_| xdp_probe::warnings(world, &self.devices.uplinks))
     }
 
     /// Writes what does not change into the view.
@@ -189,7 +234,7 @@ impl Ports {
     fn wanted(&self, world: &World) -> HashMap<u32, Wanted> {
         let mut wanted = HashMap::new();
         let view = self.view(world);
-        for bridge in &self.bridges {
+        for bridge in &self.devices.bridges {
             let Some(link) = world.links.get(bridge) else { continue };
             let zone = routes::zone(*bridge);
             let variant = |return_path, outside| Variant { zone, bridge: *bridge, return_path, outside };
@@ -213,7 +258,7 @@ impl Ports {
                 wanted.insert(port.ifindex, device);
             }
         }
-        for uplink in &self.uplinks {
+        for uplink in &self.devices.uplinks {
             let Some(link) = world.links.get(uplink) else { continue };
             let device = Wanted {
                 name: link.name.clone(),

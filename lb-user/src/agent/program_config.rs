@@ -25,8 +25,6 @@ pub struct ProgramConfig {
     pub lifetimes: Lifetimes,
     /// Ports that the node allocates to flows to other nodes.
     pub snat_ports: Option<PortRange>,
-    /// There is more than one uplink, as long as the agent runs.
-    pub several_uplinks: bool,
 }
 
 impl ProgramConfig {
@@ -38,7 +36,6 @@ impl ProgramConfig {
             mtu_floor: mtu_floor(view),
             lifetimes: model.lifetimes,
             snat_ports: model.snat_ports,
-            several_uplinks: view.uplinks.len() > 1,
         }
     }
 
@@ -71,10 +68,7 @@ fn mtu_floor(view: &View) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        agent::options::Forward,
-        netlink::{Address, World},
-    };
+    use crate::{agent::options::Forward, netlink::World};
 
     /// Bridges 1 (ours, with port 2) and 3 (another's, with port 4), uplink 5, and 6 with nothing of ours.
     fn world(mtus: [u32; 6]) -> World {
@@ -87,7 +81,7 @@ mod tests {
     }
 
     fn view(world: &World) -> View<'_> {
-        View { world, bridges: &[1], uplinks: &[5], forward: Forward::Auto }
+        View { world, bridges: &[1], uplinks: &[5], forward: Forward::Auto, node: (None, None) }
     }
 
     #[test]
@@ -112,10 +106,10 @@ mod tests {
         let old = ProgramConfig::of(&model, &view(&world));
         assert_eq!(old.host, (None, None));
 
-        world.addresses.push(Address { ifindex: 5, net: "192.168.1.11/24".parse().expect("a subnet") });
         world.links.entry(2).and_modify(|port| port.mtu = 1400);
         model.snat_ports = Some(PortRange::SNAT);
-        let new = ProgramConfig::of(&model, &view(&world));
+        let node = (Some([192, 168, 1, 11].into()), None);
+        let new = ProgramConfig::of(&model, &View { node, ..view(&world) });
         assert_eq!((new.host, new.mtu_floor), ((Some([192, 168, 1, 11].into()), None), 1400));
         assert_eq!(new.changes(&old), ["the node's addresses", "the smallest MTU", "snatPorts"]);
         assert_eq!(new.changes(&new), [""; 0]);

@@ -85,13 +85,14 @@ pub struct Programs {
 
 impl Programs {
     /// Nothing loaded yet.
-    pub fn new(pins: &Pins, sizes: Sizes, hash_seed: u64) -> Programs {
+    pub fn new(pins: &Pins, sizes: Sizes, hash_seed: u64, several_uplinks: bool) -> Programs {
         let hz = clock::hz();
         let tick_shift = clock::tick_shift(hz);
         let kernel = kernel_version();
         let base = Settings {
             hash_seed: short_seed(hash_seed),
             tick_shift,
+            several_uplinks: several_uplinks as u32,
             has_csum_ipv6: (kernel >= (6, 16)) as u32,
             peer_scrubs: (kernel >= (6, 15)) as u32,
             lifetimes: Lifetimes::default().in_ticks(hz, tick_shift),
@@ -132,7 +133,6 @@ impl Programs {
         self.base.lifetimes = facts.lifetimes.in_ticks(clock::hz(), self.base.tick_shift);
         self.base.snat_first = facts.snat_ports.map_or(0, |ports| ports.first.into());
         self.base.snat_ports = facts.snat_ports.map_or(0, |ports| ports.count());
-        self.base.several_uplinks = facts.several_uplinks as u32;
         self.objects.clear();
         self.used.clear();
     }

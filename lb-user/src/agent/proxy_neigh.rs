@@ -159,11 +159,9 @@ fn announce(address: IpAddr, view: &View, found: &mut Found) {
     }
 }
 
-/// The uplinks themselves, if there are several and they have MACs.
+/// The uplinks themselves, if they have MACs.
 fn uplinks(view: &View) -> impl Iterator<Item = (NeighKey, ProxyNeighRow)> {
-    let several = view.uplinks.len() > 1;
-    let links =
-        view.uplinks.iter().filter(move |_| several).filter_map(|uplink| view.world.links.get(uplink));
+    let links = view.uplinks.iter().filter_map(|uplink| view.world.links.get(uplink));
     links
         .filter(|link| link.mac != [0; 6])
         .map(|link| (NeighKey::uplink(link.ifindex), ProxyNeighRow::new(routes::mac(link.mac))))
@@ -206,19 +204,19 @@ mod tests {
             world.links.insert(ifindex, link);
         }
         for (ifindex, net) in [(1, "10.244.1.1/24"), (1, "fd00:244:1::1/64"), (3, "10.244.3.1/24")] {
-            world.addresses.push(Address { ifindex, net: net.parse().expect("a subnet") });
+            world.addresses.push(Address { ifindex, net: net.parse().expect("a subnet"), preferred: true });
         }
         world
     }
 
     fn find_in(world: &World, addresses: &[&str]) -> Found {
-        let view = View { world, bridges: &[1], uplinks: &[], forward: Forward::Auto };
+        let view = View { world, bridges: &[1], uplinks: &[], forward: Forward::Auto, node: (None, None) };
         find(addresses.iter().map(|address| address.parse().expect("an address")), &BTreeSet::new(), &view)
     }
 
     /// Uplinks 4 and 5 beside the bridges; some addresses are in the subnets of both.
     fn announced_in(world: &World, uplinks: &[u32], addresses: &[&str]) -> Found {
-        let view = View { world, bridges: &[1], uplinks, forward: Forward::Auto };
+        let view = View { world, bridges: &[1], uplinks, forward: Forward::Auto, node: (None, None) };
         let announced = addresses.iter().map(|address| address.parse().expect("an address")).collect();
         find(std::iter::empty(), &announced, &view)
     }
@@ -237,7 +235,7 @@ mod tests {
             (5, "203.0.113.11/32"),
             (6, "192.0.2.11/24"),
         ] {
-            world.addresses.push(Address { ifindex, net: net.parse().expect("a subnet") });
+            world.addresses.push(Address { ifindex, net: net.parse().expect("a subnet"), preferred: true });
         }
         // The host's own, a bridge's, in nobody's subnet, at a device without a MAC.
         let others = ["192.168.1.11", "203.0.113.11", "10.244.1.200", "198.51.100.10", "192.0.2.12"];
@@ -254,11 +252,12 @@ mod tests {
         let heard = BTreeSet::from([(4, "fd00:1::200".parse().expect("an address"))]);
         assert_eq!(found, Found { answered: rows, heard, ..Found::default() });
 
-        // Somebody has one; with one uplink nobody needs to know its MAC.
+        // Somebody has one.
         let at: IpAddr = [192, 168, 1, 200].into();
         world.neighbours.insert((4, at), Neighbour { mac: POD, permanent: false });
         let found = announced_in(&world, &[4], &inside[..1]);
-        assert_eq!(found, Found { taken: BTreeMap::from([((4, at), POD)]), ..Found::default() });
+        let (answered, taken) = (uplink_rows(&[(4, BRIDGE)]), BTreeMap::from([((4, at), POD)]));
+        assert_eq!(found, Found { answered, taken, ..Found::default() });
     }
 
     fn uplink_rows(uplinks: &[(u32, [u8; 6])]) -> HashMap<NeighKey, ProxyNeighRow> {

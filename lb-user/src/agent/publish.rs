@@ -15,8 +15,15 @@ use lb_common::abi::{FrontendKind, NextHopKind};
 use tracing::{error, info, warn};
 
 use super::{
-    node, port_conflicts::PortConflicts, programs::seed_hash, proxy_neigh::ProxyNeigh, routes,
-    sockets::Sockets, source_guard::SourceGuard, state_file::StateFile, wanted_neighbours::WantedNeighbours,
+    node::{self, NodeAddresses},
+    port_conflicts::PortConflicts,
+    programs::seed_hash,
+    proxy_neigh::ProxyNeigh,
+    routes,
+    sockets::Sockets,
+    source_guard::SourceGuard,
+    state_file::StateFile,
+    wanted_neighbours::WantedNeighbours,
 };
 use crate::{
     compile::NodeFacts,
@@ -185,7 +192,21 @@ impl Publisher {
         Ok(Served { compared, published })
     }
 
-    /// Writes given addresses and the seed down if they have changed.
+    /// What the node was known by, where the config does not say it.
+    pub fn node(&self) -> NodeAddresses {
+        self.kept.node
+    }
+
+    /// Has it known by the same after a restart.
+    pub fn keep_node(&mut self, node: NodeAddresses) {
+        if node != self.kept.node {
+            self.kept.node = node;
+            self.state_file.changed();
+            self.write_kept();
+        }
+    }
+
+    /// Writes given addresses, the node's and the seed down if they have changed.
     pub fn write_kept(&mut self) {
         let kept = &self.kept;
         self.state_file.write(|path| kept.write(path));
@@ -232,6 +253,14 @@ impl Publisher {
             self.publish_all(routes);
             self.refuse_other_ports();
             self.view_changed();
+        }
+        // A backend whose replies come from another zone by now is another one to the flows' rows.
+        let has_moved = |address| {
+            let (zone, backends) = (routes.next_hop(address).1, self.mirror.backends_at(address));
+            backends.iter().any(|backend| !backend.word.state().is_removed() && backend.zone != zone)
+        };
+        if self.mirror.addresses().into_iter().any(has_moved) {
+            self.publish_all(routes);
         }
         let mut followed = 0;
         for address in self.mirror.addresses() {

@@ -2,7 +2,7 @@
 //! never for many at once.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     io,
     net::IpAddr,
     time::{Duration, Instant},
@@ -41,15 +41,15 @@ struct Wait {
 impl Resolver {
     /// Asks the kernel for the neighbours that backends wait for, and for next hops that are to be kept fresh.
     pub fn ask(&mut self, wanted: &WantedNeighbours, view: &View, next_hops: &NextHops) {
-        let mut questions = wanted.unresolved.clone();
-        questions.extend(wanted.stale(view));
+        let stale = wanted.stale(view);
+        let questions = BTreeSet::from_iter(wanted.unresolved.iter().chain(&stale).copied());
         let mut failed = None;
-        for at in self.due(&questions, Instant::now()) {
-            let asked = match wanted.next_hops.contains_key(&at) {
-                true => next_hops.refresh(at).context("asking the kernel to keep a neighbour fresh"),
-                false => find(view.world, at).context("asking the kernel for a neighbour"),
-            };
-            if let Err(error) = asked {
+        for at in self.due(&Vec::from_iter(questions), Instant::now()) {
+            let find = || find(view.world, at).context("asking the kernel for a neighbour");
+            let refresh = || next_hops.refresh(at).context("asking the kernel to keep a neighbour fresh");
+            let found = if wanted.unresolved.contains(&at) { find() } else { Ok(()) };
+            let kept = if stale.contains(&at) { refresh() } else { Ok(()) };
+            if let Err(error) = found.and(kept) {
                 failed = Some((at.1, error));
                 // Most likely the neighbour table is full: more requests would only push others out.
                 break;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use lb_common::abi::{Mac, NeighKey, NextHopKind, NextHopRow, ZONE_OF_CLIENT, ZONE_UPLINK};
 
-use super::options::Forward;
+use super::{node::NodeAddresses, options::Forward};
 use crate::{
     netlink::{Link, LinkKind, Location, Role, World},
     plan::Routes,
@@ -40,6 +40,8 @@ pub struct View<'a> {
     pub uplinks: &'a [u32],
     /// `--forward`.
     pub forward: Forward,
+    /// What the node is known by where the config does not say it.
+    pub node: NodeAddresses,
 }
 
 impl View<'_> {
@@ -182,7 +184,8 @@ mod tests {
         for (ifindex, master) in [(1, None), (2, Some(1)), (3, Some(1))] {
             world.links.insert(ifindex, Link { ifindex, master, forwarding: true, ..Link::default() });
         }
-        world.addresses = vec![Address { ifindex: 1, net: "10.244.1.1/24".parse().expect("a subnet") }];
+        world.addresses =
+            vec![Address { ifindex: 1, net: "10.244.1.1/24".parse().expect("a subnet"), preferred: true }];
         world.fdb = [((1, BLUE), 3)].into();
         world.neighbours.insert((1, blue()), Neighbour { mac: BLUE, permanent: false });
         world
@@ -196,7 +199,13 @@ mod tests {
     fn routes<const N: usize>(worlds: [World; N]) -> [NextHopKind; N] {
         let mut old: Option<NextHopRow> = None;
         worlds.map(|world| {
-            let view = View { world: &world, bridges: &[1], uplinks: &[], forward: Forward::Auto };
+            let view = View {
+                world: &world,
+                bridges: &[1],
+                uplinks: &[],
+                forward: Forward::Auto,
+                node: (None, None),
+            };
             let row = old.map_or_else(|| view.next_hop(blue()).0, |old| view.next_hop_after(blue(), &old));
             old = Some(row);
             row.kind()

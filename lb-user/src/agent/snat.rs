@@ -46,7 +46,7 @@ pub fn warnings(
 mod tests {
     use super::*;
     use crate::{
-        agent::options::Forward,
+        agent::{node, options::Forward},
         model::{Model, PortRange},
         netlink::{Address, World},
     };
@@ -56,8 +56,10 @@ mod tests {
     /// What is said with these uplinks, `snatPorts`, address of the uplink, and ports of the host's own.
     fn said(uplinks: &[u32], snat_ports: Option<PortRange>, address: &str, first: u16) -> Vec<String> {
         let net = address.parse().expect("a subnet");
-        let world = World { addresses: vec![Address { ifindex: 5, net }], ..World::default() };
-        let view = View { world: &world, bridges: &[1], uplinks, forward: Forward::Auto };
+        let world =
+            World { addresses: vec![Address { ifindex: 5, net, preferred: true }], ..World::default() };
+        let node = node::addresses(&world, &[1], uplinks, (None, None));
+        let view = View { world: &world, bridges: &[1], uplinks, forward: Forward::Auto, node };
         let facts = ProgramConfig::of(&Model { snat_ports, ..Model::default() }, &view);
         let ephemeral = Ephemeral { range: PortRange { first, last: 60_999 }, reserved: Vec::new() };
         let service = ServiceName { namespace: "default".into(), name: "web".into() };

@@ -39,14 +39,13 @@ impl State {
             );
         }
         let watcher = Watcher::start().context("listening to netlink")?;
-        let bridges = devices::bridges(watcher.world(), &options.bridges)?;
-        let uplinks = devices::uplinks(watcher.world(), &options.uplinks)?;
+        let found = devices::find_all(watcher.world(), &options.bridges, &options.uplinks)?;
         let pins = Pins::new(&options.instance);
         pins.check()?;
         let taken = match options.xdp {
             // One that runs has them, and is spoken of below.
             Some(mode) if !pins.is_locked().context("looking for another agent")? => {
-                xdp_probe::take(watcher.world(), &uplinks, mode, &pins.links())?
+                xdp_probe::take(watcher.world(), &found.uplinks, mode, &pins.links())?
             }
             _ => XdpReservation::default(),
         };
@@ -58,7 +57,7 @@ impl State {
         let pulse = Pulse::start(&pins).context("making the heartbeat")?;
 
         let sizes = Sizes { services: options.max_services, flows: options.max_flows };
-        let mut programs = Programs::new(&pins, sizes, seed);
+        let mut programs = Programs::new(&pins, sizes, seed, options.uplinks.len() > 1);
         programs.prepare()?;
         let maps = Maps::open(&pins.maps())?;
         let mirror = plan::adopt(&maps);
@@ -71,8 +70,9 @@ impl State {
         let attacher = Attacher::new(pins.links(), !options.clsact && has_tcx());
         let mut publisher = Publisher::new(maps, mirror, kept, &pins, seed, options.announce);
         publisher.write_kept();
-        let ports = Ports::new(options.clone(), attacher, programs, bridges, uplinks, taken);
-        for line in bypassed(watcher.world(), &ports.bridges) {
+        let mut ports = Ports::new(options.clone(), attacher, programs, publisher.node(), taken);
+        ports.look(watcher.world());
+        for line in bypassed(watcher.world(), ports.bridges()) {
             warn!("{line}");
             publisher.view.bypassed.push(line);
         }

@@ -54,15 +54,19 @@ impl State {
     /// Brings everything in step: what is published, the programs of devices and sockets, and the neighbours that
     /// the kernel is asked for. An error is the first one; all the rest is done.
     pub fn refresh(&mut self) -> Result<()> {
+        if self.ports.look(self.watcher.world()) {
+            self.watcher.want(self.ports.wants(self.publisher.wants(&self.publisher.model)));
+        }
+        self.publisher.keep_node(self.ports.node());
         let world = self.watcher.world();
         self.publisher.follow(&self.ports.view(world));
         self.wanted = self.publisher.wanted(&self.ports.view(world));
         let attached = self.attach();
         self.sockets.follow(&self.ports.view(self.watcher.world()));
-        self.next_hops.hold(&self.wanted.next_hops);
+        self.next_hops.hold(self.wanted.fresh());
         self.resolver.ask(&self.wanted, &self.ports.view(self.watcher.world()), &self.next_hops);
         self.publisher.tell_sockets(&mut self.sockets);
-        attached
+        attached.and(self.ports.all_there())
     }
 
     /// As [`Self::refresh`]; what goes wrong is a problem that `lb status` shows, and is tried again.
@@ -186,7 +190,7 @@ impl State {
         self.publisher.retry(&view);
         self.sockets.follow(&view);
         if self.next_hops.error() != 0 {
-            self.next_hops.hold(&self.wanted.next_hops);
+            self.next_hops.hold(self.wanted.fresh());
         }
         self.resolver.ask(&self.wanted, &view, &self.next_hops);
         self.publisher.tell_sockets(&mut self.sockets);

@@ -5,6 +5,7 @@ use std::{fs, io, path::Path};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
+use super::node::NodeAddresses;
 use crate::{
     files::{self, Sync},
     model::addresses::Allocations,
@@ -18,6 +19,9 @@ pub struct StateFile {
     pub hash_seed: u64,
     /// Addresses given from `serviceCIDRs`.
     pub addresses: Allocations,
+    /// What the node was known by where the config does not say it.
+    #[serde(default)]
+    pub node: NodeAddresses,
 }
 
 impl StateFile {
@@ -34,7 +38,11 @@ impl StateFile {
                 let mut seed = [0; 8];
                 let read = rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty());
                 read.context("drawing a hash seed")?;
-                Ok(StateFile { hash_seed: u64::from_ne_bytes(seed), addresses: Allocations::default() })
+                Ok(StateFile {
+                    hash_seed: u64::from_ne_bytes(seed),
+                    addresses: Allocations::default(),
+                    node: (None, None),
+                })
             }
             Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
         }

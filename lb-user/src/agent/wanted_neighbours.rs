@@ -1,5 +1,6 @@
-//! Next hops of backends off the bridges: which neighbours the kernel keeps fresh for us, and what is to be
-//! said of them.
+//! Which neighbours the kernel keeps fresh for us, and what is to be said of them: backends on our bridges, and next hops
+//! of those that are not. Our programs send past the kernel's neighbour code, so it would ask none of them whether they
+//! are still there.
 //!
 //! A backend does not wait for its next hop's MAC: until it is known the row has none, XDP leaves its packets to tc,
 //! and the kernel keeps them until the neighbour has answered.
@@ -29,6 +30,8 @@ type Neighbour = (u32, IpAddr);
 pub struct WantedNeighbours {
     /// Backends on our bridges whose port is not known.
     pub unresolved: Vec<Neighbour>,
+    /// Backends on our bridges.
+    local: BTreeSet<Neighbour>,
     /// Next hops of backends that are not on our bridges.
     pub next_hops: BTreeMap<Neighbour, Behind>,
     /// Devices that such backends are reached by and that are no uplinks.
@@ -52,8 +55,14 @@ impl WantedNeighbours {
             }
         };
         for (address, is_kept) in backends {
-            match view.world.locate(address, view.bridges) {
-                Location::BridgeUnknown { bridge } => wanted.unresolved.push((bridge, address)),
+            let location = view.world.locate(address, view.bridges);
+            if let Location::BridgeUnknown { bridge } = location {
+                wanted.unresolved.push((bridge, address));
+            }
+            match location {
+                Location::BridgeUnknown { bridge } | Location::Port { bridge, .. } if is_kept => {
+                    wanted.local.insert((bridge, address));
+                }
                 Location::Remote if is_kept => {
                     let Some(outside) = view.outside(address) else { continue };
                     let one = Behind { first: address, count: 1 };
@@ -65,17 +74,22 @@ impl WantedNeighbours {
                         wanted.strangers.entry(outside.ifindex).and_modify(count(address)).or_insert(one);
                     }
                 }
-                Location::Host | Location::Port { .. } | Location::Remote => {}
+                _ => {}
             }
         }
         wanted
     }
 
-    /// Next hops that the kernel does not keep fresh yet. One that somebody has set is left alone.
+    /// Whom the kernel is to keep fresh.
+    pub fn fresh(&self) -> BTreeSet<Neighbour> {
+        self.local.iter().chain(self.next_hops.keys()).copied().collect()
+    }
+
+    /// Those of [`Self::fresh`] that it does not keep fresh yet. One that somebody has set is left alone.
     pub fn stale(&self, view: &View) -> Vec<Neighbour> {
         let world = view.world;
         let is_set = |at: &Neighbour| world.neighbours.get(at).is_some_and(|known| known.permanent);
-        self.next_hops.keys().filter(|at| !world.fresh.contains(at) && !is_set(at)).copied().collect()
+        self.fresh().into_iter().filter(|at| !world.fresh.contains(at) && !is_set(at)).collect()
     }
 
     /// A sentence for everything that stands in the way.
@@ -129,8 +143,7 @@ impl NextHops {
     }
 
     /// Holds these and no others; no longer fresh ones are the kernel's to find when they are needed.
-    pub fn hold(&mut self, wanted: &BTreeMap<Neighbour, Behind>) {
-        let wanted: BTreeSet<Neighbour> = wanted.keys().copied().collect();
+    pub fn hold(&mut self, wanted: BTreeSet<Neighbour>) {
         if wanted == self.held {
             return;
         }
@@ -230,13 +243,13 @@ mod tests {
             world.routes.insert(ip(address), Hop { ifindex, via });
         }
         let net: IpNet = "10.244.1.1/24".parse().expect("a subnet");
-        world.addresses.push(Address { ifindex: 1, net });
+        world.addresses.push(Address { ifindex: 1, net, preferred: true });
         world.neighbours.insert((2, ip("192.168.1.12")), Known { mac: ROUTER, permanent: false });
         world
     }
 
     fn view(world: &World) -> View<'_> {
-        View { world, bridges: &[1], uplinks: &[2, 3], forward: Forward::Auto }
+        View { world, bridges: &[1], uplinks: &[2, 3], forward: Forward::Auto, node: (None, None) }
     }
 
     #[test]
@@ -268,11 +281,11 @@ mod tests {
         let backends = ["10.244.1.7", "10.244.2.7", "10.244.2.8", "10.244.3.7", "10.244.5.7", "10.244.6.7"];
         let wanted = WantedNeighbours::by(backends.map(|at| (ip(at), true)), &view(&world));
         assert_eq!(wanted.unresolved, [(1, ip("10.244.1.7"))]);
-        let both = [(2, ip("192.168.1.12")), (3, ip("fe80::3"))];
-        assert_eq!(wanted.next_hops.keys().copied().collect::<Vec<_>>(), both);
-        assert_eq!(wanted.stale(&view(&world)), both);
-        world.fresh.insert(both[0]);
-        world.neighbours.insert(both[1], Known { mac: ROUTER, permanent: true });
+        let all = [(1, ip("10.244.1.7")), (2, ip("192.168.1.12")), (3, ip("fe80::3"))];
+        assert_eq!(Vec::from_iter(wanted.fresh()), all);
+        assert_eq!(wanted.stale(&view(&world)), all);
+        world.fresh.extend([all[0], all[1]]);
+        world.neighbours.insert(all[2], Known { mac: ROUTER, permanent: true });
         assert_eq!(wanted.stale(&view(&world)), []);
     }
 

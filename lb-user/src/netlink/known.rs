@@ -156,8 +156,8 @@ impl Known {
     }
 
     /// What the kernel says of a neighbour. Redirected pods talk past the bridge, so entries of who is wanted age
-    /// out: as long as their MAC is behind a port they are remembered. Who has not answered and is asked again has
-    /// not answered yet.
+    /// out: as long as their MAC is behind a port they are remembered, but not where the kernel has asked and nobody has
+    /// answered. Who has not answered and is asked again has not answered yet.
     pub fn set_neighbour(&mut self, at: At, entry: Option<&NeighbourMessage>) {
         let wanted = self.wanted.contains(&at);
         let state = entry.map(|entry| entry.header.state);
@@ -173,7 +173,7 @@ impl Known {
         let held = wanted
             || self.wants.bridges.contains(&at.0) && (old.is_some() || world.neighbours.len() < CALLERS);
         let new = entry.and_then(questions::known).filter(|_| held);
-        let remembered = old.filter(|old| wanted && world.fdb.contains_key(&(at.0, old.mac)));
+        let remembered = old.filter(|old| wanted && !failed && world.fdb.contains_key(&(at.0, old.mac)));
         match new.or(remembered) {
             Some(known) => world.neighbours.insert(at, known),
             None => world.neighbours.remove(&at),

@@ -24,7 +24,7 @@ fn links() -> (BTreeMap<u32, Link>, Vec<Address>) {
         let mac = [2, 0, 0, 0, 1, ifindex as u8];
         links.insert(ifindex, Link { ifindex, kind, master, mac, up: true, ..Link::default() });
     }
-    let net = |ifindex, net: &str| Address { ifindex, net: net.parse().expect("a subnet") };
+    let net = |ifindex, net: &str| Address { ifindex, net: net.parse().expect("a subnet"), preferred: true };
     (links, vec![net(BRIDGE, "10.244.1.1/24"), net(UPLINK, "192.168.1.11/24")])
 }
 
@@ -123,6 +123,14 @@ fn ageing_forgets_nobody_who_is_wanted() {
 
     known.set_mac((BRIDGE, MAC), Some(3));
     assert_eq!(location(&known), Location::Port { bridge: BRIDGE, port: 3, mac: MAC }, "moved");
+}
+
+#[test]
+fn who_was_asked_and_does_not_answer_is_forgotten() {
+    let mut known = found();
+    known.set_neighbour(pod(), Some(&entry(NeighbourState::Failed, MAC)));
+    assert_eq!(location(&known), Location::BridgeUnknown { bridge: BRIDGE });
+    assert!(known.world.failed.contains(&pod()));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressMessage},
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
     link::{
         AfSpecBridge, BridgePortState, BridgeVlanInfoFlags, InfoBridge, InfoBridgePort, InfoData, InfoKind,
         InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, LinkXdp,
@@ -159,7 +159,12 @@ pub(super) fn address(message: &AddressMessage) -> Option<Address> {
         })
     };
     let net = IpNet::new(find(true).or(find(false))?, message.header.prefix_len).ok()?;
-    Some(Address { ifindex: message.header.index, net })
+    let others = AddressHeaderFlags::Secondary
+        | AddressHeaderFlags::Deprecated
+        | AddressHeaderFlags::Tentative
+        | AddressHeaderFlags::Dadfailed;
+    let preferred = !message.header.flags.intersects(others);
+    Some(Address { ifindex: message.header.index, net, preferred })
 }
 
 /// The MAC that an entry of either kind is about.

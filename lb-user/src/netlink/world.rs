@@ -79,6 +79,8 @@ pub struct Address {
     pub ifindex: u32,
     /// The address with its subnet's length.
     pub net: IpNet,
+    /// It is one to be known by: no temporary or secondary, deprecated, tentative or duplicate one.
+    pub preferred: bool,
 }
 
 /// A network device.
@@ -231,7 +233,11 @@ mod tests {
                 link(2, LinkKind::Veth { other_netns: Some(0) }, Some(1)),
                 link(3, LinkKind::Tap, Some(1)),
             ]),
-            addresses: vec![Address { ifindex: 1, net: "10.244.1.1/24".parse().expect("a subnet") }],
+            addresses: vec![Address {
+                ifindex: 1,
+                net: "10.244.1.1/24".parse().expect("a subnet"),
+                preferred: true,
+            }],
             fdb: Fdb::from([((1, MAC), 2)]),
             neighbours: Neighbours::from([(
                 (1, [10, 244, 1, 2].into()),

@@ -94,7 +94,8 @@ fn backends<F: Family>(
         used.insert(id);
         routes.insert(word.next_hop());
         let node = (row.node != F::Addr::ZERO).then(|| F::to_ip(row.node));
-        let backend = FoundBackend { id, address, port: u16::from_be(row.port), word, node };
+        let (port, zone) = (u16::from_be(row.port), row.zone);
+        let backend = FoundBackend { id, address, port, word, node, zone };
         mirror.adopt_next_hop(backend.via(), word.next_hop(), maps.next_hops.get(word.next_hop()));
         mirror.note_backend(services.contains(&row.service).then_some(row.service), backend);
     }

@@ -79,6 +79,8 @@ pub struct FoundBackend {
     pub word: BackendWord,
     /// DSR: the address of its node, which its way leads to.
     pub node: Option<IpAddr>,
+    /// The zone that its replies come from.
+    pub zone: u16,
 }
 
 impl FoundBackend {
@@ -88,12 +90,12 @@ impl FoundBackend {
     }
 
     /// As a row of its family.
-    pub fn row<F: Family>(&self, service: u32, zone: u16) -> BackendRow<F> {
+    pub fn row<F: Family>(&self, service: u32) -> BackendRow<F> {
         BackendRow {
             word: self.word.0,
             addr: F::from_ip(self.address).unwrap_or_default(),
             port: self.port.to_be(),
-            zone,
+            zone: self.zone,
             service,
             node: self.node.and_then(F::from_ip).unwrap_or_default(),
         }

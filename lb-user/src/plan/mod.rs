@@ -40,7 +40,7 @@ pub enum Step {
     /// A way to an address, in a row that nothing points at.
     NextHop { index: u32, address: IpAddr, row: NextHopRow },
     /// A backend, in a row that nothing points at.
-    Backend { service: u32, backend: FoundBackend, zone: u16 },
+    Backend { service: u32, backend: FoundBackend },
     /// Slots, where nothing points.
     Slots { first: u32, rows: Vec<SlotRow> },
     /// The source ranges of a set that nothing points at yet.
@@ -140,11 +140,12 @@ fn plan(
 
     let found = mirror.found(id).cloned().unwrap_or_default();
     let found_backends = mirror.backends_of(id);
-    // One that is to go another way is another backend: flows of the old one go on as they do.
-    type Place = (IpAddr, u16, Option<IpAddr>);
+    // One that is to go another way, or whose replies come from another zone, is another backend: flows of the old one
+    // go on as they do.
+    type Place = (IpAddr, u16, Option<IpAddr>, u16);
     let known: HashMap<Place, &FoundBackend> = found_backends
         .iter()
-        .map(|backend| ((backend.address, backend.port, backend.node), backend))
+        .map(|backend| ((backend.address, backend.port, backend.node, backend.zone), backend))
         .collect();
 
     // Backends first where they become active; what they lose comes after the set that leaves them.
@@ -152,9 +153,9 @@ fn plan(
     let mut planned: HashMap<IpAddr, u32> = HashMap::new();
     let mut backend_ids = Vec::with_capacity(wanted.backends.len());
     for backend in &wanted.backends {
-        let Some(old) = known.get(&(backend.address, backend.port, backend.node)) else {
-            let via = backend.node.unwrap_or(backend.address);
-            let (row, zone) = routes.next_hop(via);
+        let via = backend.node.unwrap_or(backend.address);
+        let (row, zone) = routes.next_hop(via);
+        let Some(old) = known.get(&(backend.address, backend.port, backend.node, zone)) else {
             let known = mirror.way_to(via).map(|(index, _)| index);
             let next_hop = match known.or_else(|| planned.get(&via).copied()) {
                 Some(index) => index,
@@ -173,8 +174,9 @@ fn plan(
                 port: backend.port,
                 word,
                 node: backend.node,
+                zone,
             };
-            steps.push(Step::Backend { service: id, backend: row, zone });
+            steps.push(Step::Backend { service: id, backend: row });
             backend_ids.push(backend_id);
             continue;
         };

@@ -6,6 +6,7 @@ mod bed;
 mod crowd;
 mod dsr;
 mod flows;
+mod follow;
 mod forward;
 mod fragments;
 mod icmp;
@@ -42,6 +43,7 @@ fn main() {
         crowd::ALL,
         dsr::ALL,
         flows::ALL,
+        follow::ALL,
         forward::ALL,
         icmp::ALL,
         fragments::ALL,

@@ -16,7 +16,7 @@ fn node_at(network: u8) -> u8 {
 
 impl Lab {
     /// Joins the nodes and the client, each by its `eth0`, and has them route.
-    pub(super) fn wire(&self) -> Result<()> {
+    pub fn wire(&self) -> Result<()> {
         let nodes = self.nodes().names();
         match self.nodes() {
             Nodes::One => self.add_wire((nodes[0], "eth0"), (CLIENT, "eth0"))?,
