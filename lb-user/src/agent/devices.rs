@@ -2,8 +2,9 @@
 //! come back.
 
 use anyhow::{Result, bail};
+use wildmatch::WildMatch;
 
-use super::routes;
+use super::{Options, routes};
 use crate::netlink::{Link, LinkKind, World};
 
 /// Those of some names that are there.
@@ -11,14 +12,18 @@ use crate::netlink::{Link, LinkKind, World};
 pub struct Devices {
     /// Interface indexes of the bridges.
     pub bridges: Vec<u32>,
+    /// Interface indexes of ports that are no bridge's.
+    pub ports: Vec<u32>,
     /// Interface indexes of the uplinks.
     pub uplinks: Vec<u32>,
+    /// Patterns that match no port yet, a sentence each.
+    pub waiting: Vec<String>,
     /// What is missing, a sentence each.
     pub missing: Vec<String>,
 }
 
-/// Looks for bridges and uplinks by name.
-pub fn find(world: &World, bridges: &[String], uplinks: &[String]) -> Devices {
+/// Looks for bridges and uplinks by name, and for ports by patterns of names.
+pub fn find(world: &World, Options { bridges, ports, uplinks, .. }: &Options) -> Devices {
     let mut found = Devices::default();
     let link = |name: &String| world.links.values().find(|link| link.name == *name);
     for name in bridges {
@@ -46,18 +51,58 @@ pub fn find(world: &World, bridges: &[String], uplinks: &[String]) -> Devices {
             None => found
                 .missing
                 .push(format!("no such device: {name}; --uplink takes a device of this host (`ip link`)")),
+            Some(Link { master: Some(master), .. }) if found.bridges.contains(master) => {
+                found.missing.push(format!(
+                    "{name} is named with --uplink and is a port of a bridge named with --bridge, which serves it; leave \
+                     --uplink {name} out"
+                ));
+            }
+            Some(Link { mac: [0, 0, 0, 0, 0, 0], .. }) => found.missing.push(format!(
+                "{name} has no MAC addresses (a tunnel or WireGuard device, by `ip link`), and lb reads Ethernet frames \
+                 alone; name the device that carries its packets"
+            )),
             Some(Link { ifindex, .. }) => found.uplinks.push(*ifindex),
+        }
+    }
+    for pattern in ports {
+        let matches = WildMatch::new(pattern);
+        let all: Vec<&Link> = world.links.values().filter(|link| matches.matches(&link.name)).collect();
+        if all.is_empty() {
+            found.waiting.push(format!("--port {pattern} matches no device yet: waiting for one"));
+        }
+        for link in all {
+            let (name, ifindex) = (&link.name, link.ifindex);
+            let other = if found.uplinks.contains(&ifindex) {
+                Some("named with --uplink, too: a device leads to a pod or outside".to_owned())
+            } else if name == "lo" {
+                Some("the host's own".to_owned())
+            } else if found.bridges.contains(&ifindex) {
+                Some("named with --bridge, too, whose ports are served already".to_owned())
+            } else {
+                let master = link.master.and_then(|master| world.links.get(&master));
+                master.map(|master| format!("a port of {}, by which its packets travel", master.name))
+            };
+            match other {
+                Some(other) => {
+                    found
+                        .missing
+                        .push(format!("--port {pattern}: {name} is {other}; give a pattern without it"));
+                }
+                None if !found.ports.contains(&ifindex) => found.ports.push(ifindex),
+                None => {}
+            }
         }
     }
     found
 }
 
-/// The same at the start, where all must be there: most likely a name is mistyped.
+/// The same at the start, where all must be there that is named: most likely a name is mistyped. Ports come with their
+/// pods.
 ///
 /// # Errors
 /// The first that is missing.
-pub fn find_all(world: &World, bridges: &[String], uplinks: &[String]) -> Result<Devices> {
-    let found = find(world, bridges, uplinks);
+pub fn find_all(world: &World, options: &Options) -> Result<Devices> {
+    let found = find(world, options);
     match found.missing.first() {
         Some(missing) => bail!("{missing}"),
         None => Ok(found),

@@ -98,7 +98,8 @@ mod tests {
             |net: &&str| Address { ifindex: 5, net: net.parse().expect("a subnet"), preferred: true };
         world.addresses = addresses.iter().map(address).collect();
         let node = node::addresses(&world, &[1], &[5], (None, None));
-        let view = View { world: &world, bridges: &[1], uplinks: &[5], forward: Forward::Auto, node };
+        let view =
+            View { world: &world, bridges: &[1], ports: &[], uplinks: &[5], forward: Forward::Auto, node };
         (warnings(&model(), &view), refused(&model(), &view))
     }
 

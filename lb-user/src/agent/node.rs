@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
+
 use super::{dsr, routes};
 use crate::{
     compile::NodeFacts,
@@ -29,7 +31,11 @@ pub fn facts(model: &Model, view: &routes::View) -> NodeFacts {
     let node_ports = node_ports(model, &addresses, &own);
     let subnets = || {
         let of_bridges = world.addresses.iter().filter(|known| view.bridges.contains(&known.ifindex));
-        of_bridges.map(|known| known.net.trunc()).filter(|net| !is_link_local(net.addr())).collect()
+        let of_bridges = of_bridges.map(|known| known.net.trunc()).filter(|net| !is_link_local(net.addr()));
+        let routed = world.routes.keys().filter(|address| view.routed_port(**address).is_some());
+        let mut all: Vec<IpNet> = of_bridges.chain(routed.map(|address| IpNet::from(*address))).collect();
+        all.sort();
+        all
     };
     let name = node.name.unwrap_or(host);
     NodeFacts {

@@ -9,6 +9,8 @@ pub use crate::attach::xdp::Mode;
 pub struct Options {
     /// Names of the bridges.
     pub bridges: Vec<String>,
+    /// Patterns of the names of ports that are no bridge's.
+    pub ports: Vec<String>,
     /// Names of the devices that lead outside.
     pub uplinks: Vec<String>,
     /// File or directory with the config.

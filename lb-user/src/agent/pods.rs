@@ -82,10 +82,11 @@ impl Pods {
     }
 }
 
-/// The ports of the bridges that lead to another namespace, and its id.
+/// The ports, of bridges or not, that lead to another namespace, and its id.
 fn ports(view: &View) -> BTreeMap<u32, i32> {
     let ports = view.bridges.iter().flat_map(|bridge| view.world.ports(*bridge));
     ports
+        .chain(view.ports.iter().filter_map(|port| view.world.links.get(port)))
         .filter_map(|port: &Link| match port.kind {
             LinkKind::Veth { other_netns: Some(id) } => Some((port.ifindex, id)),
             _ => None,

@@ -80,7 +80,7 @@ impl Ports {
     /// Looks for the devices that the options name, and for what the node is known by; whether the devices differ from
     /// before.
     pub fn look(&mut self, world: &World) -> bool {
-        let devices = devices::find(world, &self.options.bridges, &self.options.uplinks);
+        let devices = devices::find(world, &self.options);
         // An uplink that comes back brings its addresses back.
         if devices.missing.is_empty() {
             self.node = node::addresses(world, &devices.bridges, &devices.uplinks, self.node);
@@ -113,14 +113,14 @@ impl Ports {
 
     /// The world through our options.
     pub fn view<'a>(&'a self, world: &'a World) -> routes::View<'a> {
-        let Devices { bridges, uplinks, .. } = &self.devices;
-        routes::View { world, bridges, uplinks, forward: self.options.forward, node: self.node }
+        let Devices { bridges, ports, uplinks, .. } = &self.devices;
+        routes::View { world, bridges, ports, uplinks, forward: self.options.forward, node: self.node }
     }
 
     /// What is wanted of the world for backends and frontends with these addresses.
     pub fn wants(&self, (backends, frontends): (BTreeSet<IpAddr>, BTreeSet<IpAddr>)) -> Wants {
-        let Devices { bridges, uplinks, .. } = self.devices.clone();
-        Wants { bridges, uplinks, backends, frontends }
+        let Devices { bridges, ports, uplinks, .. } = self.devices.clone();
+        Wants { bridges, ports, uplinks, backends, frontends }
     }
 
     /// The programs.
@@ -128,9 +128,10 @@ impl Ports {
         &mut self.programs
     }
 
-    /// What our options cost on this host, a sentence each.
+    /// What our options wait for or cost on this host, a sentence each.
     pub fn warnings(&self, world: &World) -> Vec<String> {
-        self.options.xdp.map_or_else(Vec::new, |_| xdp_probe::warnings(world, &self.devices.uplinks))
+        let of_xdp = self.options.xdp.map(|_| xdp_probe::warnings(world, &self.devices.uplinks));
+        self.devices.waiting.iter().cloned().chain(of_xdp.into_iter().flatten()).collect()
     }
 
     /// Writes what does not change into the view.
@@ -257,6 +258,22 @@ impl Ports {
                 };
                 wanted.insert(port.ifindex, device);
             }
+        }
+        for port in &self.devices.ports {
+            let Some(link) = world.links.get(port) else { continue };
+            let return_path = match view.port_kind(link) {
+                // No bridge is there to carry them.
+                NextHopKind::Bridge => NextHopKind::Uplink,
+                kind => kind,
+            };
+            let device = Wanted {
+                name: link.name.clone(),
+                variant: Variant { zone: 0, bridge: 0, return_path, outside: false },
+                hooks: &[Hook::PortIngress, Hook::PortEgress],
+                role: role_name(world.role(link)),
+                xdp: None,
+            };
+            wanted.insert(*port, device);
         }
         for uplink in &self.devices.uplinks {
             let Some(link) = world.links.get(uplink) else { continue };

@@ -54,7 +54,9 @@ impl ProgramConfig {
 
 /// The smallest MTU of the devices that packets of services may leave by, or 0 where all have the same.
 fn mtu_floor(view: &View) -> u32 {
-    let ours = |ifindex: &u32| view.bridges.contains(ifindex) || view.uplinks.contains(ifindex);
+    let ours = |ifindex: &u32| {
+        [view.bridges, view.ports, view.uplinks].iter().any(|devices| devices.contains(ifindex))
+    };
     let leads_on = |link: &&Link| {
         ours(&link.ifindex) || link.master.is_some_and(|master| view.bridges.contains(&master))
     };
@@ -81,7 +83,7 @@ mod tests {
     }
 
     fn view(world: &World) -> View<'_> {
-        View { world, bridges: &[1], uplinks: &[5], forward: Forward::Auto, node: (None, None) }
+        View { world, bridges: &[1], ports: &[], uplinks: &[5], forward: Forward::Auto, node: (None, None) }
     }
 
     #[test]

@@ -210,13 +210,21 @@ mod tests {
     }
 
     fn find_in(world: &World, addresses: &[&str]) -> Found {
-        let view = View { world, bridges: &[1], uplinks: &[], forward: Forward::Auto, node: (None, None) };
+        let view = View {
+            world,
+            bridges: &[1],
+            ports: &[],
+            uplinks: &[],
+            forward: Forward::Auto,
+            node: (None, None),
+        };
         find(addresses.iter().map(|address| address.parse().expect("an address")), &BTreeSet::new(), &view)
     }
 
     /// Uplinks 4 and 5 beside the bridges; some addresses are in the subnets of both.
     fn announced_in(world: &World, uplinks: &[u32], addresses: &[&str]) -> Found {
-        let view = View { world, bridges: &[1], uplinks, forward: Forward::Auto, node: (None, None) };
+        let view =
+            View { world, bridges: &[1], ports: &[], uplinks, forward: Forward::Auto, node: (None, None) };
         let announced = addresses.iter().map(|address| address.parse().expect("an address")).collect();
         find(std::iter::empty(), &announced, &view)
     }

@@ -6,7 +6,7 @@ use lb_common::abi::{Mac, NeighKey, NextHopKind, NextHopRow, ZONE_OF_CLIENT, ZON
 
 use super::{node::NodeAddresses, options::Forward};
 use crate::{
-    netlink::{Link, LinkKind, Location, Role, World},
+    netlink::{Link, LinkKind, Location, Role, Via, World},
     plan::Routes,
 };
 
@@ -36,6 +36,8 @@ pub struct View<'a> {
     pub world: &'a World,
     /// Interface indexes of the bridges.
     pub bridges: &'a [u32],
+    /// Interface indexes of ports that are no bridge's.
+    pub ports: &'a [u32],
     /// Interface indexes of the uplinks.
     pub uplinks: &'a [u32],
     /// `--forward`.
@@ -56,6 +58,41 @@ impl View<'_> {
         }
     }
 
+    /// The port that is no bridge's behind which an address is: a route leads there, and nobody between.
+    pub fn routed_port(&self, address: IpAddr) -> Option<u32> {
+        let hop = self.world.routes.get(&address)?;
+        (hop.via == Via::Link && self.ports.contains(&hop.ifindex)).then_some(hop.ifindex)
+    }
+
+    /// Where an address is.
+    pub fn locate(&self, address: IpAddr) -> Location {
+        match self.world.locate(address, self.bridges) {
+            location @ (Location::Host | Location::Remote) => location,
+            _ if self.routed_port(address).is_some() => Location::Remote,
+            location => location,
+        }
+    }
+
+    /// The way to an address behind a port that is no bridge's. Who has it there is asked for out of that port.
+    fn through(&self, port: u32, address: IpAddr) -> NextHopRow {
+        let link = self.world.links.get(&port);
+        let known = self.world.neighbours.get(&(port, address));
+        let kind = match known {
+            _ if self.world.failed.contains(&(port, address)) => NextHopKind::Gone,
+            Some(_) if link.is_some_and(|link| self.port_kind(link) == NextHopKind::Peer) => {
+                NextHopKind::Peer
+            }
+            _ => NextHopKind::Neighbour,
+        };
+        NextHopRow {
+            ifindex: port,
+            bridge: port,
+            mac: mac(known.map_or([0; 6], |known| known.mac)),
+            host_mac: link.map_or([0; 3], |link| mac(link.mac)),
+            kind: kind as u32,
+        }
+    }
+
     /// How an address that is not on our bridges is reached; `None` without any uplink. The device is the
     /// route's, also where it is none of our uplinks: packets go where the host would send them. Where there is no
     /// route it is the first uplink.
@@ -70,7 +107,7 @@ impl View<'_> {
 
     /// Whether an address is not on our bridges and the next hop there does not answer.
     pub fn is_silent(&self, address: IpAddr) -> bool {
-        self.world.locate(address, self.bridges) == Location::Remote
+        self.locate(address) == Location::Remote
             && self.outside(address).is_some_and(|outside| {
                 let at = outside.neighbour.map(|neighbour| (outside.ifindex, neighbour));
                 at.is_some_and(|at| self.world.failed.contains(&at))
@@ -108,7 +145,7 @@ impl Routes for View<'_> {
                 NextHopRow { ifindex, bridge, mac: mac(to), host_mac: link_mac(bridge), kind: kind as u32 };
             (row, zone(bridge))
         };
-        match self.world.locate(address, self.bridges) {
+        match self.locate(address) {
             Location::Host => {
                 (NextHopRow { kind: NextHopKind::Host as u32, ..NextHopRow::default() }, ZONE_OF_CLIENT)
             }
@@ -123,6 +160,9 @@ impl Routes for View<'_> {
                 let failed = self.world.failed.contains(&(bridge, address));
                 let kind = if failed { NextHopKind::Gone } else { NextHopKind::Neighbour };
                 on_bridge(kind, bridge, 0, [0; 6])
+            }
+            Location::Remote if let Some(port) = self.routed_port(address) => {
+                (self.through(port, address), ZONE_UPLINK)
             }
             Location::Remote => {
                 let Some(Outside { ifindex, neighbour }) = self.outside(address) else {
@@ -202,6 +242,7 @@ mod tests {
             let view = View {
                 world: &world,
                 bridges: &[1],
+                ports: &[],
                 uplinks: &[],
                 forward: Forward::Auto,
                 node: (None, None),

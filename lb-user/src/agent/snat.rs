@@ -59,7 +59,7 @@ mod tests {
         let world =
             World { addresses: vec![Address { ifindex: 5, net, preferred: true }], ..World::default() };
         let node = node::addresses(&world, &[1], uplinks, (None, None));
-        let view = View { world: &world, bridges: &[1], uplinks, forward: Forward::Auto, node };
+        let view = View { world: &world, bridges: &[1], ports: &[], uplinks, forward: Forward::Auto, node };
         let facts = ProgramConfig::of(&Model { snat_ports, ..Model::default() }, &view);
         let ephemeral = Ephemeral { range: PortRange { first, last: 60_999 }, reserved: Vec::new() };
         let service = ServiceName { namespace: "default".into(), name: "web".into() };

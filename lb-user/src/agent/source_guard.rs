@@ -106,7 +106,14 @@ mod tests {
     }
 
     fn find_in(world: &World) -> HashMap<NeighKey, SourceGuardRow> {
-        find(&View { world, bridges: &[1], uplinks: &[], forward: Forward::Auto, node: (None, None) })
+        find(&View {
+            world,
+            bridges: &[1],
+            ports: &[],
+            uplinks: &[],
+            forward: Forward::Auto,
+            node: (None, None),
+        })
     }
 
     fn source_guard<const N: usize>(rows: [(&str, u32, [u8; 6]); N]) -> HashMap<NeighKey, SourceGuardRow> {

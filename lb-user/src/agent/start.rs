@@ -39,7 +39,7 @@ impl State {
             );
         }
         let watcher = Watcher::start().context("listening to netlink")?;
-        let found = devices::find_all(watcher.world(), &options.bridges, &options.uplinks)?;
+        let found = devices::find_all(watcher.world(), &options)?;
         let pins = Pins::new(&options.instance);
         pins.check()?;
         let taken = match options.xdp {
@@ -97,7 +97,11 @@ impl State {
         state.refresh()?;
         state.write();
         give_back_memory();
-        let devices: Vec<&str> = options.bridges.iter().chain(&options.uplinks).map(String::as_str).collect();
+        let devices: Vec<&str> = [&options.bridges, &options.ports, &options.uplinks]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect();
         info!("ready: {} services on {}", state.publisher.model.services.len(), devices.join(", "));
         Ok(state)
     }

@@ -55,7 +55,7 @@ impl WantedNeighbours {
             }
         };
         for (address, is_kept) in backends {
-            let location = view.world.locate(address, view.bridges);
+            let location = view.locate(address);
             if let Location::BridgeUnknown { bridge } = location {
                 wanted.unresolved.push((bridge, address));
             }
@@ -64,6 +64,10 @@ impl WantedNeighbours {
                     wanted.local.insert((bridge, address));
                 }
                 Location::Remote if is_kept => {
+                    if let Some(port) = view.routed_port(address) {
+                        wanted.local.insert((port, address));
+                        continue;
+                    }
                     let Some(outside) = view.outside(address) else { continue };
                     let one = Behind { first: address, count: 1 };
                     if let Some(neighbour) = outside.neighbour {
@@ -249,7 +253,14 @@ mod tests {
     }
 
     fn view(world: &World) -> View<'_> {
-        View { world, bridges: &[1], uplinks: &[2, 3], forward: Forward::Auto, node: (None, None) }
+        View {
+            world,
+            bridges: &[1],
+            ports: &[],
+            uplinks: &[2, 3],
+            forward: Forward::Auto,
+            node: (None, None),
+        }
     }
 
     #[test]

@@ -80,6 +80,10 @@ struct Run {
     /// Bridge whose ports are served; may be given several times
     #[arg(long = "bridge", value_name = "BRIDGE", group = "devices")]
     bridges: Vec<String>,
+    /// Port with a pod behind it that is no bridge's, by its name or a pattern such as 'cali*'; may be given several
+    /// times. Pods are found by the host's routes
+    #[arg(long = "port", value_name = "PATTERN", group = "devices")]
+    ports: Vec<String>,
     /// Device that leads outside; may be given several times, and without any bridge
     #[arg(long = "uplink", value_name = "DEVICE", group = "devices")]
     uplinks: Vec<String>,
@@ -169,6 +173,7 @@ impl Run {
     fn options(self, instance: String) -> Options {
         Options {
             bridges: self.bridges,
+            ports: self.ports,
             uplinks: self.uplinks,
             config: self.config,
             forward: self.forward,

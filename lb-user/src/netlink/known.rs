@@ -27,6 +27,8 @@ const CALLERS: usize = 1 << 15;
 pub struct Wants {
     /// Bridges, by interface index.
     pub bridges: Vec<u32>,
+    /// Ports that are no bridge's.
+    pub ports: Vec<u32>,
     /// Uplinks.
     pub uplinks: Vec<u32>,
     /// Addresses of backends: where each is, or how it is reached.
@@ -92,8 +94,10 @@ impl Known {
 
     /// Backends whose routes are to be asked for: those of `changed` prefixes, and new ones.
     pub fn routes(&mut self, changed: &Changed<IpNet>) -> Vec<IpAddr> {
-        let bridges = &self.wants.bridges;
-        let is_remote = |address: &IpAddr| self.world.locate(*address, bridges) == Location::Remote;
+        let Wants { bridges, ports, .. } = &self.wants;
+        // A route may lead from a bridge's subnet to a port that is none of its.
+        let is_remote =
+            |address: &IpAddr| !ports.is_empty() || self.world.locate(*address, bridges) == Location::Remote;
         let before = std::mem::take(&mut self.remote);
         self.remote = self.wants.backends.iter().copied().filter(is_remote).collect();
         let gone: Vec<IpAddr> = before.difference(&self.remote).copied().collect();

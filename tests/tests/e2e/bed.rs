@@ -3,7 +3,7 @@
 use std::{
     env, fs,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -99,6 +99,16 @@ impl Bed {
 
     /// The lab, changed by `prepare` before the agent starts with `config`.
     pub fn with(config: &str, options: &[&str], prepare: impl FnOnce(&Lab) -> Result<()>) -> Result<Bed> {
+        Bed::at(config, &["--bridge", "v-net-0", "--uplink", "eth0"], options, prepare)
+    }
+
+    /// The same, with an agent at other devices.
+    pub fn at(
+        config: &str,
+        devices: &[&str],
+        options: &[&str],
+        prepare: impl FnOnce(&Lab) -> Result<()>,
+    ) -> Result<Bed> {
         let lb = agent()?;
         let lab = Lab::new(NAME);
         lab.up_anew()?;
@@ -107,13 +117,18 @@ impl Bed {
         prepare(&lab)?;
         let path = env::temp_dir().join(format!("{NAME}-{}.yaml", std::process::id()));
         fs::write(&path, config)?;
-        let mut agent = Agent::start(&lab, &lb, &path, NAME, options)?;
+        let mut agent = Agent::start_at(&lab, "node", devices, &lb, &path, NAME, options)?;
         agent.wait_ready()?;
         Ok(Bed { agent, up, config: path })
     }
 
     pub fn lab(&self) -> &Lab {
         &self.up.0
+    }
+
+    /// The config's file.
+    pub fn config(&self) -> &Path {
+        &self.config
     }
 
     /// Replaces the config's file whole, as tools that write configs do.

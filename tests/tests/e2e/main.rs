@@ -16,6 +16,7 @@ mod nodes;
 mod ports;
 mod reload;
 mod restart;
+mod routed;
 mod seen;
 mod services;
 mod snat_ports;
@@ -57,6 +58,7 @@ fn main() {
         restart::ALL,
         seen::ALL,
         services::ALL,
+        routed::ALL,
         sockets::ALL,
         uninstall::ALL,
         uplinks::ALL,
