@@ -36,6 +36,8 @@ pub struct WantedNeighbours {
     pub next_hops: BTreeMap<Neighbour, Behind>,
     /// Devices that such backends are reached by and that are no uplinks.
     strangers: BTreeMap<u32, Behind>,
+    /// Such backends where there is no uplink at all, by the device that the host's route leads to, if there is one.
+    unreached: BTreeMap<Option<u32>, Behind>,
 }
 
 /// Backends that are reached in the same way.
@@ -68,8 +70,12 @@ impl WantedNeighbours {
                         wanted.local.insert((port, address));
                         continue;
                     }
-                    let Some(outside) = view.outside(address) else { continue };
                     let one = Behind { first: address, count: 1 };
+                    let Some(outside) = view.outside(address) else {
+                        let device = view.world.routes.get(&address).map(|hop| hop.ifindex);
+                        wanted.unreached.entry(device).and_modify(count(address)).or_insert(one);
+                        continue;
+                    };
                     if let Some(neighbour) = outside.neighbour {
                         let at = (outside.ifindex, neighbour);
                         wanted.next_hops.entry(at).and_modify(count(address)).or_insert(one);
@@ -117,7 +123,16 @@ impl WantedNeighbours {
                 name(ifindex)
             )
         });
-        strangers.chain(silent).collect()
+        let unreached = self.unreached.iter().map(|(device, behind)| match device {
+            Some(device) => format!(
+                "{behind} behind {} and there is no uplink, so no packet of a service gets there; give `lb run` also \
+                 `--uplink {}`",
+                name(device),
+                name(device)
+            ),
+            None => format!("{behind} on no bridge here, and the host has no route there; add one"),
+        });
+        strangers.chain(unreached).chain(silent).collect()
     }
 }
 
@@ -298,6 +313,21 @@ mod tests {
         world.fresh.extend([all[0], all[1]]);
         world.neighbours.insert(all[2], Known { mac: ROUTER, permanent: true });
         assert_eq!(wanted.stale(&view(&world)), []);
+    }
+
+    #[test]
+    fn without_an_uplink() {
+        let world = world();
+        let view = View { uplinks: &[], ..view(&world) };
+        let backends = ["10.244.1.7", "10.244.2.7", "10.244.2.8", "10.99.0.1"];
+        assert_eq!(
+            WantedNeighbours::by(backends.map(|at| (ip(at), true)), &view).warnings(&view),
+            [
+                "backend 10.99.0.1 is on no bridge here, and the host has no route there; add one",
+                "2 backends, the first 10.244.2.7, are behind if2 and there is no uplink, so no packet of a service gets \
+                 there; give `lb run` also `--uplink if2`",
+            ]
+        );
     }
 
     #[test]
