@@ -101,7 +101,7 @@ fn of_every_map() -> Result<()> {
         "services: [{name: a, address: 10.96.0.1, ports: [{port: 80}], backends: [{address: 10.128.0.2}]}]";
     node.write("c.yaml", &format!("{config}\nsnatPorts: 10000-10999\n"))?;
     let options = format!("c.yaml --max-flows {FLOWS} --max-services {SERVICES}");
-    let mut agent = node.agent("pressure", &options)?;
+    let mut agent = node.agent_on("--bridge br0", "pressure", &options)?;
     agent.wait_for("ready: 1 services", 0)?;
     let mut maps = Maps::open(&Pins::new("pressure").maps())?;
 
