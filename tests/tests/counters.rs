@@ -22,11 +22,15 @@ fn sections() -> [(&'static str, &'static str, Option<Ending>); 4] {
     [
         (
             "Rejected",
-            "The client is told: TCP by RST, UDP and SCTP by port unreachable, or by the ICMP error that is named. A \
-             process of the host gets ECONNREFUSED.",
+            "The client is told: TCP by RST, UDP and SCTP by port unreachable, or by the ICMP error that is named.\n\
+             A call of a process of the host fails with ECONNREFUSED.",
             Some(Ending::Reject),
         ),
-        ("Dropped", "The packet is gone. A process of the host gets EHOSTUNREACH.", Some(Ending::Drop)),
+        (
+            "Dropped",
+            "The packet is gone. A call of a process of the host fails with EHOSTUNREACH.",
+            Some(Ending::Drop),
+        ),
         (
             "Passed on",
             "The packet goes on as it came: to the bridge, the host or the next program.",
