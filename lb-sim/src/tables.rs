@@ -28,6 +28,9 @@ pub struct Tables<'a, F: Family> {
     /// Rows of each array.
     rows: u32,
     zero: BackendRow<F>,
+    /// The same question gets the same answer.
+    random: u32,
+    sockets_full: bool,
     state: Cell<Option<&'a PacketState<F>>>,
     flows: RefCell<HashMap<FlowKey<F>, &'a Cell<FlowRow<F>>>>,
     unassured: RefCell<HashMap<FlowKey<F>, Unassured<'a, F>>>,
@@ -76,6 +79,8 @@ impl<'a, F: Family> Tables<'a, F> {
             settings,
             rows,
             zero: BackendRow::default(),
+            random: 0x9d2c_5680,
+            sockets_full: false,
             state: Cell::new(None),
             flows: kept(arena, &learned.flows),
             unassured: RefCell::new(unassured.collect()),
@@ -87,6 +92,16 @@ impl<'a, F: Family> Tables<'a, F> {
             counted: RefCell::default(),
             traffic: RefCell::default(),
         }
+    }
+
+    /// With another random number.
+    pub fn with_random(self, random: u32) -> Self {
+        Tables { random, ..self }
+    }
+
+    /// No other sockets are remembered.
+    pub fn without_room_for_sockets(self) -> Self {
+        Tables { sockets_full: true, ..self }
     }
 
     /// Another packet comes.
@@ -141,9 +156,8 @@ impl<F: Family> Common for Tables<'_, F> {
         0
     }
 
-    /// The same question gets the same answer.
     fn random(&self) -> u32 {
-        0x9d2c_5680
+        self.random
     }
 
     fn prefilter(&self, hash: u32) -> bool {
@@ -312,7 +326,10 @@ impl<F: Family> Sockets<F> for Tables<'_, F> {
     }
 
     fn keep_socket(&self, key: SocketKey<F>, row: SocketRow<F>) -> bool {
-        self.sockets.borrow_mut().insert(key, row);
-        true
+        let room = !self.sockets_full;
+        if room {
+            self.sockets.borrow_mut().insert(key, row);
+        }
+        room
     }
 }

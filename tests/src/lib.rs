@@ -19,4 +19,5 @@ pub mod packet;
 pub mod random;
 pub mod state;
 pub mod verifier;
+pub mod wait;
 pub mod world;

@@ -14,6 +14,8 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use xtask::lab::enter;
 
+use crate::wait::until;
+
 /// The agent that `cargo xtask test` has built.
 pub fn binary() -> Result<PathBuf> {
     let path = env::var_os("LB_BINARY").context("LB_BINARY names the agent: run `cargo xtask test`")?;
@@ -69,9 +71,16 @@ impl Node {
         ip(&format!("-n {} {arguments}", self.namespace))
     }
 
-    /// Starts `lb run` on the bridge.
-    pub fn agent(&self, instance: &str, config: &str) -> Result<Agent<'_>> {
-        self.agent_on("--bridge br0", instance, config)
+    /// Starts `lb run` on the bridge; it is ready.
+    pub fn ready(&self, instance: &str, config: &str) -> Result<Agent<'_>> {
+        self.ready_on("--bridge br0", instance, config)
+    }
+
+    /// The same on these devices.
+    pub fn ready_on(&self, devices: &str, instance: &str, config: &str) -> Result<Agent<'_>> {
+        let mut agent = self.agent_on(devices, instance, config)?;
+        agent.wait_for("ready: ", 0)?;
+        Ok(agent)
     }
 
     /// Starts `lb run` on these devices.
@@ -158,21 +167,35 @@ impl Agent<'_> {
 
     /// Waits until `lb ARGUMENTS` about its instance prints `text`.
     pub fn wait_until(&mut self, arguments: &str, text: &str) -> Result<String> {
-        let start = Instant::now();
-        loop {
+        let mut said = String::new();
+        let found = until(|| {
             let output = self.node.lb(&format!("{arguments} --instance {}", self.instance))?;
-            let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            if said.contains(text) {
-                return Ok(said);
-            }
-            if let Some(status) = self.process.try_wait()? {
-                bail!("the agent ended ({status})");
-            }
-            ensure!(
-                start.elapsed() < Duration::from_secs(20),
-                "`lb {arguments}` never says {text:?}: {said}"
-            );
-            sleep(Duration::from_millis(50));
+            said = String::from_utf8_lossy(&output.stdout).into_owned();
+            self.runs()?;
+            Ok(said.contains(text).then(|| said.clone()))
+        });
+        found.with_context(|| format!("`lb {arguments}` never says {text:?}: {said}"))
+    }
+
+    /// Waits until `lb status` about its instance ends with that code and says that.
+    pub fn status(&self, code: i32, text: &str) -> Result<()> {
+        let mut found = None;
+        let as_expected = until(|| {
+            let Output { status, stdout, .. } =
+                self.node.lb(&format!("status --instance {}", self.instance))?;
+            let said = String::from_utf8_lossy(&stdout).into_owned();
+            let so = status.code() == Some(code) && said.contains(text);
+            found = Some((status, said));
+            Ok(so.then_some(()))
+        });
+        as_expected.with_context(|| format!("never code {code} and {text:?}, but {found:?}"))
+    }
+
+    /// That it has not ended.
+    fn runs(&mut self) -> Result<()> {
+        match self.process.try_wait()? {
+            Some(status) => bail!("the agent ended ({status})"),
+            None => Ok(()),
         }
     }
 
@@ -183,22 +206,19 @@ impl Agent<'_> {
 
     /// Waits until it says `text` after the first `from` bytes of its log; all that it has said since.
     pub fn wait_for(&mut self, text: &str, from: usize) -> Result<String> {
-        let start = Instant::now();
-        loop {
-            let log = self.log()?;
+        let mut log = String::new();
+        let found = until(|| {
+            log = self.log()?;
             let new = log.get(from..).unwrap_or_default();
             // Whole lines only.
             if let Some(at) = new.find(text)
                 && new[at..].contains('\n')
             {
-                return Ok(new.to_owned());
+                return Ok(Some(new.to_owned()));
             }
-            if let Some(status) = self.process.try_wait()? {
-                bail!("the agent ended ({status}):\n{log}");
-            }
-            ensure!(start.elapsed() < Duration::from_secs(60), "the agent never says {text:?}:\n{log}");
-            sleep(Duration::from_millis(5));
-        }
+            self.runs().map(|()| None)
+        });
+        found.with_context(|| format!("the agent never says {text:?}:\n{log}"))
     }
 
     /// What an `lb` command about its instance prints.

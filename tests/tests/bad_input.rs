@@ -252,8 +252,7 @@ fn xdp_is_refused_before_anything_is_set_up() -> Result<()> {
         ensure!(!shows_xdp(&node)?, "{options}: a program is left");
     }
 
-    let mut agent = node.agent_on("--uplink nic --xdp", OTHER, "c.yaml")?;
-    agent.wait_for("ready: ", 0)?;
+    let agent = node.ready_on("--uplink nic --xdp", OTHER, "c.yaml")?;
     ensure!(shows_xdp(&node)?, "no XDP");
     for option in ["--xdp", "--xdp=generic"] {
         let output = node.lb(&format!("run --uplink nic {option} --config c.yaml --instance bad-input"))?;
@@ -279,8 +278,7 @@ fn a_mode_of_xdp_that_cannot_be_changed_stays() -> Result<()> {
     const INSTANCE: &str = "bad-input-mode";
     let node = Node::new("lbb-mode")?;
     node.write("c.yaml", GOOD)?;
-    let mut agent = node.agent_on("--uplink lo --xdp=generic", INSTANCE, "c.yaml")?;
-    agent.wait_for("ready: ", 0)?;
+    let agent = node.ready_on("--uplink lo --xdp=generic", INSTANCE, "c.yaml")?;
     let pid = rustix::process::Pid::from_raw(agent.pid() as i32).context("no process")?;
     rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
     let again = || node.lb(&format!("run --uplink lo --xdp --config c.yaml --instance {INSTANCE}"));
@@ -321,8 +319,7 @@ fn different_seeds_are_told_apart() -> Result<()> {
     let node = Node::new("lbb-seeds")?;
     let status = |seed: &str| -> Result<String> {
         node.write("c.yaml", &format!("hashSeed: {seed}\n{GOOD}"))?;
-        let mut agent = node.agent("bad-input-seeds", "c.yaml")?;
-        agent.wait_for("ready: ", 0)?;
+        let agent = node.ready("bad-input-seeds", "c.yaml")?;
         let status = agent.lb("status")?;
         ensure!(!status.contains(seed), "the seed is shown: {status}");
         let line = status.lines().find(|line| line.starts_with("Hash seed: "));
@@ -367,8 +364,7 @@ fn a_running_agent_keeps_what_it_serves() -> Result<()> {
     const INSTANCE: &str = "bad-input-running";
     let node = Node::new("lbb-running")?;
     node.write("c.yaml", GOOD)?;
-    let mut agent = node.agent(INSTANCE, "c.yaml")?;
-    agent.wait_for("ready: ", 0)?;
+    let mut agent = node.ready(INSTANCE, "c.yaml")?;
     let served = agent.lb("get services -o json")?;
     ensure!(served.contains("10.96.0.10"), "serves {served}");
 
@@ -424,8 +420,7 @@ fn only_regular_files_are_read() -> Result<()> {
     for (command, said) in cases {
         make("true")?;
         node.write("c.yaml", GOOD)?;
-        let mut agent = node.agent(INSTANCE, "c.yaml")?;
-        agent.wait_for("ready: ", 0)?;
+        let mut agent = node.ready(INSTANCE, "c.yaml")?;
         make(command)?;
         agent.wait_for(&format!("config not taken over: {said} {ADVICE}\n"), 0)?;
         agent.lb("get services")?;
@@ -487,7 +482,7 @@ fn an_agent_that_starts_hears_sigterm() -> Result<()> {
     };
     node.write("c.yaml", &format!("services:\n{}", (0..16_000).map(service).collect::<String>()))?;
     for delay in [50, 200, 400, 700, 1000] {
-        let mut agent = node.agent(INSTANCE, "c.yaml")?;
+        let mut agent = node.agent_on("--bridge br0", INSTANCE, "c.yaml")?;
         std::thread::sleep(std::time::Duration::from_millis(delay));
         agent.end().with_context(|| format!("after {delay} ms"))?;
     }

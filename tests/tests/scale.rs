@@ -50,7 +50,7 @@ fn ten_thousand_services_are_served_in_two_seconds() -> Result<()> {
     let node = Node::new("lbs-node")?;
     node.write("c.yaml", &config(SERVICES))?;
     let start = Instant::now();
-    let mut agent = node.agent("scale", "c.yaml")?;
+    let mut agent = node.agent_on("--bridge br0", "scale", "c.yaml")?;
     agent.wait_for("ready: 10000 services", 0)?;
     let (wall, cpu) = (start.elapsed(), cpu_time(agent.pid())?);
     println!("{SERVICES} services: ready after {wall:.2?}, {cpu:.2?} of them computing");

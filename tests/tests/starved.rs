@@ -4,11 +4,14 @@ use std::{
     fs::{self, File},
     io::Read as _,
     path::Path,
-    process::Stdio,
+    process::{ChildStderr, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::node::{Agent, Disk, Node, binary};
+use lb_tests::{
+    node::{Agent, Disk, Node, binary},
+    wait::until,
+};
 
 /// A service at an address, and some objects that are left out with a line of log each.
 fn config(address: &str, left_out: usize) -> String {
@@ -32,44 +35,47 @@ fn talk(node: &Node, agent: &mut Agent) -> Result<()> {
     Ok(())
 }
 
+/// A node with its config, and the name of the instance.
+fn starved(name: &str) -> Result<(Node, String)> {
+    let node = Node::new(&format!("lbs-{name}"))?;
+    node.write("c.yaml", &config("10.96.0.10", 0))?;
+    Ok((node, format!("starved-{name}")))
+}
+
+/// An agent that logs into a pipe, and the pipe.
+fn piped<'n>(node: &'n Node, instance: &str) -> Result<(Agent<'n>, ChildStderr)> {
+    let mut command = node.run("--bridge br0", instance, "c.yaml")?;
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut agent = node.start(instance, command)?;
+    let pipe = agent.process().stderr.take().context("no pipe")?;
+    Ok((agent, pipe))
+}
+
 #[test]
 fn a_full_disk_below_the_log() -> Result<()> {
-    const INSTANCE: &str = "starved-disk";
-    let node = Node::new("lbs-disk")?;
-    node.write("c.yaml", &config("10.96.0.10", 0))?;
+    let (node, instance) = starved("disk")?;
     let disk = Disk::mount(node.directory.join("disk"), "64k")?;
     let log = File::create(disk.path().join("log"))?;
     let filler = disk.fill()?;
-    let mut command = node.run("--bridge br0", INSTANCE, "c.yaml")?;
+    let mut command = node.run("--bridge br0", &instance, "c.yaml")?;
     command.stdout(log.try_clone()?).stderr(log);
-    let mut agent = node.start(INSTANCE, command)?;
+    let mut agent = node.start(&instance, command)?;
     agent.wait_until("get services", "10.96.0.10")?;
     node.write("c.yaml", &config("10.96.0.11", 100))?;
     agent.wait_until("get services", "10.96.0.11")?;
     fs::remove_file(filler)?;
-    let mut said = String::new();
-    for _ in 0..100 {
-        said = fs::read_to_string(disk.path().join("log"))?;
-        if said.contains("No space left") {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
     let told =
         "lines of the log are lost: they could not be written (No space left on device (os error 28))\n";
-    ensure!(said.contains(told), "says {said}");
+    let log = disk.path().join("log");
+    let said = until(|| Ok(fs::read_to_string(&log)?.contains(told).then_some(())));
+    said.with_context(|| format!("says {:?}", fs::read_to_string(&log)))?;
     agent.end()
 }
 
 #[test]
 fn a_reader_of_the_log_that_is_gone() -> Result<()> {
-    const INSTANCE: &str = "starved-reader";
-    let node = Node::new("lbs-reader")?;
-    node.write("c.yaml", &config("10.96.0.10", 0))?;
-    let mut command = node.run("--bridge br0", INSTANCE, "c.yaml")?;
-    command.stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut agent = node.start(INSTANCE, command)?;
-    let mut reader = agent.process().stderr.take().context("no pipe")?;
+    let (node, instance) = starved("reader")?;
+    let (mut agent, mut reader) = piped(&node, &instance)?;
     reader.read_exact(&mut [0; 10])?;
     drop(reader);
     agent.wait_until("get services", "10.96.0.10")?;
@@ -79,13 +85,8 @@ fn a_reader_of_the_log_that_is_gone() -> Result<()> {
 
 #[test]
 fn a_full_pipe_that_nobody_reads() -> Result<()> {
-    const INSTANCE: &str = "starved-pipe";
-    let node = Node::new("lbs-pipe")?;
-    node.write("c.yaml", &config("10.96.0.10", 0))?;
-    let mut command = node.run("--bridge br0", INSTANCE, "c.yaml")?;
-    command.stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut agent = node.start(INSTANCE, command)?;
-    let mut reader = agent.process().stderr.take().context("no pipe")?;
+    let (node, instance) = starved("pipe")?;
+    let (mut agent, mut reader) = piped(&node, &instance)?;
     agent.wait_until("get services", "10.96.0.10")?;
     talk(&node, &mut agent)?;
     agent.end()?;
@@ -97,13 +98,8 @@ fn a_full_pipe_that_nobody_reads() -> Result<()> {
 
 #[test]
 fn a_pipe_that_is_read_late_says_what_is_lost() -> Result<()> {
-    const INSTANCE: &str = "starved-late";
-    let node = Node::new("lbs-late")?;
-    node.write("c.yaml", &config("10.96.0.10", 0))?;
-    let mut command = node.run("--bridge br0", INSTANCE, "c.yaml")?;
-    command.stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut agent = node.start(INSTANCE, command)?;
-    let mut reader = agent.process().stderr.take().context("no pipe")?;
+    let (node, instance) = starved("late")?;
+    let (mut agent, mut reader) = piped(&node, &instance)?;
     agent.wait_until("get services", "10.96.0.10")?;
     talk(&node, &mut agent)?;
     agent.wait_until("status", " lines lost\n")?;
@@ -128,13 +124,11 @@ fn a_pipe_that_is_read_late_says_what_is_lost() -> Result<()> {
 /// No words of a panic, whatever fails first.
 #[test]
 fn few_descriptors() -> Result<()> {
-    const INSTANCE: &str = "starved-files";
-    let node = Node::new("lbs-files")?;
-    node.write("c.yaml", &config("10.96.0.10", 0))?;
+    let (node, instance) = starved("files")?;
     let lb = binary()?;
     let limited = |limit: &str, arguments: &str| -> Result<(Option<i32>, String)> {
         let mut command = node.command(Path::new("sh"), "-c")?;
-        command.arg(format!("ulimit {limit}; exec {} {arguments} --instance {INSTANCE}", lb.display()));
+        command.arg(format!("ulimit {limit}; exec {} {arguments} --instance {instance}", lb.display()));
         let output = command.output()?;
         Ok((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
     };
@@ -148,9 +142,9 @@ fn few_descriptors() -> Result<()> {
     }
     // More are allowed, they only have to be asked for.
     let mut command = node.command(Path::new("sh"), "-c")?;
-    let run = format!("exec {} run --bridge br0 --config c.yaml --instance {INSTANCE}", lb.display());
+    let run = format!("exec {} run --bridge br0 --config c.yaml --instance {instance}", lb.display());
     command.arg(format!("ulimit -Sn 16; {run}")).stderr(File::create(node.log())?);
-    let mut agent = node.start(INSTANCE, command)?;
+    let mut agent = node.start(&instance, command)?;
     agent.wait_for("ready: ", 0)?;
     for limit in 5..24 {
         for arguments in ["status", "get flows", "get services", "check c.yaml", "uninstall"] {
@@ -164,8 +158,7 @@ fn few_descriptors() -> Result<()> {
 /// Where nothing can be printed, nothing is; the code says the rest.
 #[test]
 fn outputs_that_take_nothing() -> Result<()> {
-    let node = Node::new("lbs-output")?;
-    node.write("c.yaml", &config("10.96.0.10", 0))?;
+    let (node, _) = starved("output")?;
     let lb = binary()?;
     let code = |arguments: &str| -> Result<Option<i32>> {
         let mut command = node.command(Path::new("bash"), "-c")?;

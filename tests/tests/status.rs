@@ -1,13 +1,6 @@
 //! `lb status`: what it says, and its code, when the agent or what it has attached is not well.
 
-use std::{
-    fs,
-    os::unix::fs::symlink,
-    path::Path,
-    process::{Command, Output},
-    thread::sleep,
-    time::{Duration, Instant},
-};
+use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::node::{Agent, Disk, Node};
@@ -29,26 +22,7 @@ fn agent<'n>(node: &'n Node, instance: &str) -> Result<Agent<'n>> {
     node.ip("link add pod0 type veth peer name wire0")?;
     node.ip("link set pod0 master br0 up")?;
     node.write("c.yaml", &config(&["web"]))?;
-    let mut agent = node.agent(instance, "c.yaml")?;
-    agent.wait_for("ready: ", 0)?;
-    Ok(agent)
-}
-
-/// Waits until `lb status` ends with that code and says that.
-fn status(node: &Node, instance: &str, code: i32, text: &str) -> Result<String> {
-    let start = Instant::now();
-    loop {
-        let Output { status, stdout, .. } = node.lb(&format!("status --instance {instance}"))?;
-        let said = String::from_utf8_lossy(&stdout).into_owned();
-        if status.code() == Some(code) && said.contains(text) {
-            return Ok(said);
-        }
-        ensure!(
-            start.elapsed() < Duration::from_secs(15),
-            "never code {code} and {text:?}, but {status} and\n{said}"
-        );
-        sleep(Duration::from_millis(100));
-    }
+    node.ready(instance, "c.yaml")
 }
 
 #[test]
@@ -56,18 +30,17 @@ fn a_hung_and_a_dead_agent() -> Result<()> {
     const INSTANCE: &str = "status-life";
     let node = Node::new("lbt-life")?;
     let mut agent = agent(&node, INSTANCE)?;
-    status(&node, INSTANCE, 0, &format!("Agent:     running, process {}\n", agent.pid()))?;
+    agent.status(0, &format!("Agent:     running, process {}\n", agent.pid()))?;
     agent.signal(Signal::STOP)?;
-    status(&node, INSTANCE, 1, "has not been heard of for ")?;
+    agent.status(1, "has not been heard of for ")?;
     agent.signal(Signal::CONT)?;
-    status(&node, INSTANCE, 0, "running")?;
+    agent.status(0, "running")?;
     agent.signal(Signal::KILL)?;
     agent.process().wait()?;
-    status(&node, INSTANCE, 1, "Agent:     not running; services go on without it")?;
+    agent.status(1, "Agent:     not running; services go on without it")?;
     // Restored by the next one.
-    let mut next = node.agent(INSTANCE, "c.yaml")?;
-    next.wait_for("ready: ", 0)?;
-    status(&node, INSTANCE, 0, &format!("running, process {}\n", next.pid())).map(drop)
+    let next = node.ready(INSTANCE, "c.yaml")?;
+    next.status(0, &format!("running, process {}\n", next.pid()))
 }
 
 /// Its questions to the kernel are not answered, and it gets no other socket to ask by.
@@ -75,17 +48,17 @@ fn a_hung_and_a_dead_agent() -> Result<()> {
 fn a_blind_agent() -> Result<()> {
     const INSTANCE: &str = "status-blind";
     let node = Node::new("lbt-blind")?;
-    let agent = agent(&node, INSTANCE)?;
-    status(&node, INSTANCE, 0, "running")?;
+    let mut agent = agent(&node, INSTANCE)?;
+    agent.status(0, "running")?;
     let pid = Pid::from_raw(agent.pid() as i32).context("no process")?;
     let limit = no_more_files(pid)?;
     ensure!(deafen(pid)? > 0, "it has no socket to ask by");
     node.ip("link add pod1 type veth peer name wire1")?;
-    status(&node, INSTANCE, 1, "the agent has been blind for ")?;
+    agent.status(1, "the agent has been blind for ")?;
     prlimit(Some(pid), Resource::Nofile, limit)?;
-    status(&node, INSTANCE, 0, "running")?;
+    agent.status(0, "running")?;
     node.ip("link set pod1 master br0 up")?;
-    agent_has(&node, INSTANCE, "pod1")
+    agent.wait_until("get ports", "pod1").map(drop)
 }
 
 /// Attaching fails, is said, and is tried again.
@@ -93,34 +66,22 @@ fn a_blind_agent() -> Result<()> {
 fn a_port_without_its_program() -> Result<()> {
     const INSTANCE: &str = "status-port";
     let node = Node::new("lbt-port")?;
-    let agent = agent(&node, INSTANCE)?;
-    status(&node, INSTANCE, 0, "running")?;
+    let mut agent = agent(&node, INSTANCE)?;
+    agent.status(0, "running")?;
     let pid = Pid::from_raw(agent.pid() as i32).context("no process")?;
     let limit = no_more_files(pid)?;
     node.ip("link add pod1 type veth peer name wire1")?;
     node.ip("link set pod1 master br0 up")?;
-    status(&node, INSTANCE, 1, "Too many open files")?;
+    agent.status(1, "Too many open files")?;
     prlimit(Some(pid), Resource::Nofile, limit)?;
-    status(&node, INSTANCE, 0, "running")?;
-    agent_has(&node, INSTANCE, "pod1")
+    agent.status(0, "running")?;
+    agent.wait_until("get ports", "pod1").map(drop)
 }
 
 /// Lets a process open nothing more; what it might before.
 fn no_more_files(pid: Pid) -> Result<Rlimit> {
     let none = Rlimit { current: Some(0), maximum: getrlimit(Resource::Nofile).maximum };
     Ok(prlimit(Some(pid), Resource::Nofile, none)?)
-}
-
-fn agent_has(node: &Node, instance: &str, port: &str) -> Result<()> {
-    let start = Instant::now();
-    loop {
-        let output = node.lb(&format!("get ports --instance {instance}"))?;
-        if String::from_utf8_lossy(&output.stdout).contains(port) {
-            return Ok(());
-        }
-        ensure!(start.elapsed() < Duration::from_secs(10), "{port} has no program");
-        sleep(Duration::from_millis(100));
-    }
 }
 
 /// Drops all that the kernel answers a process by netlink, but not what it tells by itself; how many sockets that are.
@@ -151,25 +112,19 @@ fn programs_that_somebody_has_detached() -> Result<()> {
     const INSTANCE: &str = "status-links";
     let node = Node::new("lbt-links")?;
     let mut agent = agent(&node, INSTANCE)?;
-    status(&node, INSTANCE, 0, "running")?;
+    agent.status(0, "running")?;
     let links = Path::new("/sys/fs/bpf/lb").join(INSTANCE).join("links");
     let pins = fs::read_dir(&links)?.collect::<Result<Vec<_>, _>>()?;
     let pin = pins.iter().map(fs::DirEntry::path).find(|pin| pin.to_string_lossy().ends_with("port-ingress"));
     let pin = pin.context("no port has a program")?;
     let detached = Command::new("bpftool").args(["link", "detach", "pinned"]).arg(&pin).output()?;
     ensure!(detached.status.success(), "{detached:?}");
-    status(
-        &node,
-        INSTANCE,
-        1,
-        "port-ingress is not attached at pod0: it has been detached; start the agent again",
-    )?;
+    agent.status(1, "port-ingress is not attached at pod0: it has been detached; start the agent again")?;
     agent.end()?;
-    let mut next = node.agent(INSTANCE, "c.yaml")?;
-    next.wait_for("ready: ", 0)?;
-    status(&node, INSTANCE, 0, "running")?;
+    let next = node.ready(INSTANCE, "c.yaml")?;
+    next.status(0, "running")?;
     fs::remove_file(pin)?;
-    status(&node, INSTANCE, 1, "port-ingress is not attached at pod0: its pin is gone").map(drop)
+    next.status(1, "port-ingress is not attached at pod0: its pin is gone")
 }
 
 #[test]
@@ -177,24 +132,23 @@ fn filters_that_somebody_has_removed() -> Result<()> {
     const INSTANCE: &str = "status-filters";
     let node = Node::new("lbt-filters")?;
     node.write("c.yaml", &config(&["web"]))?;
-    let mut agent = node.agent_on("--bridge br0 --clsact", INSTANCE, "c.yaml")?;
-    agent.wait_for("ready: ", 0)?;
-    status(&node, INSTANCE, 0, "running")?;
+    let agent = node.ready_on("--bridge br0 --clsact", INSTANCE, "c.yaml")?;
+    agent.status(0, "running")?;
     let deleted = node.command(Path::new("tc"), "filter del dev br0 ingress")?.output()?;
     ensure!(deleted.status.success(), "{deleted:?}");
-    status(&node, INSTANCE, 1, "bridge-ingress is not attached at br0: it has been detached").map(drop)
+    agent.status(1, "bridge-ingress is not attached at br0: it has been detached")
 }
 
 #[test]
 fn a_config_that_is_refused() -> Result<()> {
     const INSTANCE: &str = "status-refused";
     let node = Node::new("lbt-refused")?;
-    let _agent = agent(&node, INSTANCE)?;
-    status(&node, INSTANCE, 0, "running")?;
+    let agent = agent(&node, INSTANCE)?;
+    agent.status(0, "running")?;
     node.write("c.yaml", "services: [")?;
-    status(&node, INSTANCE, 1, "this is not YAML")?;
+    agent.status(1, "this is not YAML")?;
     node.write("c.yaml", &config(&["web"]))?;
-    status(&node, INSTANCE, 0, "running").map(drop)
+    agent.status(0, "running")
 }
 
 #[test]
@@ -206,12 +160,12 @@ fn kept_addresses_on_a_full_disk() -> Result<()> {
     let mut agent = agent(&node, INSTANCE)?;
     let path = disk.path().join("kept.json");
     let problem = format!("{} can't be written: No space left on device (os error 28)", path.display());
-    status(&node, INSTANCE, 1, &problem)?;
+    agent.status(1, &problem)?;
     // A change is served all the same.
     node.write("c.yaml", &config(&["web", "more"]))?;
     agent.wait_until("get services", "more")?;
     fs::remove_file(&filler)?;
-    status(&node, INSTANCE, 0, "running")?;
+    agent.status(0, "running")?;
     ensure!(fs::read_to_string(&path)?.contains("default/more"), "the address of a change is not kept");
     ensure!(agent.log()?.contains("kept.json is written again"), "not said");
 
@@ -220,9 +174,8 @@ fn kept_addresses_on_a_full_disk() -> Result<()> {
     agent.end()?;
     disk.fill()?;
     disk.read_only()?;
-    let mut next = node.agent(INSTANCE, "c.yaml")?;
-    next.wait_for("ready: ", 0)?;
-    status(&node, INSTANCE, 0, "running")?;
+    let mut next = node.ready(INSTANCE, "c.yaml")?;
+    next.status(0, "running")?;
     ensure!(next.lb("get services -o json")? == served, "served otherwise");
     next.end()?;
     drop(disk);
@@ -237,11 +190,11 @@ fn a_view_on_a_full_disk() -> Result<()> {
     let filler = disk.fill()?;
     let mut agent = agent(&node, INSTANCE)?;
     let problem = "view.json can't be written: No space left on device (os error 28)";
-    status(&node, INSTANCE, 1, problem)?;
+    agent.status(1, problem)?;
     node.write("c.yaml", &config(&["web", "more"]))?;
     agent.wait_for("default/more", 0)?;
     fs::remove_file(&filler)?;
-    status(&node, INSTANCE, 0, "running")?;
+    agent.status(0, "running")?;
     let shown = agent.lb("get services")?;
     ensure!(shown.contains("more"), "{shown}");
     agent.end()?;
@@ -261,8 +214,7 @@ fn a_config_whose_directory_is_made_again_or_mounted_over() -> Result<()> {
         Ok(fs::write(directory.join("c.yaml"), text)?)
     };
     write("10.96.0.1")?;
-    let mut agent = node.agent(INSTANCE, "etc/c.yaml")?;
-    agent.wait_for("ready: ", 0)?;
+    let mut agent = node.ready(INSTANCE, "etc/c.yaml")?;
     fs::remove_dir_all(&directory)?;
     agent.wait_for("config not taken over: etc/c.yaml: no such file or directory", 0)?;
     write("10.96.0.2")?;

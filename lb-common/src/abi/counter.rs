@@ -99,7 +99,7 @@ macro_rules! with_events {
                 SocketConnected = 38, "socket-connected";
                 /// A datagram of a socket of the host that is not connected went to its backend.
                 SocketSent = 39, "socket-sent";
-                /// As before, but the socket's backend no longer serves: it has another one from this datagram on.
+                /// A datagram of such a socket went to another backend than before, which no longer serves.
                 SocketMoved = 40, "socket-moved";
             }
         }
@@ -156,7 +156,7 @@ macro_rules! define {
 
             /// What it means.
             pub fn meaning(self) -> &'static str {
-                match self { $(Stop::$stop => concat!($($stop_doc),+).trim_ascii(),)* }
+                Counter::from(self).meaning()
             }
 
             /// The one with that row.
@@ -187,6 +187,14 @@ macro_rules! define {
                 match self {
                     $(Counter::$stop => $stop_label,)*
                     $(Counter::$event => $event_label,)*
+                }
+            }
+
+            /// What it means.
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(Counter::$stop => concat!($($stop_doc),+).trim_ascii(),)*
+                    $(Counter::$event => concat!($($event_doc),+).trim_ascii(),)*
                 }
             }
 
@@ -229,10 +237,12 @@ mod tests {
     }
 
     #[test]
-    fn every_stop_has_a_counter_and_a_meaning() {
+    fn every_stop_has_a_counter_and_every_counter_a_meaning() {
         for stop in Stop::ALL {
             assert_eq!(Counter::from(*stop).stop(), Some(*stop));
-            assert!(stop.meaning().ends_with(['.', ')']), "{stop:?}: {}", stop.meaning());
+        }
+        for counter in Counter::ALL {
+            assert!(counter.meaning().ends_with(['.', ')']), "{counter:?}: {}", counter.meaning());
         }
         assert_eq!(Counter::ALL.iter().filter_map(|counter| counter.stop()).count(), Stop::ALL.len());
     }

@@ -224,6 +224,3 @@ fn remember<F: Family, S: Socket<F>, T: Sockets<F>>(
 fn key_of<F: Family, S: Socket<F>>(socket: &S, peer: Peer<F>, end: SocketEnd) -> SocketKey<F> {
     SocketKey { cookie: socket.cookie(), addr: peer.addr, port: peer.port, end: end as u16 }
 }
-
-#[cfg(test)]
-mod tests;

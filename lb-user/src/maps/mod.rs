@@ -32,7 +32,7 @@ pub use lb_sys::Mapped;
 pub use owned::Untrusted;
 pub use pins::{Lock, Pins};
 pub use sockets::Sockets;
-pub use walk::{count, walk};
+pub use walk::{batches, count, walk};
 
 /// How many rows the maps hold. Fixed when an instance's maps are made; `lb uninstall` frees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ const BATCH: u32 = 1 << 13;
 
 /// Rows in use and rows that there can be, of the map pinned below `dir`.
 pub fn count(dir: &Path, map: &MapInfo) -> Result<(u32, u32), OpenError> {
-    each(dir, map, |_, _| {})
+    batches(dir, map, |_, _, _| {})
 }
 
 /// Gives every key and row to `see`.
@@ -21,18 +21,28 @@ pub fn count(dir: &Path, map: &MapInfo) -> Result<(u32, u32), OpenError> {
 /// # Errors
 /// When the map can't be read.
 pub fn walk<K: Pod, V: Pod>(dir: &Path, map: &MapInfo, mut see: impl FnMut(K, V)) -> Result<(), OpenError> {
-    each(dir, map, |key, row| {
-        if let (Ok(key), Ok(row)) = (try_pod_read_unaligned(key), try_pod_read_unaligned(row)) {
-            see(key, row);
+    batches(dir, map, |count, keys, rows| {
+        let (keys, rows) = (keys.chunks_exact(keys.len() / count), rows.chunks_exact(rows.len() / count));
+        for (key, row) in keys.zip(rows) {
+            if let (Ok(key), Ok(row)) = (try_pod_read_unaligned(key), try_pod_read_unaligned(row)) {
+                see(key, row);
+            }
         }
     })?;
     Ok(())
 }
 
-/// As [`count`], and gives every key and row to `see`, as their bytes. Reads the map in batches, which are in
-/// the kernel since 5.13 for all kinds: a row costs a copy, and no LRU takes that for a use of it. What
-/// comes and goes meanwhile may be seen or not; no more than the map can hold is.
-fn each(dir: &Path, map: &MapInfo, mut see: impl FnMut(&[u8], &[u8])) -> Result<(u32, u32), OpenError> {
+/// As [`count`], and gives the bytes of the keys and rows to `see`, as many at once as a system call reads. Such
+/// batches are in the kernel since 5.13 for all kinds: a row costs a copy, and no LRU takes that for a use of it.
+/// What comes and goes meanwhile may be seen or not; no more than the map can hold is.
+///
+/// # Errors
+/// When the map can't be read.
+pub fn batches(
+    dir: &Path,
+    map: &MapInfo,
+    mut see: impl FnMut(usize, &[u8], &[u8]),
+) -> Result<(u32, u32), OpenError> {
     let failed = |source: io::Error| OpenError::Count { path: dir.join(map.name), source };
     let (data, info) = open(dir, map)?;
     let (key, row, max) = (info.key_size() as usize, info.value_size() as usize, info.max_entries());
@@ -48,8 +58,9 @@ fn each(dir: &Path, map: &MapInfo, mut see: impl FnMut(&[u8], &[u8])) -> Result<
         let from = (!first).then_some(&from[..]);
         let (read, end) =
             lookup_batch(data.fd().as_fd(), from, next, (&mut keys, &mut rows), batch).map_err(failed)?;
-        for (key, row) in keys.chunks_exact(key).zip(rows.chunks_exact(row)).take(read as usize) {
-            see(key, row);
+        if read > 0 {
+            let count = read as usize;
+            see(count, &keys[..count * key], &rows[..count * row]);
         }
         used += read;
         if end {

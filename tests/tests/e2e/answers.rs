@@ -1,24 +1,20 @@
 //! Who answers, how often, and what client and backend see of each other.
 
-use std::{
-    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
-    process::Stdio,
-    time::Duration,
-};
+use std::net::{SocketAddr, TcpStream};
 
 use anyhow::{Context as _, Result, ensure};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::Type;
 use xtask::{
     lab::{
         Pod,
         request::{self, Answers},
     },
-    run::checks::iperf3,
+    run::checks::{Iperf3, iperf3},
 };
 
 use crate::{
     Test,
-    bed::{Bed, CONFIG, service, vip},
+    bed::{Bed, CONFIG, answer, connect_from, service, vip},
 };
 
 pub const ALL: &[Test] = &[
@@ -64,18 +60,7 @@ fn weights() -> Result<()> {
 fn from_given_ports(to: SocketAddr, kind: Type) -> Result<Answers> {
     let mut answers = Answers::new();
     for port in FIRST_PORT..FIRST_PORT + REQUESTS {
-        let mut from = to;
-        from.set_port(port);
-        from.set_ip(if to.is_ipv4() { [0; 4].into() } else { IpAddr::V6([0u16; 8].into()) });
-        let socket = Socket::new(Domain::for_address(to), kind, None)?;
-        socket.bind(&SockAddr::from(from))?;
-        socket.set_read_timeout(Some(Duration::from_secs(3)))?;
-        socket.connect(&SockAddr::from(to)).with_context(|| format!("from port {port} to {to}"))?;
-        let name = if kind == Type::STREAM {
-            request::get(&TcpStream::from(socket))?.0
-        } else {
-            request::ask(&UdpSocket::from(socket))?
-        };
+        let name = answer(kind, connect_from(kind, request::any(to, port), to)?)?;
         *answers.entry(name).or_default() += 1;
     }
     Ok(answers)
@@ -96,9 +81,7 @@ fn senders() -> Result<()> {
         // A socket that is not connected is told who sent: the VIP.
         let to = vip(ipv6, service::WEB, 90);
         let sender = bed.lab().within("red", move || -> Result<SocketAddr> {
-            let any: IpAddr = if ipv6 { IpAddr::V6([0u16; 8].into()) } else { [0; 4].into() };
-            let socket = UdpSocket::bind((any, 0))?;
-            socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+            let socket = request::unconnected(to)?;
             socket.send_to(b"hello", to)?;
             Ok(socket.recv_from(&mut [0; 64])?.1)
         })??;
@@ -110,22 +93,12 @@ fn senders() -> Result<()> {
 fn tools() -> Result<()> {
     let bed = Bed::new(&[])?;
     for url in ["http://10.96.0.10/", "http://[fd00:96::10]/"] {
-        let mut curl = bed.lab().command("red", "curl")?;
-        let output = curl.args(["-s", "-S", "-m", "5", "-g", url]).output().context("running curl")?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success() && text.contains(' '), "curl {url}: {output:?}");
+        let text = bed.lab().output("red", &format!("curl -s -S -m 5 -g {url}"))?;
+        ensure!(text.contains(' '), "curl {url}: {text}");
     }
-    let mut server = bed.lab().command("blue", "iperf3")?;
-    let mut server = server.arg("-s").stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-    let listens = bed.lab().clone();
-    bed.wait_for("iperf3 listens", || {
-        listens.within("blue", || TcpStream::connect(("10.244.1.3", 5201)).is_ok())
-    })?;
-    let ran = ["10.96.0.12", "fd00:96::12"].map(|to| iperf3(bed.lab(), "red", to, 1, 4));
-    server.kill()?;
-    server.wait()?;
-    for rate in ran {
-        ensure!(rate? > 0.0, "iperf3 through the VIP moved nothing");
+    let _server = Iperf3::serve(bed.lab(), "blue")?;
+    for to in ["10.96.0.12", "fd00:96::12"] {
+        ensure!(iperf3(bed.lab(), "red", to, 1, 4)? > 0.0, "iperf3 through the VIP moved nothing");
     }
     Ok(())
 }

@@ -2,14 +2,15 @@
 
 use std::{
     env, fs,
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream, UdpSocket},
     path::{Path, PathBuf},
-    thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
+use lb_tests::{node::binary, wait::until};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use xtask::{
     lab::{
         self, Lab,
@@ -63,20 +64,23 @@ pub mod service {
     pub const NODE: u16 = 0x1;
 }
 
-/// The agent's program.
-pub fn agent() -> Result<PathBuf> {
-    let lb = env::var_os("LB_BINARY").context("LB_BINARY names the agent: run `cargo xtask test e2e`")?;
-    Ok(lb.into())
-}
-
 /// A service's address in a family, from its last part as it is written in both.
 pub fn vip(ipv6: bool, last: u16, port: u16) -> SocketAddr {
     let text = if ipv6 { format!("[fd00:96::{last:x}]:{port}") } else { format!("10.96.0.{last:x}:{port}") };
     text.parse().expect("an address")
 }
 
-/// A lab, taken down at the end.
+/// A lab with its servers, taken down at the end.
 pub struct Up(pub Lab);
+
+impl Up {
+    pub fn new(lab: Lab) -> Result<Up> {
+        lab.up_anew()?;
+        let up = Up(lab);
+        lab::serve(&up.0)?;
+        Ok(up)
+    }
+}
 
 impl Drop for Up {
     fn drop(&mut self) {
@@ -99,25 +103,25 @@ impl Bed {
 
     /// The lab, changed by `prepare` before the agent starts with `config`.
     pub fn with(config: &str, options: &[&str], prepare: impl FnOnce(&Lab) -> Result<()>) -> Result<Bed> {
-        Bed::at(config, &["--bridge", "v-net-0", "--uplink", "eth0"], options, prepare)
+        let lab = Lab::new(NAME);
+        let devices = ["--bridge", "v-net-0", "--uplink", "eth0"];
+        Bed::at(lab, "node", &devices, config, options, prepare)
     }
 
-    /// The same, with an agent at other devices.
+    /// A lab's node with an agent for these devices.
     pub fn at(
-        config: &str,
+        lab: Lab,
+        node: &str,
         devices: &[&str],
+        config: &str,
         options: &[&str],
         prepare: impl FnOnce(&Lab) -> Result<()>,
     ) -> Result<Bed> {
-        let lb = agent()?;
-        let lab = Lab::new(NAME);
-        lab.up_anew()?;
-        let up = Up(lab.clone());
-        lab::serve(&lab)?;
-        prepare(&lab)?;
+        let up = Up::new(lab)?;
+        prepare(&up.0)?;
         let path = env::temp_dir().join(format!("{NAME}-{}.yaml", std::process::id()));
         fs::write(&path, config)?;
-        let mut agent = Agent::start_at(&lab, "node", devices, &lb, &path, NAME, options)?;
+        let mut agent = Agent::start_at(&up.0, node, devices, &binary()?, &path, NAME, options)?;
         agent.wait_ready()?;
         Ok(Bed { agent, up, config: path })
     }
@@ -149,20 +153,13 @@ impl Bed {
 
     /// Tries until it is so.
     pub fn wait_for(&self, what: &str, mut so: impl FnMut() -> Result<bool>) -> Result<()> {
-        let start = Instant::now();
-        while !so()? {
-            if start.elapsed() > Duration::from_secs(20) {
-                bail!("not within 20 s: {what}; the agent's log:\n{}", self.agent.log()?);
-            }
-            sleep(Duration::from_millis(20));
-        }
-        Ok(())
+        let log = || self.agent.log().unwrap_or_default();
+        until(|| Ok(so()?.then_some(()))).with_context(|| format!("{what}; the agent's log:\n{}", log()))
     }
 
     /// What `lb get` or `lb status` prints as JSON.
     pub fn json(&self, arguments: &[&str]) -> Result<Value> {
-        let text = self.agent.output(&[arguments, &["-o", "json"]].concat())?;
-        serde_json::from_str(&text).with_context(|| format!("{arguments:?} printed {text}"))
+        self.agent.json(arguments)
     }
 
     /// How packets travel on from a port.
@@ -205,4 +202,26 @@ pub fn only(answers: &Answers, by: &[&str]) -> Result<()> {
     by.sort_unstable();
     ensure!(names == by, "answered by {answers:?} where {by:?} should have");
     Ok(())
+}
+
+/// Patience with one answer.
+pub const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A connected socket at that end, which others may have, too.
+pub fn connect_from(kind: Type, from: SocketAddr, to: SocketAddr) -> Result<Socket> {
+    let socket = Socket::new(Domain::for_address(to), kind, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&from.into())?;
+    socket.set_read_timeout(Some(TIMEOUT))?;
+    socket.connect_timeout(&to.into(), TIMEOUT).with_context(|| format!("connecting from {from} to {to}"))?;
+    Ok(socket)
+}
+
+/// Who answers one request over such a socket.
+pub fn answer(kind: Type, socket: Socket) -> Result<String> {
+    match kind {
+        Type::STREAM => request::get(&TcpStream::from(socket)).map(|(name, _)| name),
+        _ => request::ask(&UdpSocket::from(socket)),
+    }
 }

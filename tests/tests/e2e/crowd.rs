@@ -53,7 +53,7 @@ fn macs() -> Result<()> {
     let during = plugged_in(&bed, PINK)?;
     over.store(true, Relaxed);
     flood.join().map_err(|_| anyhow!("the flood has ended badly"))??;
-    let learned = lines(&bed, "bridge", &["fdb", "show", "br", "v-net-0"])?;
+    let learned = lines(&bed, "bridge fdb show br v-net-0")?;
     ensure!(
         sent.load(Relaxed) >= FRAMES && learned > FRAMES as usize / 2,
         "only {learned} MACs were learned"
@@ -134,7 +134,7 @@ fn other_table() -> Result<()> {
     const BACKEND: &str = "198.51.100.7";
     let bed = Bed::new(&[])?;
     bed.configure(&CONFIG.replace("192.168.1.11", BACKEND), "config taken over")?;
-    let sought = || lines(&bed, "ip", &["neigh", "show", "to", BACKEND, "dev", "eth0"]);
+    let sought = || lines(&bed, &format!("ip neigh show to {BACKEND} dev eth0"));
     bed.lab().on("node", "route add 198.51.100.0/24 dev eth0 table 77")?;
     ensure!(sought()? == 0, "looked for without a rule");
     bed.lab().on("node", "rule add to 198.51.100.0/24 lookup 77")?;
@@ -166,8 +166,7 @@ fn modest(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-/// How many lines a tool prints on the node.
-fn lines(bed: &Bed, tool: &str, arguments: &[&str]) -> Result<usize> {
-    let output = bed.lab().command("node", tool)?.args(arguments).output().context("running it")?;
-    Ok(output.stdout.iter().filter(|byte| **byte == b'\n').count())
+/// How many lines a command prints on the node.
+fn lines(bed: &Bed, command: &str) -> Result<usize> {
+    Ok(bed.lab().output("node", command)?.lines().count())
 }

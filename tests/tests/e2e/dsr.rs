@@ -1,25 +1,18 @@
 //! DSR on three nodes: clients outside are passed on to the nodes of their backends, which answer directly.
 
-use std::{
-    net::{SocketAddr, UdpSocket},
-    process::{Command, Stdio},
-    thread::sleep,
-    time::Duration,
-};
+use std::net::SocketAddr;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
+use socket2::Type;
 use xtask::{
-    lab::{
-        Lab, Nodes,
-        request::{ask, page},
-    },
-    run::checks::iperf3,
+    lab::{Lab, Nodes, request::page},
+    run::checks::{Iperf3, iperf3},
 };
 
 use crate::{
     Test,
-    bed::NAME,
+    bed::{answer, connect_from},
     nodes::{Cluster, NODES, PODS},
 };
 
@@ -35,13 +28,13 @@ fn all() -> Result<()> {
     let lab = &cluster.up.0.clone();
     // As on real wires: who hears a wrong sum drops it.
     for host in Nodes::Three.pods().iter().map(|pod| pod.name).chain(["client"]) {
-        run(lab.command(host, "ethtool")?.args(["-K", "eth0", "tx", "off"]))?;
+        lab.offload(host, "eth0", "tx off")?;
     }
     through_every_node(&cluster).context("through every node")?;
     alike(lab).context("the same flow through each node")?;
-    counted(lab).context("what is counted")?;
+    counted(&cluster).context("what is counted")?;
     for host in Nodes::Three.pods().iter().map(|pod| pod.name).chain(["client"]) {
-        run(lab.command(host, "ethtool")?.args(["-K", "eth0", "tx", "on"]))?;
+        lab.offload(host, "eth0", "tx on")?;
     }
     upload(lab).context("much data")?;
     restarted(&mut cluster).context("an agent that finds the rows of the one before")
@@ -96,10 +89,7 @@ fn alike(lab: &Lab) -> Result<()> {
             let answers = lab.within("client", move || {
                 ports
                     .map(|port| {
-                        let socket = UdpSocket::bind(SocketAddr::new(own, port))?;
-                        socket.connect(to)?;
-                        socket.set_read_timeout(Some(Duration::from_secs(3)))?;
-                        ask(&socket)
+                        answer(Type::DGRAM, connect_from(Type::DGRAM, SocketAddr::new(own, port), to)?)
                     })
                     .collect::<Result<Vec<_>>>()
             })??;
@@ -113,12 +103,9 @@ fn alike(lab: &Lab) -> Result<()> {
 }
 
 /// Each node has passed packets on and taken some out.
-fn counted(lab: &Lab) -> Result<()> {
-    for node in NODES {
-        let lb = crate::bed::agent()?;
-        let mut command = lab.command(node, &lb.to_string_lossy())?;
-        let output = command.args(["status", "--instance", &format!("{NAME}-{node}")]).output()?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+fn counted(cluster: &Cluster) -> Result<()> {
+    for (agent, node) in cluster.agents.iter().zip(NODES) {
+        let text = agent.output(&["status"])?;
         for counter in ["encapsulated", "decapsulated"] {
             ensure!(text.contains(counter), "{node} has never {counter} a packet:\n{text}");
         }
@@ -129,20 +116,14 @@ fn counted(lab: &Lab) -> Result<()> {
 /// The client hears how large its segments may be, and they go on in large pieces.
 fn upload(lab: &Lab) -> Result<()> {
     go_through(lab, 0)?;
-    let mut server = lab.command("blue2", "iperf3")?;
-    let mut server = server.arg("-s").stdout(Stdio::null()).spawn().context("starting iperf3")?;
-    sleep(Duration::from_millis(300));
-    let found: Result<Vec<f64>> =
-        STREAM.into_iter().map(|to| iperf3(lab, "client", to, 2, 1).context(to)).collect();
-    let _ = server.kill();
-    let _ = server.wait();
-    let found = found?;
+    let _server = Iperf3::serve(lab, "blue2")?;
+    let found = STREAM.into_iter().map(|to| iperf3(lab, "client", to, 2, 1).context(to));
+    let found = found.collect::<Result<Vec<f64>>>()?;
     println!("Gbit/s to another node by DSR, IPv4 and IPv6: {found:?}");
     // Where every large packet is lost, TCP still carries a few.
     ensure!(found.iter().all(|gigabits| *gigabits > 0.05), "Gbit/s over IPv4 and IPv6: {found:?}");
     for (to, mtu) in STREAM.into_iter().zip(["mtu 1480", "mtu 1460"]) {
-        let output = lab.command("client", "ip")?.args(["route", "get", to]).output()?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let text = lab.output("client", &format!("ip route get {to}"))?;
         ensure!(text.contains(mtu), "the client has not learnt {mtu}:\n{text}");
     }
     Ok(())
@@ -153,19 +134,10 @@ fn restarted(cluster: &mut Cluster) -> Result<()> {
     let agent = cluster.agents.first_mut().context("an agent")?;
     agent.signal(Signal::TERM)?;
     agent.start_again()?;
-    agent.wait_ready()?;
     let log = agent.log()?;
     ensure!(!log.contains("backends take flows"), "{log}");
     let backends = agent.output(&["get", "backends"])?;
     ensure!(backends.contains("dsr to 192.168.1.12"), "{backends}");
     go_through(&cluster.up.0, 0)?;
     cluster.pages("client", &format!("{}:80", DIRECT[0]), &PODS)
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("{command:?}"))?;
-    if !output.status.success() {
-        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(())
 }

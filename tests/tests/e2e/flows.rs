@@ -12,7 +12,7 @@ use std::{
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -21,14 +21,19 @@ use lb_common::{
     abi::{FlowKey, FlowRow},
     family::Family,
 };
+use lb_tests::wait::until;
 use lb_user::maps::{Maps, Pins, Side};
 use rustix::{net::sockopt::set_socket_recv_buffer_size_force, process::Signal};
 use socket2::{Domain, Protocol, Socket, Type};
-use xtask::lab::{Pod, request, serve_pod};
+use xtask::lab::{
+    Pod,
+    request::{self, any},
+    serve_pod,
+};
 
 use crate::{
     Test,
-    bed::{Bed, CONFIG, NAME, only, service, vip},
+    bed::{Bed, CONFIG, NAME, connect_from, only, service, vip},
     restart::{next_page, page_within},
 };
 
@@ -119,7 +124,6 @@ fn deleted_meanwhile() -> Result<()> {
     bed.lab().on("node", "link del veth-blue")?;
     bed.replace(&on(4, ""))?;
     bed.agent.start_again()?;
-    bed.agent.wait_ready()?;
     // It is asked for first; until then the client sends again what is lost.
     streams.iter_mut().try_for_each(|stream| is_reset_within(stream, PATIENCE))?;
     bed.answered("red", service::BLUE, &["green"], 3)
@@ -242,12 +246,7 @@ impl Sender {
     }
 
     fn wait_for(&self, what: &str, so: impl Fn() -> bool) -> Result<()> {
-        let start = Instant::now();
-        while !so() {
-            ensure!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}: {:?}", lock(&self.answers));
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
+        until(|| Ok(so().then_some(()))).with_context(|| format!("{what}: {:?}", lock(&self.answers)))
     }
 
     /// How many were sent, and who answered which.
@@ -260,11 +259,6 @@ impl Sender {
 
 fn lock(answers: &Mutex<Answered>) -> MutexGuard<'_, Answered> {
     answers.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Any address of the family of `to`.
-fn any(to: SocketAddr, port: u16) -> SocketAddr {
-    if to.is_ipv4() { ([0; 4], port).into() } else { ([0u16; 8], port).into() }
 }
 
 /// Green takes over with one datagram: all before it blue's, all from it on green's, none lost.
@@ -324,16 +318,8 @@ fn rows_lost() -> Result<()> {
     for which in [Row::Request, Row::Reply] {
         let mut streams = connections(&bed)?;
         let sockets = bed.lab().within("red", || -> Result<Vec<UdpSocket>> {
-            [false, true]
-                .map(|ipv6| {
-                    let to = vip(ipv6, service::BLUE, 90);
-                    let socket = UdpSocket::bind(any(to, 0))?;
-                    socket.connect(to)?;
-                    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
-                    Ok(socket)
-                })
-                .into_iter()
-                .collect()
+            let to = [false, true].map(|ipv6| vip(ipv6, service::BLUE, 90));
+            to.into_iter().map(request::connected).collect()
         })??;
         for round in 0..4 {
             for _ in 0..50 {
@@ -376,17 +362,6 @@ fn row_in_use_lost() -> Result<()> {
     Ok(())
 }
 
-/// A socket bound to a port that others have, too, and connected.
-fn from_port(ty: Type, port: u16, to: SocketAddr) -> Result<Socket> {
-    let socket = Socket::new(Domain::for_address(to), ty, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.bind(&any(to, port).into())?;
-    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
-    socket.connect(&to.into()).with_context(|| format!("connecting from port {port} to {to}"))?;
-    Ok(socket)
-}
-
 /// Both conversations go on at once, whichever came first.
 fn one_port() -> Result<()> {
     let bed = Bed::new(&[])?;
@@ -402,8 +377,9 @@ fn one_port() -> Result<()> {
                 let pages = order(vip(ipv6, service::BLUE, 80), (pod, 8080).into());
                 let echoes = order(vip(ipv6, service::BLUE, 90), (pod, 9090).into());
                 let context = || format!("port {port} to {pages:?}, {echoes:?}");
-                let stream = |to| Ok(BufReader::new(TcpStream::from(from_port(Type::STREAM, port, to)?)));
-                let socket = |to| Ok(UdpSocket::from(from_port(Type::DGRAM, port, to)?));
+                let stream =
+                    |to| Ok(BufReader::new(TcpStream::from(connect_from(Type::STREAM, any(to, port), to)?)));
+                let socket = |to| Ok(UdpSocket::from(connect_from(Type::DGRAM, any(to, port), to)?));
                 let mut streams = pages.into_iter().map(stream).collect::<Result<Vec<_>>>()?;
                 let sockets = echoes.into_iter().map(socket).collect::<Result<Vec<_>>>()?;
                 for _ in 0..5 {

@@ -81,11 +81,9 @@ fn late_addresses() -> Result<()> {
     bed.agent.signal(Signal::TERM)?;
     take_addresses(bed.lab())?;
     bed.agent.start_again()?;
-    bed.agent.wait_ready()?;
     bed.agent.signal(Signal::TERM)?;
     give_addresses(bed.lab())?;
     bed.agent.start_again()?;
-    bed.agent.wait_ready()?;
     served(&bed)
 }
 
@@ -141,7 +139,6 @@ fn bridge_made_again(by_this_agent: bool) -> Result<()> {
         make_bridge(bed.lab())?;
         if !by_this_agent {
             bed.agent.start_again()?;
-            bed.agent.wait_ready()?;
         }
         served(&bed)?;
     }
@@ -201,7 +198,6 @@ fn uplink_made_again(options: &[&str]) -> Result<()> {
         bed.lab().wire()?;
         if !by_this_agent {
             bed.agent.start_again()?;
-            bed.agent.wait_ready()?;
         }
         served(&bed)?;
     }
@@ -298,7 +294,6 @@ fn node_address() -> Result<()> {
     // Also for the next agent, which sees them all at once.
     bed.agent.signal(Signal::TERM)?;
     bed.agent.start_again()?;
-    bed.agent.wait_ready()?;
     stays(&bed)?;
 
     // It goes: another one is found.

@@ -8,13 +8,14 @@ use std::{
     os::fd::AsRawFd as _,
     sync::{Arc, Mutex},
     thread::{self, sleep},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use etherparse::PacketBuilder;
+use lb_tests::wait::until;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use xtask::lab::{Lab, Pod};
+use xtask::lab::{Lab, Pod, request::any};
 
 use crate::{
     Test,
@@ -102,16 +103,8 @@ impl Seen {
 
     /// Waits until there are so many.
     fn wait_for(&self, count: usize) -> Result<()> {
-        let start = Instant::now();
-        while self.count() < count {
-            ensure!(
-                start.elapsed() < Duration::from_secs(5),
-                "{} of {count} datagrams have arrived",
-                self.count()
-            );
-            sleep(Duration::from_micros(200));
-        }
-        Ok(())
+        let all = until(|| Ok((self.count() >= count).then_some(())));
+        all.with_context(|| format!("{} of {count} datagrams have arrived", self.count()))
     }
 
     /// Exactly these have arrived, once each, and those of one flow at one backend, which comes back. Both have got some.
@@ -194,10 +187,10 @@ fn large() -> Result<()> {
         let mut expected = BTreeSet::new();
         let mut numbers = Numbers(1);
         for ipv6 in [false, true] {
-            let any: IpAddr = if ipv6 { IpAddr::V6([0u16; 8].into()) } else { [0; 4].into() };
             for port in 20_000..20_000 + FLOWS {
-                let socket = UdpSocket::bind((any, port))?;
-                socket.connect(vip(ipv6, PARTS, PORT))?;
+                let to = vip(ipv6, PARTS, PORT);
+                let socket = UdpSocket::bind(any(to, port))?;
+                socket.connect(to)?;
                 // The first one is small: the gateway's MAC is not known yet.
                 for number in 0..=EACH {
                     let len = if number == 0 { 4 } else { 4_000 + numbers.below(56_000) };

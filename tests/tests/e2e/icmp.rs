@@ -4,13 +4,13 @@ mod probe;
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
-    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use xtask::lab::Lab;
+use xtask::lab::{Lab, request::connected};
 
 use crate::{
     Test,
@@ -46,8 +46,7 @@ fn config() -> String {
 /// Checksums on the wire to the client are as on a real one: finished, and looked at by who gets them.
 fn wire(lab: &Lab) -> Result<()> {
     for host in ["client", "node"] {
-        let output = lab.command(host, "ethtool")?.args(["-K", "eth0", "tx", "off"]).output()?;
-        ensure!(output.status.success(), "ethtool: {}", String::from_utf8_lossy(&output.stderr));
+        lab.offload(host, "eth0", "tx off")?;
     }
     Ok(())
 }
@@ -87,9 +86,7 @@ fn refused() -> Result<()> {
 
 /// A datagram that is refused.
 fn call(to: SocketAddr) -> Result<()> {
-    let socket = UdpSocket::bind(any(to))?;
-    socket.set_read_timeout(Some(TIMEOUT))?;
-    socket.connect(to)?;
+    let socket = connected(to)?;
     let start = Instant::now();
     socket.send(b"hello")?;
     match socket.recv(&mut [0; 16]) {
@@ -98,10 +95,6 @@ fn call(to: SocketAddr) -> Result<()> {
     }
     ensure!(start.elapsed() < Duration::from_secs(1), "refused after {:?}", start.elapsed());
     Ok(())
-}
-
-fn any(like: SocketAddr) -> SocketAddr {
-    if like.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() }
 }
 
 fn hops() -> Result<()> {

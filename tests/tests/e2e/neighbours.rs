@@ -61,13 +61,12 @@ fn inside() -> Result<()> {
     // The kernel looks before it takes an address for itself.
     bed.lab().on("green", &format!("addr add {}/64 dev eth0", ADDRESSES[1]))?;
     bed.wait_for("the address is refused as a duplicate", || {
-        Ok(said(bed.lab(), "green", "-6 addr show dev eth0")?.contains("dadfailed"))
+        Ok(bed.lab().output("green", "ip -6 addr show dev eth0")?.contains("dadfailed"))
     })?;
 
     // Another agent takes over what is answered for; when the service goes, nobody answers.
     bed.agent.signal(Signal::TERM)?;
     bed.agent.start_again()?;
-    bed.agent.wait_ready()?;
     bed.configure(CONFIG, "config taken over")?;
     forget(bed.lab(), "red")?;
     for address in ADDRESSES {
@@ -101,25 +100,18 @@ fn taken() -> Result<()> {
     Ok(())
 }
 
-/// What `ip` prints in a host of the lab.
-pub fn said(lab: &Lab, host: &str, arguments: &str) -> Result<String> {
-    let output = lab.command(host, "ip")?.args(arguments.split(' ')).output().context("running ip")?;
-    ensure!(output.status.success(), "ip {arguments}: {output:?}");
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 pub fn mac(lab: &Lab, host: &str, device: &str) -> Result<String> {
-    let text = said(lab, host, &format!("link show {device}"))?;
+    let text = lab.output(host, &format!("ip link show {device}"))?;
     let mac = text.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
     Ok(mac.context("a device without a MAC")?.to_owned())
 }
 
 /// Who a host takes for the neighbour with an address.
 pub fn neighbour(lab: &Lab, host: &str, address: &str) -> Result<String> {
-    said(lab, host, &format!("neigh show {address}"))
+    lab.output(host, &format!("ip neigh show {address}"))
 }
 
 /// Makes a host ask for its neighbours anew.
 pub fn forget(lab: &Lab, host: &str) -> Result<()> {
-    said(lab, host, "neigh flush dev eth0").map(drop)
+    lab.on(host, "neigh flush dev eth0")
 }

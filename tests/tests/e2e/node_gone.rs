@@ -8,13 +8,18 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use socket2::{Domain, Socket, Type};
+use socket2::Type;
 use xtask::lab::{
     Lab,
-    request::{ask, get},
+    request::{any, ask, get},
 };
 
-use crate::{Test, nodes::Cluster, restart::next_page};
+use crate::{
+    Test,
+    bed::{TIMEOUT, answer, connect_from},
+    nodes::Cluster,
+    restart::next_page,
+};
 
 pub const ALL: &[Test] = &[
     ("a flow has one backend through whichever node it comes", same_backend),
@@ -30,7 +35,6 @@ const MOVING: u8 = 9;
 const FLOWS: u16 = 24;
 /// New connections and datagrams of each family through each node.
 const NEW: u32 = 100;
-const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The services, with the backends of these nodes.
 fn config(nodes: &[u8]) -> String {
@@ -85,26 +89,10 @@ fn route(lab: &Lab, last: u8, node: u8) -> Result<()> {
     lab.on("client", &format!("-6 route replace 2001:db8:100::{last}/128 via fd00:1::{node}"))
 }
 
-/// A socket with that port, connected, which may have it once more.
-fn from_port(kind: Type, port: u16, to: SocketAddr) -> Result<Socket> {
-    let socket = Socket::new(Domain::for_address(to), kind, None)?;
-    socket.set_reuse_address(true)?;
-    let any: SocketAddr = if to.is_ipv4() { ([0; 4], port).into() } else { ([0u16; 8], port).into() };
-    socket.bind(&any.into())?;
-    socket.set_read_timeout(Some(TIMEOUT))?;
-    socket.connect_timeout(&to.into(), TIMEOUT).with_context(|| format!("connecting {port} to {to}"))?;
-    Ok(socket)
-}
-
 /// Who answers a client port.
 fn backend(lab: &Lab, kind: Type, port: u16, to: SocketAddr) -> Result<String> {
     lab.within("client", move || {
-        let socket = from_port(kind, port, to)?;
-        match kind {
-            Type::STREAM => get(&TcpStream::from(socket)).map(|(name, _)| name),
-            _ => ask(&UdpSocket::from(socket)),
-        }
-        .with_context(|| format!("port {port} to {to}"))
+        answer(kind, connect_from(kind, any(to, port), to)?).with_context(|| format!("port {port} to {to}"))
     })?
 }
 
@@ -149,11 +137,12 @@ impl Flows {
                 // No port twice: where one backend would get it from two addresses of the service, another is chosen.
                 let first = 31_000 + u16::from(last) * FLOWS;
                 for port in first..first + FLOWS {
-                    let stream = from_port(Type::STREAM, port, vip(ipv6, last, 80))?;
+                    let at_port = |kind, to| connect_from(kind, any(to, port), to);
+                    let stream = at_port(Type::STREAM, vip(ipv6, last, 80))?;
                     let mut stream = BufReader::new(TcpStream::from(stream));
                     let name = name_of(&next_page(&mut stream)?)?;
                     flows.streams.push((name, stream));
-                    let socket = UdpSocket::from(from_port(Type::DGRAM, port, vip(ipv6, last, 90))?);
+                    let socket = UdpSocket::from(at_port(Type::DGRAM, vip(ipv6, last, 90))?);
                     // The second one shows that the client is real.
                     ask(&socket)?;
                     flows.sockets.push((ask(&socket)?, socket));

@@ -4,24 +4,26 @@ use std::{
     env, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    thread::sleep,
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
+use lb_tests::{node::binary, wait::until};
 use serde_json::Value;
 use xtask::{
     build::workspace,
     lab::{
-        self, Lab, Nodes,
+        Lab, Nodes,
         request::{echoes, page, pages},
     },
-    run::{Agent, checks::iperf3},
+    run::{
+        Agent,
+        checks::{Iperf3, iperf3},
+    },
 };
 
 use crate::{
     Test,
-    bed::{NAME, Up, agent, only},
+    bed::{NAME, Up, only},
     flows::TAKEN,
 };
 
@@ -53,7 +55,11 @@ const ECHOES: [&str; 8] = [
 ];
 
 /// Requests to hear each of six backends: one is missed once in ten million times.
-const ENOUGH: u32 = 100;
+pub const ENOUGH: u32 = 100;
+
+fn example() -> PathBuf {
+    workspace().join("examples/three-nodes.yaml")
+}
 
 /// The lab and its agents, which end and are uninstalled before it goes.
 pub struct Cluster {
@@ -67,26 +73,35 @@ pub struct Cluster {
 impl Cluster {
     /// With the example.
     pub fn new() -> Result<Cluster> {
-        Cluster::start(&workspace().join("examples/three-nodes.yaml"))
+        Cluster::started(&example(), &NODES, &[], |_| Ok(()))
     }
 
     /// With a config of its own.
     pub fn with(config: &str) -> Result<Cluster> {
         let path = env::temp_dir().join(format!("{NAME}-nodes-{}.yaml", std::process::id()));
         fs::write(&path, config)?;
-        let mut cluster = Cluster::start(&path)?;
+        let mut cluster = Cluster::started(&path, &NODES, &[], |_| Ok(()))?;
         cluster.config = Some(path);
         Ok(cluster)
     }
 
-    fn start(config: &Path) -> Result<Cluster> {
-        let lab = Lab::of(NAME, Nodes::Three);
-        lab.up_anew()?;
-        let up = Up(lab.clone());
-        lab::serve(&lab)?;
-        let lb = agent()?;
-        let start = |node| Agent::start_on(&lab, node, &lb, config, &format!("{NAME}-{node}"), &[]);
-        let mut agents = NODES.into_iter().map(start).collect::<Result<Vec<Agent>>>()?;
+    /// With the example, by XDP at the uplinks of these nodes.
+    pub fn with_xdp(nodes: &[&str]) -> Result<Cluster> {
+        Cluster::started(&example(), nodes, &["--xdp"], Lab::hear_xdp)
+    }
+
+    fn started(
+        config: &Path,
+        nodes: &[&str],
+        options: &[&str],
+        prepare: impl FnOnce(&Lab) -> Result<()>,
+    ) -> Result<Cluster> {
+        let up = Up::new(Lab::of(NAME, Nodes::Three))?;
+        prepare(&up.0)?;
+        let lb = binary()?;
+        let start =
+            |node: &&str| Agent::start_on(&up.0, node, &lb, config, &format!("{NAME}-{node}"), options);
+        let mut agents = nodes.iter().map(start).collect::<Result<Vec<Agent>>>()?;
         for agent in &mut agents {
             agent.wait_ready()?;
         }
@@ -106,11 +121,8 @@ impl Cluster {
         fs::write(&new, config)?;
         fs::rename(&new, path)?;
         for (node, before) in nodes.iter().zip(before) {
-            let start = Instant::now();
-            while !logs(node)?.get(before..).is_some_and(|log| log.contains(TAKEN)) {
-                ensure!(start.elapsed() < Duration::from_secs(20), "not taken over: {}", logs(node)?);
-                sleep(Duration::from_millis(5));
-            }
+            let taken = || Ok(logs(node)?.get(before..).is_some_and(|log| log.contains(TAKEN)).then_some(()));
+            until(taken).with_context(|| format!("not taken over: {}", logs(node).unwrap_or_default()))?;
         }
         Ok(())
     }
@@ -240,15 +252,9 @@ fn allocated(cluster: &Cluster) -> Result<()> {
 
 /// Segments of 64 KiB that are cut at one node's uplink and joined again at the other's.
 fn stream(lab: &Lab) -> Result<()> {
-    let mut server = lab.command("blue2", "iperf3")?;
-    let mut server =
-        server.arg("-s").stdout(std::process::Stdio::null()).spawn().context("starting iperf3")?;
-    sleep(Duration::from_millis(300));
-    let found: Result<Vec<f64>> =
-        ["10.96.0.14", "fd00:96::14"].into_iter().map(|to| iperf3(lab, "red1", to, 1, 1)).collect();
-    let _ = server.kill();
-    let _ = server.wait();
-    let found = found?;
+    let _server = Iperf3::serve(lab, "blue2")?;
+    let found = ["10.96.0.14", "fd00:96::14"].into_iter().map(|to| iperf3(lab, "red1", to, 1, 1));
+    let found = found.collect::<Result<Vec<f64>>>()?;
     // Where every large packet is lost, TCP still carries a few.
     ensure!(found.iter().all(|gigabits| *gigabits > 0.05), "Gbit/s over IPv4 and IPv6: {found:?}");
     Ok(())

@@ -1,10 +1,6 @@
 //! The config changes while the agent runs.
 
-use std::{
-    io::BufReader,
-    net::{TcpStream, UdpSocket},
-    time::Duration,
-};
+use std::{io::BufReader, net::TcpStream};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -108,9 +104,7 @@ fn backend_goes() -> Result<()> {
     bed.configure(&only_blue, "10.96.0.10:90: 1 of 1")?;
     let (page, echo) = (vip(false, service::WEB, 80), vip(false, service::WEB, 90));
     let (mut stream, socket) = bed.lab().within("red", move || -> Result<_> {
-        let socket = UdpSocket::bind("0.0.0.0:0")?;
-        socket.connect(echo)?;
-        socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+        let socket = request::connected(echo)?;
         Ok((BufReader::new(TcpStream::connect(page)?), socket))
     })??;
     ensure!(next_page(&mut stream)?.starts_with("blue ") && request::ask(&socket)? == "blue", "not blue");

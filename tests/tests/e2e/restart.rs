@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{BufRead as _, BufReader, Write as _},
-    net::{TcpStream, UdpSocket},
+    net::TcpStream,
     path::PathBuf,
     process::Command,
     sync::{
@@ -115,9 +115,7 @@ pub fn page_within(stream: &mut BufReader<TcpStream>, patience: Duration) -> Res
 }
 
 fn one_socket(stop: &AtomicBool, ipv6: bool) -> Result<u64> {
-    let socket = UdpSocket::bind(if ipv6 { "[::]:0" } else { "0.0.0.0:0" })?;
-    socket.connect(vip(ipv6, service::WEB, 90))?;
-    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+    let socket = request::connected(vip(ipv6, service::WEB, 90))?;
     let mut stays = Stays::default();
     while !stop.load(Ordering::Relaxed) {
         stays.with(&request::ask(&socket).with_context(|| format!("datagram {}", stays.count))?)?;
@@ -152,7 +150,6 @@ fn killed_under_load(options: &[&str]) -> Result<()> {
         bed.agent.signal(Signal::KILL)?;
         sleep(Duration::from_millis(300));
         bed.agent.start_again()?;
-        bed.agent.wait_ready()?;
         sleep(Duration::from_millis(200));
     }
     load.end()?;
@@ -192,7 +189,6 @@ fn changed_meanwhile() -> Result<()> {
             + "\n  - name: given2\n    ports: [{port: 80}]\n    backends: [{address: 10.244.1.4}]\n"),
     )?;
     bed.agent.start_again()?;
-    bed.agent.wait_ready()?;
     ensure!(address(&bed)? == before, "given was {before} and is {}", address(&bed)?);
     bed.answered("red", service::BLUE, &["blue"], 3)?;
     bed.pages("red", "10.96.0.19:80".parse()?, 3)?;
@@ -214,7 +210,6 @@ fn other_way() -> Result<()> {
     ] {
         bed.agent.signal(Signal::TERM)?;
         bed.agent.start_with(options)?;
-        bed.agent.wait_ready()?;
         ensure!(bed.forward_of("veth-red")? == way, "{options:?}: not {way}");
         bed.answered("red", service::WEB, &["red", "blue", "green"], 30)?;
         bed.answered("client", service::WEB, &["red", "blue", "green"], 30)?;
@@ -232,7 +227,6 @@ fn taken_over() -> Result<()> {
     let (first, loading) = (programs()?, cpu_time(bed.agent.pid())?);
     bed.agent.signal(Signal::TERM)?;
     bed.agent.start_again()?;
-    bed.agent.wait_ready()?;
     let warm = cpu_time(bed.agent.pid())?;
     println!("{} programs loaded in {loading:.2?} of a processor, taken over in {warm:.2?}", first.len());
     ensure!(warm < WARM, "{warm:?} to start where nothing has changed");
@@ -241,7 +235,6 @@ fn taken_over() -> Result<()> {
 
     bed.agent.signal(Signal::TERM)?;
     bed.agent.start_with(&["--forward", "bridge"])?;
-    bed.agent.wait_ready()?;
     let other = programs()?;
     ensure!(other != first && other.len() <= first.len(), "{first:?} became {other:?}");
     bed.answered("red", service::WEB, &["red", "blue", "green"], 30)
@@ -263,7 +256,6 @@ fn by_old_names() -> Result<()> {
     }
     ensure!(bed.json(&["get", "flows"])?.as_array().is_some_and(|flows| !flows.is_empty()), "no flows");
     bed.agent.start_again()?;
-    bed.agent.wait_ready()?;
     sleep(Duration::from_millis(200));
     for (old, new) in maps::RENAMED {
         ensure!(map_pin(new).exists() && !map_pin(old).exists(), "{old} is not {new}");
@@ -295,6 +287,5 @@ fn of_another_version() -> Result<()> {
         bed.answered("red", service::BLUE, &["blue"], 3)?;
     }
     bed.agent.start_again()?;
-    bed.agent.wait_ready()?;
     bed.answered("red", service::WEB, &["red", "blue", "green"], 30)
 }

@@ -2,6 +2,7 @@
 //! `ptp` make them.
 
 use anyhow::{Context as _, Result, ensure};
+use lb_tests::node::binary;
 use rustix::process::Signal;
 use xtask::{
     lab::{self, Lab, Pod},
@@ -11,7 +12,6 @@ use xtask::{
 use crate::{
     Test,
     bed::{Bed, CONFIG, NAME, only, service},
-    neighbours::said,
 };
 
 pub const ALL: &[Test] = &[
@@ -117,7 +117,7 @@ fn said_by(bed: &Bed, from: &str, to: &str) -> Result<String> {
 }
 
 fn routed(gateway: Gateway, options: &[&str]) -> Result<()> {
-    let mut bed = Bed::at(&(CONFIG.to_owned() + PUBLIC), &DEVICES, options, |lab| {
+    let mut bed = Bed::at(Lab::new(NAME), "node", &DEVICES, &(CONFIG.to_owned() + PUBLIC), options, |lab| {
         for pod in Pod::ALL {
             route_to(lab, pod, gateway)?;
         }
@@ -135,7 +135,6 @@ fn routed(gateway: Gateway, options: &[&str]) -> Result<()> {
     route_to(bed.lab(), green, gateway)?;
     lab::serve_pod(bed.lab(), green)?;
     bed.agent.start_again()?;
-    bed.agent.wait_ready()?;
     served(&bed)
 }
 
@@ -144,7 +143,7 @@ fn beside() -> Result<()> {
     let devices = [&["--bridge", "v-net-0"], &DEVICES[..]].concat();
     let devices: Vec<&str> =
         devices.iter().map(|one| if *one == "veth-*" { "veth-gr?en" } else { *one }).collect();
-    let bed = Bed::at(&(CONFIG.to_owned() + PUBLIC), &devices, &[], |lab| {
+    let bed = Bed::at(Lab::new(NAME), "node", &devices, &(CONFIG.to_owned() + PUBLIC), &[], |lab| {
         // What it was behind before is not to be asked for it.
         route_to(lab, Pod::ALL[2], Gateway::Fixed)?;
         lab.on("node", "neigh flush dev v-net-0")?;
@@ -171,8 +170,7 @@ fn patterns() -> Result<()> {
         (&["--bridge", "v-net-0", "--port", "v-*"], "v-net-0 is named with --bridge, too"),
         (&["--bridge", "v-net-0", "--uplink", "veth-red"], "leave --uplink veth-red out"),
     ] {
-        let other =
-            Agent::start_at(bed.lab(), "node", devices, &crate::bed::agent()?, bed.config(), NAME, &[]);
+        let other = Agent::start_at(bed.lab(), "node", devices, &binary()?, bed.config(), NAME, &[]);
         let (mut other, said) = (other?, says);
         let ended = other.wait_ready();
         let error = ended.err().with_context(|| format!("{devices:?} was taken"))?;
@@ -181,8 +179,7 @@ fn patterns() -> Result<()> {
     }
     // Nothing matches yet: said, and followed.
     let waiting = ["--port", "cali*", "--uplink", "eth0"];
-    let mut agent =
-        Agent::start_at(bed.lab(), "node", &waiting, &crate::bed::agent()?, bed.config(), NAME, &[])?;
+    let mut agent = Agent::start_at(bed.lab(), "node", &waiting, &binary()?, bed.config(), NAME, &[])?;
     agent.wait_ready()?;
     let status = agent.output(&["status"])?;
     ensure!(status.contains("--port cali* matches no device yet"), "{status}");
@@ -193,5 +190,5 @@ fn patterns() -> Result<()> {
 fn said_links(lab: &Lab) -> Result<bool> {
     let output = lab.command("node", "bpftool")?.args(["net", "show"]).output()?;
     Ok(String::from_utf8_lossy(&output.stdout).contains("_ingress")
-        || said(lab, "node", "link show")?.contains("xdp"))
+        || lab.output("node", "ip link show")?.contains("xdp"))
 }

@@ -1,21 +1,21 @@
 //! What others on the host see of service traffic.
 
 use std::{
-    io::Read as _,
+    io::{BufRead as _, BufReader},
     net::UdpSocket,
     process::{Child, Stdio},
-    sync::mpsc::{self, RecvTimeoutError},
-    thread::{self, sleep},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use rustix::process::{Pid, Signal, kill_process};
 use xtask::lab::Lab;
 
 use crate::{
     Test,
     bed::{Bed, CONFIG, service, vip},
+    vlan,
 };
 
 pub const ALL: &[Test] = &[
@@ -30,17 +30,12 @@ fn netfilter() -> Result<()> {
     for from in ["red", "blue", "green"] {
         bed.answered(from, service::WEB, &["red", "blue", "green"], 200)?;
     }
-    let table = |tool: &str, arguments: &[&str]| -> Result<String> {
-        let output = bed.lab().command("node", tool)?.args(arguments).output();
-        let output = output.with_context(|| format!("running {tool}"))?;
-        ensure!(output.status.success(), "{tool}: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    };
+    let table = |command: &str| bed.lab().output("node", command);
     // A control: traffic that does meet the host's stack is tracked.
     bed.pages("red", "192.168.1.11:6443".parse()?, 1)?;
-    let tracked = table("conntrack", &["-L"])?;
+    let tracked = table("conntrack -L")?;
     ensure!(tracked.contains("dst=192.168.1.11"), "nothing is tracked at all: {tracked}");
-    let tracked = tracked + &table("conntrack", &["-L", "-f", "ipv6"])?;
+    let tracked = tracked + &table("conntrack -L -f ipv6")?;
     for line in tracked.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         let to_pod = |word: &&&str| word.starts_with("dst=10.244.") || word.starts_with("dst=fd00:244:");
@@ -50,45 +45,64 @@ fn netfilter() -> Result<()> {
             "tracked: {line}"
         );
     }
-    for (tool, arguments) in
-        [("iptables-save", &[][..]), ("ip6tables-save", &[]), ("nft", &["list", "ruleset"])]
-    {
-        let rules = table(tool, arguments)?;
+    for tool in ["iptables-save", "ip6tables-save", "nft list ruleset"] {
+        let rules = table(tool)?;
         ensure!(!rules.contains("10.96.") && !rules.contains("fd00:96:"), "{tool} knows a VIP: {rules}");
     }
     Ok(())
 }
 
-/// Packets that a capture in a host of the lab sees, one line each.
-pub struct Capture(Child);
+/// To the nearest bridge, which passes it on to nobody, and of an EtherType for experiments (IEEE 802).
+const LAST: &[u8] = &[1, 0x80, 0xc2, 0, 0, 0x0e, 2, 0, 0, 0, 0, 1, 0x88, 0xb5, 0, 0];
+
+/// Packets that a capture in a host of the lab sees.
+pub struct Capture {
+    lab: Lab,
+    host: String,
+    process: Child,
+    lines: Receiver<String>,
+}
 
 impl Capture {
     pub fn start(lab: &Lab, host: &str, filter: &str) -> Result<Capture> {
         let mut command = lab.command(host, "tcpdump")?;
-        command.args(["-n", "-v", "-l", "--immediate-mode", "-i", "eth0", filter]);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let mut child = child.context("starting tcpdump")?;
-        // It says so when it listens.
-        let (mut said, mut byte) = (Vec::new(), [0]);
-        let errors = child.stderr.as_mut().context("tcpdump has no stderr")?;
-        while !String::from_utf8_lossy(&said).contains("listening on") {
-            ensure!(errors.read(&mut byte)? > 0, "tcpdump: {}", String::from_utf8_lossy(&said));
-            said.push(byte[0]);
-        }
-        Ok(Capture(child))
+        let filter = format!("({filter}) or ether proto 0x88b5");
+        command.args(["-n", "-v", "-l", "--immediate-mode", "-i", "eth0", &filter]);
+        let process = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut process = process.context("starting tcpdump")?;
+        let (out, said) = process.stdout.take().zip(process.stderr.take()).context("tcpdump has no pipes")?;
+        let (seen, lines) = mpsc::channel();
+        thread::spawn(move || {
+            BufReader::new(out).lines().map_while(Result::ok).try_for_each(|line| seen.send(line))
+        });
+        let capture = Capture { lab: lab.clone(), host: host.to_owned(), process, lines };
+        // It says so when it listens. Then nobody reads what it says.
+        let mut said = BufReader::new(said).lines();
+        said.find(|line| line.as_ref().is_ok_and(|line| line.contains("listening on")))
+            .context("tcpdump has ended")??;
+        Ok(capture)
     }
 
-    pub fn end(mut self) -> Result<String> {
-        // What has arrived is in its buffers.
-        sleep(Duration::from_millis(200));
-        if let Some(pid) = Pid::from_raw(self.0.id() as i32) {
-            kill_process(pid, Signal::INT)?;
-        }
+    /// All that has come before this.
+    pub fn end(self) -> Result<String> {
+        self.lab.within(&self.host, || vlan::send(LAST))??;
         let mut text = String::new();
-        self.0.stdout.take().context("tcpdump has no stdout")?.read_to_string(&mut text)?;
-        self.0.wait()?;
-        // It ends its last line again when it is interrupted.
-        Ok(text.trim().to_owned())
+        loop {
+            let line =
+                self.lines.recv_timeout(Duration::from_secs(60)).context("the last packet is not seen")?;
+            if line.contains("0x88b5") {
+                return Ok(text);
+            }
+            text += &line;
+            text.push('\n');
+        }
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

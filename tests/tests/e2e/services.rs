@@ -3,12 +3,15 @@
 
 use std::{
     io::ErrorKind,
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use xtask::lab::{Lab, request};
+use xtask::lab::{
+    Lab,
+    request::{self, unconnected},
+};
 
 use crate::{
     Test,
@@ -134,8 +137,7 @@ fn connect(lab: &Lab, host: &str, to: SocketAddr) -> Result<Result<(), ErrorKind
 /// The answer to a datagram, or why there is none.
 fn datagram(lab: &Lab, host: &str, to: SocketAddr) -> Result<Result<(), ErrorKind>> {
     lab.within(host, move || -> Result<Result<(), ErrorKind>> {
-        let any: SocketAddr = if to.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
-        let socket = UdpSocket::bind(any)?;
+        let socket = unconnected(to)?;
         socket.set_read_timeout(Some(SILENCE))?;
         let ask = || {
             socket.connect(to)?;
@@ -201,12 +203,7 @@ fn refused(options: &[&str]) -> Result<()> {
 "#;
     // Offloads off, so that whoever hears a refusal also checks its sum.
     let bed = Bed::with(&config, options, |lab| {
-        ["red", "client"].into_iter().try_for_each(|host| {
-            let mut ethtool = lab.command(host, "ethtool")?;
-            let output = ethtool.args(["-K", "eth0", "tx", "off"]).output().context("running ethtool")?;
-            ensure!(output.status.success(), "ethtool: {}", String::from_utf8_lossy(&output.stderr));
-            Ok(())
-        })
+        ["red", "client"].into_iter().try_for_each(|host| lab.offload(host, "eth0", "tx off"))
     })?;
     for (host, from) in [("red", RED), ("green", "10.244.1.4"), ("client", CLIENT), ("node", NODE)] {
         for to in addresses(false).into_iter().chain(addresses(true)) {
@@ -337,10 +334,7 @@ services:
     for targets in [["10.96.0.21:90", "10.96.0.22:90"], ["[fd00:96::21]:90", "[fd00:96::22]:90"]] {
         let targets = targets.map(at);
         bed.lab().within("red", move || -> Result<()> {
-            let any: SocketAddr =
-                if targets[0].is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
-            let socket = UdpSocket::bind(any)?;
-            socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+            let socket = unconnected(targets[0])?;
             for round in 0..10 {
                 let to = targets[round % 2];
                 socket.send_to(b"hello", to)?;

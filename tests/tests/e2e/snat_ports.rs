@@ -102,8 +102,7 @@ fn all_different(cluster: &Cluster, to: SocketAddr, node: &str, count: usize) ->
     let said: Vec<SocketAddr> = ours
         .map(|flow| Ok(flow["as"].as_str().context("a flow without a port of the node's")?.parse()?))
         .collect::<Result<_>>()?;
-    let output = cluster.lab().command("blue2", "ss")?.args(["-Htn", "state", "established"]).output()?;
-    let text = String::from_utf8(output.stdout)?;
+    let text = cluster.lab().output("blue2", "ss -Htn state established")?;
     let seen: Vec<SocketAddr> = text
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>())

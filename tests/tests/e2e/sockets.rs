@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufReader, ErrorKind},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -16,7 +16,10 @@ use aya::{
 use lb_user::maps::Pins;
 use rustix::process::Signal;
 use serde_json::Value;
-use xtask::lab::{Pod, request};
+use xtask::lab::{
+    Pod,
+    request::{self, unconnected},
+};
 
 use crate::{
     Test,
@@ -57,14 +60,6 @@ fn next_hop() -> Result<()> {
     only(&bed.pages("node", mapped, 40)?, &PODS)?;
     let to = SocketAddr::new(mapped.ip(), 90);
     bed.lab().within("node", move || one_backend(to))?.context("datagrams to a mapped address")
-}
-
-fn unconnected(to: SocketAddr) -> io::Result<UdpSocket> {
-    let any: SocketAddr =
-        if to.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
-    let socket = UdpSocket::bind(any)?;
-    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
-    Ok(socket)
 }
 
 /// One datagram there and back on a socket that is not connected: who answered, under the name called.
@@ -271,7 +266,6 @@ fn pods_let_go() -> Result<()> {
         [("all", "red", true), ("host", "red", false), ("all", "green", true), ("off", "red", false)]
     {
         bed.agent.start_with(&["--socket-lb", mode])?;
-        bed.agent.wait_ready()?;
         let before = outcome(&bed, "socket-connected")?;
         ensure!(before > connected, "not translated without an agent");
         bed.answered(from, service::WEB, &PODS, 40).context(mode)?;
@@ -314,19 +308,16 @@ fn let_go() -> Result<()> {
     bed.agent.signal(Signal::KILL)?;
     only(&bed.pages("node", to, 40)?, &PODS).context("without an agent")?;
     bed.agent.start_again()?;
-    bed.agent.wait_ready()?;
     ensure!(attached(map)? == 1, "adopted, so attached once");
     only(&bed.pages("node", to, 40)?, &PODS).context("after a restart")?;
 
     bed.agent.signal(Signal::TERM)?;
     bed.agent.start_with(&["--socket-lb", "off"])?;
-    bed.agent.wait_ready()?;
     ensure!(attached(map)? == 0, "attached although it is off");
     ensure!(bed.agent.output(&["status"])?.contains("Sockets:   off"), "the status does not say so");
 
     bed.agent.signal(Signal::TERM)?;
     bed.agent.start_with(&[])?;
-    bed.agent.wait_ready()?;
     ensure!(attached(map)? == 1, "not attached again");
     bed.agent.signal(Signal::TERM)?;
     let said = bed.agent.output(&["uninstall", "--all"])?;

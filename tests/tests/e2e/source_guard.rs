@@ -89,7 +89,6 @@ fn homes() -> Result<()> {
     bed.lab().on("node", "link set veth-red nomaster")?;
     ensure!(home(RED[0])? == Some(red), "nobody should have written");
     bed.agent.start_again()?;
-    bed.agent.wait_ready()?;
     for address in RED {
         wait_home(&bed, address, None)?;
     }

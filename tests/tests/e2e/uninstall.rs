@@ -26,11 +26,9 @@ fn leaves_nothing(options: &[&str]) -> Result<()> {
     bed.answered("red", service::BLUE, &["blue"], 3)?;
     let said = bed.agent.output(&["uninstall", "--all"])?;
     ensure!(said.contains("port-ingress on veth-red removed"), "{said}");
-    for (tool, arguments) in [("bpftool", &["net", "show"][..]), ("tc", &["qdisc", "show"])] {
-        let output = bed.lab().command("node", tool)?.args(arguments).output()?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success(), "{tool}: {output:?}");
-        ensure!(!text.contains("ingress") && !text.contains("clsact"), "{tool} shows:\n{text}");
+    for command in ["bpftool net show", "tc qdisc show"] {
+        let text = bed.lab().output("node", command)?;
+        ensure!(!text.contains("ingress") && !text.contains("clsact"), "{command} shows:\n{text}");
     }
     for dir in ["/sys/fs/bpf/lb", "/run/lb", "/var/lib/lb"] {
         let path = Path::new(dir).join(NAME);
@@ -49,11 +47,7 @@ fn leaves_others() -> Result<()> {
     let pins = links.read_dir()?.filter_map(|entry| Some(entry.ok()?.path()));
     let pin = pins.into_iter().find(|path| path.to_string_lossy().ends_with("-filter"));
     let pin = pin.context("no filter has a pin")?;
-    let tc = |arguments: &str| -> Result<String> {
-        let output = bed.lab().command("node", "tc")?.args(arguments.split(' ')).output()?;
-        ensure!(output.status.success(), "tc {arguments}: {output:?}");
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    };
+    let tc = |arguments: &str| bed.lab().output("node", &format!("tc {arguments}"));
     // Any program does as somebody else's.
     tc(&format!("filter add dev veth-blue egress prio 7 bpf da pinned {}", pin.display()))?;
     tc("qdisc show")?.matches("clsact").nth(1).context("only one clsact before")?;

@@ -9,7 +9,7 @@ use xtask::lab::{self, Lab, Pod};
 use crate::{
     Test,
     bed::{Bed, CONFIG, only},
-    neighbours::{forget, mac, neighbour, said},
+    neighbours::{forget, mac, neighbour},
 };
 
 pub const ALL: &[Test] = &[("two uplinks", two), ("addresses in the uplink's subnet", announced)];
@@ -111,7 +111,7 @@ fn in_lan(bed: &Bed, found: bool) -> Result<()> {
 fn announced() -> Result<()> {
     let mut bed = Bed::with(&(CONFIG.to_owned() + LAN), &["--announce"], |_| Ok(()))?;
     in_lan(&bed, true)?;
-    let groups = said(bed.lab(), "node", "maddr show dev eth0")?;
+    let groups = bed.lab().output("node", "ip maddr show dev eth0")?;
     ensure!(groups.contains("ff02::1:ff00:200"), "a NIC would not hear who asks: {groups}");
     let answered = |bed: &Bed| -> Result<Option<u64>> {
         Ok(bed.json(&["status"])?["outcomes"]["neighbour-answered"].as_u64())
@@ -129,7 +129,6 @@ fn announced() -> Result<()> {
     {
         bed.agent.signal(Signal::TERM)?;
         bed.agent.start_with(options)?;
-        bed.agent.wait_ready()?;
         in_lan(&bed, found).with_context(|| format!("{options:?}"))?;
     }
     // Somebody else has one of them.

@@ -31,7 +31,7 @@ fn packets() -> Result<Socket> {
 }
 
 /// Sends a frame out of `eth0` of this thread's namespace.
-fn send(frame: &[u8]) -> Result<()> {
+pub fn send(frame: &[u8]) -> Result<()> {
     // SAFETY: a string that ends with zero.
     let index = unsafe { libc::if_nametoindex(c"eth0".as_ptr()) };
     // SAFETY: plain data, for which zero is valid.

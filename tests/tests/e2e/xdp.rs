@@ -5,18 +5,12 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
-use xtask::{
-    build::workspace,
-    lab::{
-        self, Lab, Nodes,
-        request::{echoes, pages},
-    },
-    run::Agent,
-};
+use xtask::lab::Lab;
 
 use crate::{
     Test,
-    bed::{NAME, Up, agent, only},
+    bed::NAME,
+    nodes::{Cluster, ENOUGH, NODES, PODS},
 };
 
 pub const ALL: &[Test] = &[
@@ -24,50 +18,21 @@ pub const ALL: &[Test] = &[
     ("XDP comes, changes its mode and goes", comes_and_goes),
 ];
 
-const PODS: [&str; 6] = ["red1", "blue1", "red2", "blue2", "red3", "blue3"];
-const NODES: [(&str, u8); 3] = [("node1", 11), ("node2", 12), ("node3", 13)];
-/// Requests to hear each of six backends: one is missed once in ten million times.
-const ENOUGH: u32 = 100;
+/// The last part of a node's address.
+const LAST: [(&str, u8); 3] = [("node1", 11), ("node2", 12), ("node3", 13)];
 
-struct Cluster {
-    agents: Vec<Agent>,
-    up: Up,
-}
-
-impl Cluster {
-    fn new(nodes: &[(&str, u8)]) -> Result<Cluster> {
-        let lab = Lab::of(NAME, Nodes::Three);
-        lab.up_anew()?;
-        let up = Up(lab.clone());
-        lab::serve(&lab)?;
-        lab.hear_xdp()?;
-        let (lb, config) = (agent()?, workspace().join("examples/three-nodes.yaml"));
-        let start = |(node, _): &(&str, u8)| {
-            Agent::start_on(&lab, node, &lb, &config, &format!("{NAME}-{node}"), &["--xdp"])
-        };
-        let mut agents = nodes.iter().map(start).collect::<Result<Vec<Agent>>>()?;
-        for agent in &mut agents {
-            agent.wait_ready()?;
-        }
-        Ok(Cluster { agents, up })
+/// Requests of the client to the node ports of a node, in both families and protocols.
+fn requests(cluster: &Cluster, last: u8) -> Result<()> {
+    for host in [format!("192.168.1.{last}"), format!("[fd00:1::{last}]")] {
+        cluster.pages("client", &format!("{host}:30080"), &PODS)?;
+        cluster.echoes("client", &format!("{host}:30090"), &PODS)?;
     }
-
-    /// Requests of the client to the node ports of a node, in both families and protocols.
-    fn requests(&self, last: u8) -> Result<()> {
-        for host in [format!("192.168.1.{last}"), format!("[fd00:1::{last}]")] {
-            let answers = pages(&self.up.0, "client", format!("{host}:30080").parse()?, ENOUGH);
-            answers.and_then(|answers| only(&answers, &PODS)).with_context(|| format!("pages of {host}"))?;
-            let answers = echoes(&self.up.0, "client", format!("{host}:30090").parse()?, ENOUGH);
-            answers.and_then(|answers| only(&answers, &PODS)).with_context(|| format!("echoes of {host}"))?;
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 /// Frames that XDP has sent back out of a node's uplink, by the driver's count.
 fn sent_back(lab: &Lab, node: &str) -> Result<u64> {
-    let output = lab.command(node, "ethtool")?.args(["-S", "eth0"]).output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = lab.output(node, "ethtool -S eth0")?;
     let counts = text.lines().filter(|line| line.contains("_xdp_tx:"));
     let counts = counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
     Ok(counts.sum())
@@ -75,8 +40,7 @@ fn sent_back(lab: &Lab, node: &str) -> Result<u64> {
 
 /// How `ip` shows XDP at a node's uplink: the word for the mode and the program's id.
 fn shown(lab: &Lab, node: &str) -> Result<Option<(String, String)>> {
-    let output = lab.command(node, "ip")?.args(["link", "show", "dev", "eth0"]).output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = lab.output(node, "ip link show dev eth0")?;
     let words: Vec<&str> = text.split_whitespace().collect();
     let mode = words.iter().find(|word| word.starts_with("xdp") || word.starts_with("prog/xdp"));
     let id = words.windows(2).find(|pair| pair[0] == "id").map(|pair| pair[1]);
@@ -84,11 +48,11 @@ fn shown(lab: &Lab, node: &str) -> Result<Option<(String, String)>> {
 }
 
 fn serves() -> Result<()> {
-    let cluster = Cluster::new(&NODES)?;
+    let cluster = Cluster::with_xdp(&NODES)?;
     let lab = &cluster.up.0;
-    for (node, last) in NODES {
+    for (node, last) in LAST {
         let before = sent_back(lab, node)?;
-        cluster.requests(last).with_context(|| format!("through {node}"))?;
+        requests(&cluster, last).with_context(|| format!("through {node}"))?;
         let frames = sent_back(lab, node)? - before;
         // Two thirds of the backends are on other nodes, and a datagram is two frames: there and back.
         let expected = u64::from(2 * 2 * ENOUGH);
@@ -98,12 +62,10 @@ fn serves() -> Result<()> {
 }
 
 fn comes_and_goes() -> Result<()> {
-    let mut cluster = Cluster::new(&NODES[..1])?;
+    let mut cluster = Cluster::with_xdp(&NODES[..1])?;
     let lab = cluster.up.0.clone();
-    let status = |cluster: &Cluster| -> Result<Value> {
-        let text = cluster.agents[0].output(&["status", "-o", "json"])?;
-        Ok(serde_json::from_str::<Value>(&text)?["xdp"].take())
-    };
+    let status =
+        |cluster: &Cluster| -> Result<Value> { Ok(cluster.agents[0].json(&["status"])?["xdp"].take()) };
     let native = shown(&lab, "node1")?.context("no XDP")?;
     ensure!(native.0 == "xdp", "not in the driver: {native:?}");
     ensure!(status(&cluster)?["eth0"] == "native", "{}", status(&cluster)?);
@@ -116,12 +78,11 @@ fn comes_and_goes() -> Result<()> {
         (&["--xdp"], Some("xdp")),
     ] {
         cluster.agents[0].signal(Signal::KILL)?;
-        cluster.requests(11).context("without an agent")?;
+        requests(&cluster, 11).context("without an agent")?;
         cluster.agents[0].start_with(options)?;
-        cluster.agents[0].wait_ready()?;
         let found = shown(&lab, "node1")?.map(|(mode, _)| mode);
         ensure!(found.as_deref() == mode, "{options:?}: {found:?}");
-        cluster.requests(11).with_context(|| format!("{options:?}"))?;
+        requests(&cluster, 11).with_context(|| format!("{options:?}"))?;
     }
     cluster.agents[0].end()?;
     ensure!(shown(&lab, "node1")?.is_none(), "left: {:?}", shown(&lab, "node1")?);

@@ -143,6 +143,12 @@ impl Lab {
         ip(&format!("-n {} {arguments}", self.namespace(host)))
     }
 
+    /// What a command in a host's network prints.
+    pub fn output(&self, host: &str, command: &str) -> Result<String> {
+        let mut words = command.split(' ');
+        output(self.command(host, words.next().unwrap_or_default())?.args(words))
+    }
+
     /// Sets a kernel parameter of a host's network, by its path below /proc/sys.
     pub fn sysctl(&self, host: &str, path: &str, value: &str) -> Result<()> {
         let (path, value) = (format!("/proc/sys/{path}"), value.to_owned());
@@ -156,10 +162,15 @@ fn ip(arguments: &str) -> Result<()> {
 
 /// Runs a command to its end; its words if it fails.
 pub(super) fn check(command: &mut Command) -> Result<()> {
+    output(command).map(drop)
+}
+
+/// The same; what it prints.
+fn output(command: &mut Command) -> Result<String> {
     let shown = format!("{command:?}").replace('"', "");
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("running `{shown}`"))?;
     if !output.status.success() {
         bail!("`{shown}`: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

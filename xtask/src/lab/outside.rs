@@ -85,7 +85,7 @@ impl Lab {
     }
 
     /// Sets what a device does for the stack, in ethtool's words.
-    fn offload(&self, host: &str, device: &str, features: &str) -> Result<()> {
+    pub fn offload(&self, host: &str, device: &str, features: &str) -> Result<()> {
         check(self.command(host, "ethtool")?.args(["-K", device]).args(features.split(' ')))
     }
 }

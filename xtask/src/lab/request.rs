@@ -39,13 +39,28 @@ pub fn get(mut stream: &TcpStream) -> Result<(String, String)> {
     Ok((name.to_owned(), peer.to_owned()))
 }
 
+/// Any address of the family of `like`, with that port.
+pub fn any(like: SocketAddr, port: u16) -> SocketAddr {
+    if like.is_ipv4() { ([0; 4], port).into() } else { ([0u16; 8], port).into() }
+}
+
+/// A socket of the family of `like` that is not connected.
+pub fn unconnected(like: SocketAddr) -> Result<UdpSocket> {
+    let socket = UdpSocket::bind(any(like, 0))?;
+    socket.set_read_timeout(Some(TIMEOUT))?;
+    Ok(socket)
+}
+
+/// One that is.
+pub fn connected(to: SocketAddr) -> Result<UdpSocket> {
+    let socket = unconnected(to)?;
+    socket.connect(to)?;
+    Ok(socket)
+}
+
 /// A datagram sent from a connected socket, which hears only who it is connected to.
 pub fn echo(to: SocketAddr) -> Result<String> {
-    let any: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-    let socket = UdpSocket::bind(any)?;
-    socket.connect(to)?;
-    socket.set_read_timeout(Some(TIMEOUT))?;
-    ask(&socket).with_context(|| format!("an echo of {to}"))
+    ask(&connected(to)?).with_context(|| format!("an echo of {to}"))
 }
 
 /// One datagram there and back; the name of who answered.

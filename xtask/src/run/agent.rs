@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use super::ended;
 use crate::{build::workspace, lab::Lab};
@@ -71,13 +72,13 @@ impl Agent {
         Ok(Agent { lab: lab.clone(), node, lb: lb.to_owned(), instance, log, arguments, common, process })
     }
 
-    /// Starts it again, with the same options, after it was ended.
+    /// Starts it again, with the same options, after it was ended; returns when it is ready.
     pub fn start_again(&mut self) -> Result<()> {
         self.process = spawn(&self.lab, &self.node, &self.lb, &self.log, &self.arguments)?;
-        Ok(())
+        self.wait_ready()
     }
 
-    /// Starts it again with other options than those that every agent of a lab has.
+    /// The same with other options than those that every agent of a lab has.
     pub fn start_with(&mut self, more: &[&str]) -> Result<()> {
         self.arguments.truncate(self.common);
         self.arguments.extend(more.iter().map(OsString::from));
@@ -148,6 +149,12 @@ impl Agent {
             bail!("`lb {}`: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// What an `lb` command prints as JSON.
+    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let text = self.output(&[arguments, &["-o", "json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("{arguments:?} printed {text}"))
     }
 
     /// Sends it a signal and waits for its end; what it has set up stays.

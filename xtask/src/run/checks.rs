@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     path::Path,
+    process::Child,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -153,8 +154,7 @@ pub fn throughput(lab: &Lab) -> Result<bool> {
         Nodes::One => Stream { from: "red", to: "blue", direct: "10.244.1.3", vip: "10.96.0.14" },
         Nodes::Three => Stream { from: "red1", to: "blue2", direct: "10.244.2.3", vip: "10.96.0.14" },
     };
-    let mut server = quiet(lab.command(to, "iperf3")?.arg("-s")).spawn().context("starting iperf3")?;
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let server = Iperf3::serve(lab, to)?;
     let mut best = [0f64; 2];
     println!();
     for _ in 0..2 {
@@ -164,8 +164,7 @@ pub fn throughput(lab: &Lab) -> Result<bool> {
             }
         }
     }
-    let _ = server.kill();
-    let _ = server.wait();
+    drop(server);
     let [direct, vip] = best;
     println!(
         "iperf3 {from} -> {to}, best of 2 x 2 s: direct {direct:.1} Gbit/s, through the VIP {vip:.1} Gbit/s ({:.2} x)",
@@ -174,10 +173,28 @@ pub fn throughput(lab: &Lab) -> Result<bool> {
     Ok(direct > 0.0 && vip > 0.0)
 }
 
+/// An iperf3 server, until it is dropped.
+pub struct Iperf3(Child);
+
+impl Iperf3 {
+    /// In a host of the lab. [`iperf3`] waits until it listens.
+    pub fn serve(lab: &Lab, host: &str) -> Result<Iperf3> {
+        let server = quiet(lab.command(host, "iperf3")?.arg("-s")).spawn();
+        Ok(Iperf3(server.context("starting iperf3")?))
+    }
+}
+
+impl Drop for Iperf3 {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Gbit/s that arrived at an iperf3 server.
 pub fn iperf3(lab: &Lab, from: &str, to: &str, seconds: u32, streams: u32) -> Result<f64> {
     let (seconds, streams) = (seconds.to_string(), streams.to_string());
-    let patience = Instant::now() + Duration::from_secs(5);
+    let patience = Instant::now() + Duration::from_secs(20);
     loop {
         let mut client = lab.command(from, "iperf3")?;
         // Client and server each on a CPU of its own: left to the scheduler, figures differ twofold.
@@ -193,7 +210,7 @@ pub fn iperf3(lab: &Lab, from: &str, to: &str, seconds: u32, streams: u32) -> Re
         if let Some(bits) = report["end"]["sum_received"]["bits_per_second"].as_f64() {
             return Ok(bits / 1e9);
         }
-        // Between two clients the server does not listen.
+        // Before the first client and between two the server does not listen.
         let error = report["error"].as_str().unwrap_or("no result");
         if !error.contains("refused") || Instant::now() > patience {
             bail!("iperf3 to {to}: {error}");

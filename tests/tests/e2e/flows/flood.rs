@@ -18,7 +18,10 @@ use etherparse::PacketBuilder;
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Socket, Type};
 use xtask::lab::Lab;
 
-use crate::bed::{Bed, CONFIG};
+use crate::{
+    bed::{Bed, CONFIG},
+    neighbours,
+};
 
 const SERVICE: &str = r#"
   - name: flooded
@@ -229,11 +232,8 @@ fn real_clients(stop: &AtomicBool) -> (u32, u32) {
 
 /// The MAC of a host's device.
 fn mac(lab: &Lab, host: &str, device: &str) -> Result<[u8; 6]> {
-    let output = lab.command(host, "ip")?.args(["-o", "link", "show", "dev", device]).output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mac = text.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
-    let octets = mac.context("a device without a MAC")?.split(':').map(|part| u8::from_str_radix(part, 16));
-    let octets = octets.collect::<Result<Vec<u8>, _>>()?;
+    let text = neighbours::mac(lab, host, device)?;
+    let octets = text.split(':').map(|part| u8::from_str_radix(part, 16)).collect::<Result<Vec<u8>, _>>()?;
     octets.try_into().map_err(|_| anyhow!("no MAC: {text}"))
 }
 

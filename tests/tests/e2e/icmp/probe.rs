@@ -2,7 +2,7 @@
 
 use std::{
     io::ErrorKind,
-    net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::AsRawFd as _,
     thread::sleep,
     time::{Duration, Instant},
@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use xtask::lab::request::any;
 
 fn raw(ipv6: bool) -> Result<Socket> {
     Ok(if ipv6 {
@@ -69,8 +70,7 @@ pub fn echo(to: IpAddr, timeout: Duration) -> Result<()> {
 /// Who sends an error about a datagram to `to` with so few hops; the error quotes what was sent.
 pub fn traced(to: SocketAddr, hops: u32, timeout: Duration) -> Result<IpAddr> {
     let listener = raw(to.is_ipv6())?;
-    let any: IpAddr = if to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { [0; 4].into() };
-    let socket = UdpSocket::bind((any, 0))?;
+    let socket = UdpSocket::bind(any(to, 0))?;
     if to.is_ipv6() {
         Socket::from(socket.try_clone()?).set_unicast_hops_v6(hops)?;
     } else {
@@ -93,8 +93,7 @@ pub fn traced(to: SocketAddr, hops: u32, timeout: Duration) -> Result<IpAddr> {
 
 /// A packet of `size` bytes that no router may divide is too big: the second time the stack knows.
 pub fn too_big(to: SocketAddr, size: usize, timeout: Duration) -> Result<()> {
-    let any: IpAddr = if to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { [0; 4].into() };
-    let socket = UdpSocket::bind((any, 0))?;
+    let socket = UdpSocket::bind(any(to, 0))?;
     let (level, option, headers) = if to.is_ipv6() {
         (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, 48)
     } else {
