@@ -34,6 +34,13 @@ pub const ZONE_UPLINK: u16 = 0;
 /// Zone of a backend that answers in whatever zone its client is: a process of the host itself.
 pub const ZONE_OF_CLIENT: u16 = u16::MAX;
 
+/// The zone of a bridge, from its interface index: neither of those above, and every agent gives the same one.
+#[inline(always)]
+pub const fn bridge_zone(ifindex: u32) -> u16 {
+    const ZONES: u32 = (ZONE_OF_CLIENT - ZONE_UPLINK) as u32 - 1;
+    (ifindex % ZONES) as u16 + 1
+}
+
 /// A MAC address as three words, so that copying it needs no byte loop.
 pub type Mac = [u16; 3];
 

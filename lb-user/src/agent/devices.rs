@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use anyhow::{Result, anyhow, bail};
+use lb_common::abi::bridge_zone;
 
-use super::routes;
 use crate::netlink::{LinkKind, World};
 
 /// The bridges by name, or why not.
@@ -29,7 +29,7 @@ pub fn bridges(world: &World, names: &[String]) -> Result<Vec<u32>> {
         })
         .collect::<Result<Vec<u32>>>()
         .and_then(|bridges| {
-            let zones: HashSet<u16> = bridges.iter().map(|bridge| routes::zone(*bridge)).collect();
+            let zones: HashSet<u16> = bridges.iter().map(|bridge| bridge_zone(*bridge)).collect();
             if zones.len() < bridges.len() {
                 bail!("a bridge is named twice with --bridge (or two of them share a zone)");
             }

@@ -4,7 +4,9 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use tracing::{info, warn};
 
 use super::{
-    Options, SocketLb, devices,
+    Options, SocketLb,
+    bridge_ports::BridgePorts,
+    devices,
     ports::Ports,
     programs::Programs,
     publish::Publisher,
@@ -71,6 +73,7 @@ impl State {
         let attacher = Attacher::new(pins.links(), !options.clsact && has_tcx());
         let mut publisher = Publisher::new(maps, mirror, kept, &pins, seed, options.announce);
         publisher.write_kept();
+        let programs = (programs, BridgePorts::open(&pins)?);
         let ports = Ports::new(options.clone(), attacher, programs, bridges, uplinks, taken);
         for line in bypassed(watcher.world(), &ports.bridges) {
             warn!("{line}");

@@ -144,6 +144,10 @@ impl<F: Family> Common for Node<F> {
         None
     }
 
+    fn bridge_port(&self, _ifindex: u32) -> Option<u16> {
+        None
+    }
+
     fn count(&self, counter: Counter) {
         self.counted.borrow_mut().push(counter);
     }
