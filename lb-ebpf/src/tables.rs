@@ -17,8 +17,8 @@ use lb_common::{
 };
 
 use crate::maps::{
-    COUNTERS, FamilyMaps, NEXT_HOPS, PORT_CURSORS, PREFILTER, PROXY_NEIGH, SERVICES, SETS, SETTINGS, SLOTS,
-    SOURCE_GUARD, TRAFFIC,
+    BRIDGE_PORTS, COUNTERS, FamilyMaps, NEXT_HOPS, PORT_CURSORS, PREFILTER, PROXY_NEIGH, SERVICES, SETS,
+    SETTINGS, SLOTS, SOURCE_GUARD, TRAFFIC,
 };
 
 /// All of them.
@@ -82,6 +82,13 @@ impl Common for Maps {
     fn source_guard(&self, key: &NeighKey) -> Option<SourceGuardRow> {
         // SAFETY: copied at once; what a row that is recycled meanwhile costs is said at `SourceGuardRow`.
         unsafe { SOURCE_GUARD.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn bridge_port(&self, ifindex: u32) -> Option<u16> {
+        // SAFETY: copied at once; a row that is recycled meanwhile is another port's, and so is the zone of a packet
+        // that comes as its port leaves.
+        unsafe { BRIDGE_PORTS.get(&ifindex) }.map(|zone| *zone as u16)
     }
 
     #[inline(always)]

@@ -29,6 +29,8 @@ pub struct Shared {
     pub next_hops: BTreeMap<u32, NextHopRow>,
     /// Addresses that bridges and uplinks answer for.
     pub proxy_neigh: HashMap<NeighKey, ProxyNeighRow>,
+    /// Zones of the bridges' ports, by interface index.
+    pub bridge_ports: HashMap<u32, u32>,
     /// Ports at which neighbours are known.
     pub homes: HashMap<NeighKey, SourceGuardRow>,
 }

@@ -188,6 +188,10 @@ impl<F: Family> Common for Tables<'_, F> {
         self.shared.homes.get(key).copied()
     }
 
+    fn bridge_port(&self, ifindex: u32) -> Option<u16> {
+        self.shared.bridge_ports.get(&ifindex).map(|zone| *zone as u16)
+    }
+
     fn count(&self, counter: Counter) {
         self.counted.borrow_mut().push(counter);
     }

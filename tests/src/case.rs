@@ -80,11 +80,12 @@ impl<F: Net> Case<F> {
         Case { name: name.into(), ..self }
     }
 
-    /// Later packets meet programs with these settings: at uplinks where these have no bridge, else at bridges.
+    /// Later packets meet programs with these settings: at uplinks where clients are behind those, else at bridges.
     pub fn on(self, settings: Settings) -> Self {
-        match settings.bridge {
-            0 => Case { uplink: settings, settings, ..self },
-            _ => Case { bridge: settings, settings, ..self },
+        if settings.return_path == NextHopKind::Uplink as u32 {
+            Case { uplink: settings, settings, ..self }
+        } else {
+            Case { bridge: settings, settings, ..self }
         }
     }
 

@@ -1,5 +1,6 @@
 //! The cases, one file per subject, and the rows they share.
 
+mod bridges;
 mod choice;
 mod clash;
 mod direct;
@@ -41,6 +42,7 @@ pub fn all<F: Net>() -> Vec<Case<F>> {
         hairpin::cases(),
         icmp::cases(),
         headers::cases(),
+        bridges::cases(),
         vlan::cases(),
         lifecycle::cases(),
         gone::cases(),

@@ -14,7 +14,7 @@ use crate::{
     family::Net,
     host::{self, Outcome},
     kernel::{Action, Kernel, Summed},
-    state::{At, State},
+    state::{At, State, among_several},
 };
 
 /// The decision core on the host gives each packet what the case says.
@@ -25,6 +25,13 @@ pub fn on_host<F: Net>(case: &Case<F>) -> Result<()> {
     play(case, |state, sent, bytes, verdict, outcome| {
         if sent.at.hook == Hook::UplinkIngress {
             is_finished_or_left(state, sent.at, bytes, verdict, outcome).context("at XDP before it")?;
+        }
+        if let Some(at) = among_several_bridges(sent.at) {
+            let (found, left) = host::run(state, at, bytes);
+            if (found, &left) != (verdict, outcome) {
+                return Err(disagreement((verdict.into(), outcome), (found.into(), &left)))
+                    .context("among several bridges");
+            }
         }
         let expected = sent.becomes.bytes::<F>();
         ensure!(
@@ -78,8 +85,16 @@ pub fn in_kernel<F: Net>(case: &Case<F>, kernel: &mut Kernel) -> Result<()> {
             agrees(kernel, state, At { hook: Hook::UplinkXdp, ..sent.at }, bytes, false)
                 .context("at XDP before it")?;
         }
+        if let Some(at) = among_several_bridges(sent.at) {
+            agrees(kernel, state, at, bytes, sent.packet.has_checksum()).context("among several bridges")?;
+        }
         agrees(kernel, state, sent.at, bytes, sent.packet.has_checksum())
     })
+}
+
+/// The same place on a host with several bridges, where packets get the same; there is none at uplinks.
+fn among_several_bridges(at: At) -> Option<At> {
+    (!at.hook.is_uplink()).then(|| At { settings: among_several(at.settings), ..at })
 }
 
 /// XDP gives a packet from outside what tc would give it, its link header aside; or leaves it to tc, and then nothing

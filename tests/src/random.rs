@@ -6,6 +6,7 @@ use lb_common::{
     abi::{
         AffinityKey, AffinityRow, BackendRow, BackendState, BackendWord, FlowKey, FlowRow, FragmentKey,
         FragmentRow, FrontendKind, Mac, NextHopKind, NextHopRow, Scopes, Settings, Word, ZONE_OF_CLIENT,
+        ZONE_UPLINK, bridge_zone,
     },
     family::{Address as _, V4, V6},
     path::{Hook, prefilter_hash},
@@ -21,8 +22,8 @@ use crate::{
     family::{Net, socket},
     packet::{Complaint, Wire, echo, of},
     state::{
-        At, BLUE, BRIDGE, DEVICES, GREEN, ORANGE, OTHER_BRIDGE, RED, State, UPLINK, mac_of, on, on_uplink,
-        outside,
+        At, BLUE, BRIDGE, DEVICES, ORANGE, OTHER_BRIDGE, OTHER_UPLINK, PODS, RED, State, UPLINK,
+        among_several, mac_of, on, on_uplink, outside,
     },
 };
 
@@ -152,7 +153,7 @@ fn call() -> impl Strategy<Value = Tuple> {
 fn next_hop() -> impl Strategy<Value = NextHopRow> {
     use NextHopKind::{Bridge, Gone, Host, Neighbour, None, Peer, Stack};
     let kinds = select(&[None, Peer, Bridge, Neighbour, Gone, Host, Stack][..]);
-    let port = (select(&[RED, BLUE, GREEN, ORANGE][..]), kinds).prop_map(|(port, kind)| port.reached(kind));
+    let port = (select(&PODS[..]), kinds).prop_map(|(port, kind)| port.reached(kind));
     prop_oneof![6 => port, 1 => Just(outside())]
 }
 
@@ -161,7 +162,10 @@ fn backend() -> impl Strategy<Value = Backend> {
     use Scopes::{Both, Cluster, Local};
     let state = prop_oneof![4 => select(&[Active(Both), Active(Both), Active(Cluster), Active(Local)][..]), 1 => select(&[Draining, Silent, Free, Removed, Reset][..])];
     let at = (address(), select(&PORTS[..]));
-    let place = (select(&[0, 1, 2, ZONE_OF_CLIENT][..]), proptest::bool::weighted(0.2));
+    let place = (
+        select(&[ZONE_UPLINK, BRIDGE.zone, OTHER_BRIDGE.zone, ZONE_OF_CLIENT][..]),
+        proptest::bool::weighted(0.2),
+    );
     (1..3u32, at, place, state, next_hop()).prop_map(|(service, at, (zone, elsewhere), state, next_hop)| {
         Backend { service, at, zone, state, next_hop, elsewhere }
     })
@@ -185,15 +189,16 @@ fn flow() -> impl Strategy<Value = Flow> {
     let ids = prop_oneof![8 => 1..5u32, 1 => select(&[0, NO_ROW, u32::MAX][..])];
     let backend = (ids, prop_oneof![5 => Just(1u32), 1 => Just(2)]);
     let age = select(&[0u32, 0, 1, 30, 31, 60, 61, 120, 121, 180, 181, 432_000, 432_001][..]);
-    let bits = (0..0x40u32, 0..0x100u32, select(&[0u32, 1, 2][..]));
+    let bits = (0..0x40u32, 0..0x100u32, select(&[ZONE_UPLINK, BRIDGE.zone, OTHER_BRIDGE.zone][..]));
     let to = (address(), select(&PORTS[..]), select(&[RED, BLUE, ORANGE][..]));
-    (tuple(), 0..3u16, backend, age, bits, to, select(&DEVICES[..])).prop_map(
-        |(tuple, zone, (low, generation), age, (low_bits, way, twin), (addr, port, mac), ifindex)| Flow {
+    let zone = select(&[ZONE_UPLINK, BRIDGE.zone, OTHER_BRIDGE.zone][..]);
+    (tuple(), zone, backend, age, bits, to, select(&DEVICES[..])).prop_map(
+        |(tuple, zone, (low, generation), age, (low_bits, way, reverse), (addr, port, mac), ifindex)| Flow {
             tuple,
             zone,
             backend: Word { low, generation },
             age,
-            bits: low_bits | way << 8 | twin << 16,
+            bits: low_bits | way << 8 | u32::from(reverse) << 16,
             to: (addr, port),
             mac: mac_of(mac.at),
             ifindex,
@@ -207,6 +212,7 @@ fn place() -> impl Strategy<Value = (Settings, Hook, u32)> {
         on(BRIDGE, NextHopKind::Bridge),
         on(BRIDGE, NextHopKind::Stack),
         on(OTHER_BRIDGE, NextHopKind::Peer),
+        among_several(on(BRIDGE, NextHopKind::Peer)),
         on_uplink(),
         of_node(on_uplink()),
         Settings { several_uplinks: 1, ..on(BRIDGE, NextHopKind::Peer) },
@@ -217,6 +223,11 @@ fn place() -> impl Strategy<Value = (Settings, Hook, u32)> {
     };
     let rare = vec![PortEgress, BridgeIngress, BridgeEgress, UplinkIngress, UplinkEgress, UplinkXdp];
     (select(settings), prop_oneof![2 => Just(PortIngress), 1 => select(rare)], select(&DEVICES[..]))
+}
+
+/// The zone of a device among several bridges, whatever it is in the cases.
+fn port_zone(ifindex: u32) -> u16 {
+    PODS.iter().find(|port| port.ifindex == ifindex).map_or(BRIDGE.zone, |port| port.bridge.zone)
 }
 
 /// They know the node's address.
@@ -308,6 +319,17 @@ impl Scenario {
         At { settings, hook, ifindex, tagged: false, segment: 0 }
     }
 
+    /// The zone that the packet is in.
+    fn zone(&self) -> u16 {
+        let (settings, hook, ifindex) = self.place;
+        match settings.zone as u16 {
+            _ if hook.is_uplink() => ZONE_UPLINK,
+            0 if hook.is_port() => port_zone(ifindex),
+            0 => bridge_zone(ifindex),
+            only => only,
+        }
+    }
+
     /// The rows.
     pub fn state<F: Net>(&self) -> State<F> {
         use Protocol::{Sctp, Tcp, Udp};
@@ -343,8 +365,12 @@ impl Scenario {
             state.side.backends.insert(id, row);
             state.shared.next_hops.insert(id, backend.next_hop);
         }
+        // One has no row.
+        for device in DEVICES.into_iter().filter(|device| *device != OTHER_UPLINK) {
+            state.shared.bridge_ports.insert(device, port_zone(device).into());
+        }
         if let Some((backend, age, bytes)) = self.begun {
-            let flow = key::<F>(self.tuple, self.place.0.zone as u16);
+            let flow = key::<F>(self.tuple, self.zone());
             let id = if F::TRANSPORT == 34 { ID.to_be() as u32 } else { (ID as u32).to_be() };
             let row = FragmentRow {
                 backend: Word { low: backend, generation: 1 },
@@ -375,7 +401,7 @@ impl Scenario {
 
     fn first_key<F: Net>(&self, flow: &Flow) -> FlowKey<F> {
         let (protocol, source, source_port, ..) = self.tuple;
-        let zone = self.place.0.zone as u16;
+        let zone = self.zone();
         let backend = &self.backends[0];
         match self.first {
             First::Nothing => key(flow.tuple, flow.zone),

@@ -4,7 +4,7 @@ use lb_common::{
     abi::{
         BackendRow, BackendState, BackendWord, FlowKey, FrontendKey, FrontendKind, FrontendRow, Mac,
         NeighKey, NextHopKind, NextHopRow, ProxyNeighRow, RangeKey, Scopes, ServiceRow, SetRow, Settings,
-        SlotRow, SourceGuardRow,
+        SlotRow, SourceGuardRow, bridge_zone,
     },
     family::Address as _,
     path::{Hook, prefilter_hash},
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// All rows. Each service's set has its own index, and its slots begin at [`slots_of`].
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct State<F: Net> {
     /// Maps that exist once.
     pub shared: Shared,
@@ -71,9 +71,9 @@ pub struct Bridge {
 }
 
 /// The bridge of most cases.
-pub const BRIDGE: Bridge = Bridge { at: "10.244.1.1:0", ifindex: 100, zone: 1 };
+pub const BRIDGE: Bridge = Bridge { at: "10.244.1.1:0", ifindex: 100, zone: bridge_zone(100) };
 /// Another one on the same host.
-pub const OTHER_BRIDGE: Bridge = Bridge { at: "10.244.2.1:0", ifindex: 200, zone: 2 };
+pub const OTHER_BRIDGE: Bridge = Bridge { at: "10.244.2.1:0", ifindex: 200, zone: bridge_zone(200) };
 /// A pod.
 pub const RED: Port = Port { at: "10.244.1.2:0", ifindex: 102, bridge: BRIDGE };
 /// A pod.
@@ -82,6 +82,8 @@ pub const BLUE: Port = Port { at: "10.244.1.3:0", ifindex: 103, bridge: BRIDGE }
 pub const GREEN: Port = Port { at: "10.244.1.4:0", ifindex: 104, bridge: BRIDGE };
 /// A pod on the other bridge.
 pub const ORANGE: Port = Port { at: "10.244.2.2:0", ifindex: 202, bridge: OTHER_BRIDGE };
+/// All of them.
+pub const PODS: [Port; 4] = [RED, BLUE, GREEN, ORANGE];
 /// The device to the outside.
 pub const UPLINK: u32 = 300;
 /// Another one.
@@ -141,7 +143,6 @@ pub fn on(bridge: Bridge, return_path: NextHopKind) -> Settings {
     Settings {
         zone: bridge.zone as u32,
         return_path: return_path as u32,
-        bridge: bridge.ifindex,
         hash_seed: 0x5eed,
         tick_shift: 63,
         ..Settings::DEFAULT
@@ -150,8 +151,21 @@ pub fn on(bridge: Bridge, return_path: NextHopKind) -> Settings {
 
 /// Settings of the uplink's programs.
 pub fn on_uplink() -> Settings {
-    let return_path = NextHopKind::Uplink as u32;
-    Settings { zone: 0, return_path, bridge: 0, outside: 1, ..on(BRIDGE, NextHopKind::Uplink) }
+    Settings { zone: 0, outside: 1, ..on(BRIDGE, NextHopKind::Uplink) }
+}
+
+/// The same settings where there are several bridges: their programs look up in which zone they are.
+pub fn among_several(settings: Settings) -> Settings {
+    Settings { zone: 0, ..settings }
+}
+
+impl<F: Net> Default for State<F> {
+    /// No services; the agent knows in which zone each port is.
+    fn default() -> Self {
+        let bridge_ports = PODS.iter().map(|port| (port.ifindex, port.bridge.zone.into())).collect();
+        let shared = Shared { bridge_ports, ..Shared::default() };
+        State { shared, side: Side::default(), learned: Learned::default() }
+    }
 }
 
 impl<F: Net> State<F> {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     kernel,
     object::{PROGRAMS, XDP, object},
-    state::{BRIDGE, on, on_uplink},
+    state::{BRIDGE, among_several, on, on_uplink},
 };
 
 /// Instructions of a program after the verifier has removed dead code, and how many it walked.
@@ -35,6 +35,8 @@ pub fn efforts() -> Result<BTreeMap<String, Effort>> {
         peer,
         on(BRIDGE, NextHopKind::Stack),
         on_uplink(),
+        among_several(peer),
+        among_several(on(BRIDGE, NextHopKind::Stack)),
         Settings { several_uplinks: 1, ..peer },
         Settings { several_uplinks: 1, ..on_uplink() },
     ];

@@ -118,6 +118,7 @@ fn of_every_map() -> Result<()> {
         ("source ranges, IPv4", 0),
         ("proxy ARP, ND", 0),
         ("source guard", 0),
+        ("bridge ports", 0),
         ("cookies", 0),
         ("flows, IPv4", 0),
         ("affinity, IPv6", 0),

@@ -22,6 +22,9 @@ macro_rules! shared_maps {
             PORT_CURSORS: Array[u32], Fixed(PORT_CURSOR_COUNT), Never;
             SOURCE_GUARD: Sparse[NeighKey, SourceGuardRow], PerService { rows: 2, least: 0, most: u32::MAX },
                 Refuses("source guard", "packets of more neighbours will not be held to their ports");
+            // Ports of several bridges: in which zone each is. A bridge has a thousand at most.
+            BRIDGE_PORTS: Sparse[u32, u32], Fixed(1 << 14),
+                Refuses("bridge ports", "more ports of bridges will not be served");
             COOKIES: Sparse[[u32; 2], u32], Fixed(4096),
                 Refuses("cookies", "sockets of more pods will be left to the programs at their ports");
         }

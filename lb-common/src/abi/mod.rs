@@ -33,6 +33,15 @@ pub use word::*;
 pub const ZONE_UPLINK: u16 = 0;
 /// Zone of a backend that answers in whatever zone its client is: a process of the host itself.
 pub const ZONE_OF_CLIENT: u16 = u16::MAX;
+/// Zone of ports that are no bridge's: the host's routing has each address behind them once.
+pub const ZONE_ROUTED: u16 = ZONE_OF_CLIENT - 1;
+
+/// The zone of a bridge, from its interface index: none of those above, and every agent gives the same one.
+#[inline(always)]
+pub const fn bridge_zone(ifindex: u32) -> u16 {
+    const ZONES: u32 = (ZONE_ROUTED - ZONE_UPLINK) as u32 - 1;
+    (ifindex % ZONES) as u16 + 1
+}
 
 /// A MAC address as three words, so that copying it needs no byte loop.
 pub type Mac = [u16; 3];

@@ -3,17 +3,16 @@
 use super::{Lifetimes, pod};
 use crate::family::{Addr4, Addr6, Address as _, Family, V4, V6};
 
-/// Options of one loaded object. One object is loaded per bridge and forward mode (and one for the
-/// uplinks); all of them share the maps.
+/// Options of one loaded object. One object is loaded per way back to clients (and one for the uplinks); all of them
+/// share the maps.
 #[repr(C)]
 #[derive(Copy, Clone, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Settings {
-    /// The zone the programs work in.
+    /// The zone that programs of the bridge and its ports work in; 0 where there are several bridges, whose zone is
+    /// found by the device that a packet is at.
     pub zone: u32,
     /// How the clients behind these ports are reached: a `NextHopKind` (peer, bridge, stack, uplink).
     pub return_path: u32,
-    /// The bridge, as interface index; 0 on uplinks.
-    pub bridge: u32,
     /// Seed of the choice of slots, the same on every node that is to choose alike.
     pub hash_seed: u32,
     /// One tick is 2^shift jiffies.
@@ -58,7 +57,6 @@ impl Settings {
     pub const DEFAULT: Settings = Settings {
         zone: 0,
         return_path: 0,
-        bridge: 0,
         hash_seed: 0,
         tick_shift: 8,
         has_csum_ipv6: 0,

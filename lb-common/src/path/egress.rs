@@ -2,7 +2,7 @@
 
 use super::{hook::Hook, packet::Packet, state::Parsed, step::Egress, tables::Common};
 use crate::{
-    abi::{FlowRow, Mac, NeighKey, NextHopKind, NextHopRow, Stop, flow_bits, is_known},
+    abi::{FlowRow, Mac, NeighKey, NextHopKind, NextHopRow, Stop, bridge_zone, flow_bits, is_known},
     family::Family,
     wire::Ethernet,
 };
@@ -52,14 +52,14 @@ pub fn to_backend<F: Family, P: Packet, T: Common>(
     if hook == Hook::UplinkXdp {
         return Ok(EgressPlan::back(packet, parsed, next_hop.mac));
     }
-    let settings = tables.settings();
     let kind = next_hop.kind();
     // Between an uplink and a bridge, and out of an uplink, a packet is routed.
     let hop = kind == NextHopKind::Uplink || hook == Hook::UplinkIngress;
     let plan = |way| Ok(EgressPlan::new(way, parsed, hop));
-    let through_stack =
-        settings.return_path == NextHopKind::Stack as u32 && hook == Hook::PortIngress && !hairpin;
-    if parsed.tagged && !(kind == NextHopKind::Host || next_hop.bridge == settings.bridge) {
+    let is_stack = tables.settings().return_path == NextHopKind::Stack as u32;
+    let through_stack = is_stack && hook == Hook::PortIngress && !hairpin;
+    let same_bridge = bridge_zone(next_hop.bridge) == parsed.key.zone;
+    if parsed.tagged && !(kind == NextHopKind::Host || same_bridge) {
         // Nobody would know what tag the answers have to get.
         return Err(Stop::Unreachable);
     }
@@ -76,7 +76,7 @@ pub fn to_backend<F: Family, P: Packet, T: Common>(
         }
         // A tagged packet is the bridge's to deliver.
         NextHopKind::Peer | NextHopKind::Bridge => {
-            let way = if hook != Hook::PortIngress || settings.bridge != next_hop.bridge {
+            let way = if hook != Hook::PortIngress || !same_bridge {
                 Egress::Device(next_hop.bridge)
             } else if packet.ifindex() == next_hop.ifindex {
                 // A bridge never sends back where a packet came from.

@@ -5,10 +5,10 @@ use super::step::{Next, Step};
 use super::tables::{Table, Tables};
 use super::{
     flow_table, hook::Hook, nat::dsr, packet::Packet, prefilter::outsider, rewrite::Form, source_guard,
-    state::Parsed, translate,
+    state::Parsed, translate, zone::zone,
 };
 use crate::{
-    abi::Stop,
+    abi::{Stop, ZONE_UPLINK},
     family::Family,
     wire::{Ethernet, NetworkHeader as _},
 };
@@ -33,10 +33,12 @@ pub fn established<F: Family, P: Packet, T: Tables<F>>(
         Err(Stop::Protocol) => return Ok(Step::Icmp.into()),
         Err(stop) => return Err(stop),
     };
-    let key = frame.key(tables.settings().zone as u16);
+    // Looked up only where the packet may be ours.
+    let mut key = frame.key(ZONE_UPLINK);
     if let Some(stop) = outsider(tables, hook, &key) {
         return Err(stop);
     }
+    key.zone = zone(packet, tables, hook)?;
     let payload = frame.ip.payload(packet.size() - size_of::<Ethernet>() as u32);
     let parsed = Parsed::new(packet, &frame.ethernet, key, TransportSpan::plain::<F>(payload))?;
     // By the key where it stays: one more of 40 bytes, and kernel 6.1, which counts in steps of 32, finds "combined stack

@@ -28,7 +28,7 @@ pub fn follow<F: Family, P: Packet, T: Tables<F>>(
     if row.expired(now) {
         return Err(lost(tables, hook, flow));
     }
-    if is_spoofed(packet, tables, hook, flow.src) {
+    if is_spoofed(packet, tables, hook, flow) {
         return Err(Stop::SpoofedSource);
     }
     let bytes = row.bytes + span.fragment.length;

@@ -62,6 +62,12 @@ impl Hook {
         matches!(self, Hook::UplinkIngress | Hook::UplinkEgress | Hook::UplinkXdp)
     }
 
+    /// Whether it is a port's of a bridge.
+    #[inline(always)]
+    pub fn is_port(self) -> bool {
+        matches!(self, Hook::PortIngress | Hook::PortEgress)
+    }
+
     /// Whether packets come from outside here.
     #[inline(always)]
     pub fn from_outside(self) -> bool {

@@ -7,7 +7,7 @@ use super::step::{Egress, Next, Step};
 use super::tables::{Table, Tables, prefilter_hash};
 use super::{
     hook::Hook, icmp_error::About, leave::is_for_one, packet::Packet, prefilter::is_unassigned, select,
-    state::Parsed,
+    state::Parsed, zone::zone,
 };
 use crate::{
     abi::{Event, FlowKey, Stop},
@@ -29,7 +29,7 @@ pub fn icmp<F: Family, P: Packet, T: Tables<F>>(
     }
     let kind: [u8; 2] = bytemuck::cast(frame.ports.source);
     if F::Header::is_error(kind[0]) && hook.has(Step::IcmpError) {
-        let parsed = about(packet, &frame, tables.settings().zone as u16)?;
+        let parsed = about(packet, &frame, zone(packet, tables, hook)?)?;
         tables.begin(&parsed, tables.flow(Table::Assured, &parsed.key).is_some());
         return Ok(Step::IcmpError.into());
     }

@@ -41,7 +41,7 @@ pub fn lookup<F: Family, P: Packet, T: Tables<F>>(
             Ok(Step::SnatTrack.into())
         }
         known if known == FlowLookup::Stale || tables.prefilter(prefilter_hash(key.dst, 0)) => {
-            if is_spoofed(packet, tables, hook, key.src) {
+            if is_spoofed(packet, tables, hook, key) {
                 return Err(Stop::SpoofedSource);
             }
             state.stale.set(known == FlowLookup::Stale);
@@ -108,7 +108,7 @@ fn resume<F: Family, P: Packet, T: Tables<F>>(
         return Err(Stop::WrongHook);
     }
     if is_elsewhere(packet, hook, &known) {
-        if is_spoofed(packet, tables, hook, parsed.key.src) {
+        if is_spoofed(packet, tables, hook, &parsed.key) {
             return Err(Stop::SpoofedSource);
         }
         move_over(packet, tables, hook, parsed, known)?;

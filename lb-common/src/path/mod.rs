@@ -37,6 +37,7 @@ mod stop;
 mod tables;
 mod translate;
 mod xdp;
+mod zone;
 
 pub use hook::Hook;
 pub use packet::{InPlace, Packet, SumKind};

@@ -7,7 +7,7 @@
 use super::answer::{Answer, NETWORK, complete, put, started, sum};
 use super::step::{Egress, Next};
 use super::tables::{Common, Tables};
-use super::{hook::Hook, packet::Packet, parse::readable, stop};
+use super::{hook::Hook, packet::Packet, parse::readable, stop, zone::zone};
 use crate::{
     abi::{Event, Mac, NeighKey, Stop},
     family::{Addr6, Address as _, Family, V6},
@@ -37,7 +37,7 @@ pub fn answer_arp<P: Packet, T: Common>(packet: &mut P, tables: &T, hook: Hook) 
     if packet.tagged() {
         return Next::PASS;
     }
-    let answered = arp(packet, tables).map(|()| back(packet, tables));
+    let answered = arp(packet, tables, hook).map(|()| back(packet, tables));
     stop::conclude(answered, tables, hook)
 }
 
@@ -46,10 +46,10 @@ pub fn answer_arp<P: Packet, T: Common>(packet: &mut P, tables: &T, hook: Hook) 
 pub fn proxy_nd<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
-    _: Hook,
+    hook: Hook,
     _: Next,
 ) -> Result<Next, Stop> {
-    solicitation(packet, tables)?;
+    solicitation(packet, tables, hook)?;
     Ok(back(packet, tables))
 }
 
@@ -62,10 +62,10 @@ fn back<P: Packet, T: Common>(packet: &P, tables: &T) -> Next {
 
 /// Answers a request of ARP, or says why not.
 #[inline(always)]
-fn arp<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Result<(), Stop> {
+fn arp<P: Packet, T: Common>(packet: &mut P, tables: &T, hook: Hook) -> Result<(), Stop> {
     let ArpFrame { arp, .. } = readable(packet, 0)?;
     let target = arp.asks_for().ok_or(Stop::NotOurs)?;
-    let key = NeighKey::v4(target, tables.settings().zone);
+    let key = NeighKey::v4(target, zone(packet, tables, hook)?.into());
     let mac = tables.proxy_neigh(&key).ok_or(Stop::NotOurs)?;
     let replaced = packet.replace(NETWORK, &arp.reply(mac));
     (replaced && turn(packet, arp.sender(), mac)).then_some(()).ok_or(Stop::RewriteFailed)
@@ -73,10 +73,10 @@ fn arp<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Result<(), Stop> {
 
 /// Answers a neighbour solicitation, or says why not.
 #[inline(always)]
-fn solicitation<P: Packet, T: Common>(packet: &mut P, tables: &T) -> Result<(), Stop> {
+fn solicitation<P: Packet, T: Common>(packet: &mut P, tables: &T, hook: Hook) -> Result<(), Stop> {
     let asked: SolicitationFrame = readable(packet, 0).map_err(|_| Stop::Protocol)?;
     let target = asked.asks_for(packet.size()).ok_or(Stop::Protocol)?;
-    let key = NeighKey::v6(target, tables.settings().zone);
+    let key = NeighKey::v6(target, zone(packet, tables, hook)?.into());
     let mac = tables.proxy_neigh(&key).ok_or(Stop::Protocol)?;
     // Who has no address yet (it looks whether this one is taken, RFC 4862 section 5.4.3) hears it as all do.
     let asker = asked.ip.source();

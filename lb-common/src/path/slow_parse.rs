@@ -9,9 +9,10 @@ use super::step::{Next, Step};
 use super::tables::{Table, Tables, state_of};
 use super::{
     fragments::follow, hook::Hook, leave::is_for_one, nat::snat, packet::Packet, prefilter::outsider,
+    zone::zone,
 };
 use crate::{
-    abi::{FlowKey, Stop},
+    abi::{FlowKey, Stop, ZONE_UPLINK},
     family::Family,
     wire::{Ethernet, Extension, FragmentKind, Layers, NetworkHeader, Ports, Protocol, TcpFlags},
 };
@@ -47,7 +48,7 @@ pub fn slow_parse<F: Family, P: Packet, T: Tables<F>>(
         dst: ip.destination(),
         src_port: 0,
         dst_port: 0,
-        zone: tables.settings().zone as u16,
+        zone: zone(packet, tables, hook)?,
         protocol: protocol as u16,
     };
     if span.fragment.fragment() == FragmentKind::Later {
@@ -124,7 +125,7 @@ fn plain<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Resu
         Err(Stop::Protocol) => return Ok(Step::Icmp.into()),
         frame => frame?,
     };
-    let key = frame.key(tables.settings().zone as u16);
+    let key = frame.key(ZONE_UPLINK);
     if let Some(stop) = outsider(tables, Hook::UplinkXdp, &key) {
         return Err(stop);
     }

@@ -2,7 +2,7 @@
 
 use super::{hook::Hook, packet::Packet, tables::Tables};
 use crate::{
-    abi::{FlowRow, NextHopKind},
+    abi::{FlowKey, FlowRow, NextHopKind},
     family::Family,
 };
 
@@ -12,17 +12,17 @@ pub fn is_elsewhere<F: Family, P: Packet>(packet: &P, hook: Hook, row: &FlowRow<
     hook == Hook::PortIngress && row.ifindex != packet.ifindex()
 }
 
-/// Whether a packet is sent in the name of an address that is known at another port.
+/// Whether a packet of this flow is sent in the name of an address that is known at another port.
 #[inline(always)]
 pub fn is_spoofed<F: Family, P: Packet, T: Tables<F>>(
     packet: &P,
     tables: &T,
     hook: Hook,
-    source: F::Addr,
+    key: &FlowKey<F>,
 ) -> bool {
     hook == Hook::PortIngress
         && tables
-            .source_guard(&F::neigh_key(source, tables.settings().zone))
+            .source_guard(&F::neigh_key(key.src, key.zone.into()))
             .is_some_and(|home| home.ifindex != packet.ifindex())
 }
 

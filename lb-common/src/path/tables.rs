@@ -34,6 +34,8 @@ pub trait Common {
     fn proxy_neigh(&self, key: &NeighKey) -> Option<Mac>;
     /// The port at which an address is known.
     fn source_guard(&self, key: &NeighKey) -> Option<SourceGuardRow>;
+    /// The zone that a port of a bridge is in, by its interface index.
+    fn bridge_port(&self, ifindex: u32) -> Option<u16>;
     /// Counts an outcome.
     fn count(&self, counter: Counter);
     /// Accounts a client's packet to its service.

@@ -14,7 +14,7 @@ use super::step::{Egress, Next, Step};
 use super::tables::{Table, Tables};
 use super::{answer::NETWORK, hook::Hook, parse::Frame, prefilter::outsider};
 use crate::{
-    abi::{Event, FlowKey, FlowRow, Mac, Stop, flow_bits},
+    abi::{Event, FlowKey, FlowRow, Mac, Stop, ZONE_UPLINK, flow_bits},
     family::{Address as _, Family, V6},
     wire::{NetworkHeader as _, Ports, Protocol, TcpFlags, checksum},
 };
@@ -61,7 +61,7 @@ fn travel<F: Family, P: InPlace, T: Tables<F>>(packet: &mut P, tables: &T) -> Op
     if header < least || header > frame.ip.payload(len) {
         return None;
     }
-    let mut key = frame.key(tables.settings().zone as u16);
+    let mut key = frame.key(ZONE_UPLINK);
     key.join_halves();
     if let Some(stop) = outsider(tables, HOOK, &key) {
         return if stop == Stop::NotOurs { Some(Next::PASS) } else { None };

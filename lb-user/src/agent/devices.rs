@@ -2,9 +2,10 @@
 //! come back.
 
 use anyhow::{Result, bail};
+use lb_common::abi::bridge_zone;
 use wildmatch::WildMatch;
 
-use super::{Options, routes};
+use super::Options;
 use crate::netlink::{Link, LinkKind, World};
 
 /// Those of some names that are there.
@@ -37,7 +38,7 @@ pub fn find(world: &World, Options { bridges, ports, uplinks, .. }: &Options) ->
                 here(world)
             )),
             Some(Link { ifindex, .. })
-                if found.bridges.iter().any(|other| routes::zone(*other) == routes::zone(*ifindex)) =>
+                if found.bridges.iter().any(|other| bridge_zone(*other) == bridge_zone(*ifindex)) =>
             {
                 found.missing.push(format!(
                     "the bridge {name} is named twice with --bridge, or shares the zone of another: make it anew"

@@ -1,5 +1,6 @@
 //! The agent: sources -> model -> compile -> plan -> apply, kept going by what changes.
 
+mod bridge_ports;
 mod devices;
 mod dsr;
 mod ephemeral;

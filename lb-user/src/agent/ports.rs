@@ -7,11 +7,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use lb_common::{abi::NextHopKind, path::Hook};
+use lb_common::{
+    abi::{NextHopKind, ZONE_ROUTED, bridge_zone},
+    path::Hook,
+};
 use tracing::{info, warn};
 
 use super::{
     Options,
+    bridge_ports::BridgePorts,
     devices::{self, Devices},
     node::{self, NodeAddresses},
     options::Forward,
@@ -40,6 +44,7 @@ pub struct Ports {
     options: Options,
     attacher: Attacher,
     programs: Programs,
+    bridge_ports: BridgePorts,
     facts: ProgramConfig,
     attached: HashMap<u32, Wanted>,
     /// Uplinks that wait for their program of XDP.
@@ -50,6 +55,8 @@ pub struct Ports {
 #[derive(Clone, Debug, PartialEq)]
 struct Wanted {
     name: String,
+    /// The bridge that it is or is a port of, as interface index; 0 for uplinks.
+    bridge: u32,
     variant: Variant,
     hooks: &'static [Hook],
     role: &'static str,
@@ -61,7 +68,7 @@ impl Ports {
     pub fn new(
         options: Options,
         attacher: Attacher,
-        programs: Programs,
+        (programs, bridge_ports): (Programs, BridgePorts),
         node: NodeAddresses,
         taken: XdpReservation,
     ) -> Ports {
@@ -71,6 +78,7 @@ impl Ports {
             options,
             attacher,
             programs,
+            bridge_ports,
             facts: ProgramConfig::default(),
             attached: HashMap::new(),
             taken,
@@ -186,6 +194,9 @@ impl Ports {
                 self.programs.xdp_program(device.variant)?;
             }
         }
+        let zones = self.zones(&wanted);
+        // A port whose row can't be written passes everything.
+        let noted = self.bridge_ports.add(&zones);
         for (ifindex, device) in changed {
             for hook in device.hooks {
                 let mut program = self.programs.program(device.variant, *hook)?;
@@ -212,9 +223,10 @@ impl Ports {
             self.attached.insert(*ifindex, device.clone());
         }
         self.remove_strangers(&wanted)?;
+        self.bridge_ports.retain(&zones)?;
         self.programs.tidy()?;
         view.ports = self.views(world);
-        Ok(())
+        noted
     }
 
     /// What is attached where we want nothing: on ports that left, or by an agent before us.
@@ -232,15 +244,25 @@ impl Ports {
         Ok(())
     }
 
+    /// Where there are several bridges, the zone that each port is in.
+    fn zones(&self, wanted: &HashMap<u32, Wanted>) -> HashMap<u32, u32> {
+        let ports = wanted.iter().filter(|(ifindex, device)| {
+            self.devices.bridges.len() > 1 && device.bridge != 0 && device.bridge != **ifindex
+        });
+        ports.map(|(ifindex, device)| (*ifindex, bridge_zone(device.bridge).into())).collect()
+    }
+
     fn wanted(&self, world: &World) -> HashMap<u32, Wanted> {
         let mut wanted = HashMap::new();
         let view = self.view(world);
         for bridge in &self.devices.bridges {
             let Some(link) = world.links.get(bridge) else { continue };
-            let zone = routes::zone(*bridge);
-            let variant = |return_path, outside| Variant { zone, bridge: *bridge, return_path, outside };
+            // The programs of several serve each of them, as loading them takes long.
+            let zone = if self.devices.bridges.len() > 1 { 0 } else { bridge_zone(*bridge) };
+            let variant = |return_path, outside| Variant { zone, return_path, outside };
             let device = Wanted {
                 name: link.name.clone(),
+                bridge: *bridge,
                 variant: variant(NextHopKind::Bridge, false),
                 hooks: &[Hook::BridgeIngress, Hook::BridgeEgress],
                 role: "bridge",
@@ -251,6 +273,7 @@ impl Ports {
                 let stack = self.options.forward == Forward::Stack;
                 let device = Wanted {
                     name: port.name.clone(),
+                    bridge: *bridge,
                     variant: variant(view.port_kind(port), world.role(port) == Role::Uplink),
                     hooks: if stack { &[Hook::PortIngress, Hook::PortEgress] } else { &[Hook::PortIngress] },
                     role: role_name(world.role(port)),
@@ -268,7 +291,8 @@ impl Ports {
             };
             let device = Wanted {
                 name: link.name.clone(),
-                variant: Variant { zone: 0, bridge: 0, return_path, outside: false },
+                bridge: 0,
+                variant: Variant { zone: ZONE_ROUTED, return_path, outside: false },
                 hooks: &[Hook::PortIngress, Hook::PortEgress],
                 role: role_name(world.role(link)),
                 xdp: None,
@@ -279,7 +303,8 @@ impl Ports {
             let Some(link) = world.links.get(uplink) else { continue };
             let device = Wanted {
                 name: link.name.clone(),
-                variant: Variant { zone: 0, bridge: 0, return_path: NextHopKind::Uplink, outside: true },
+                bridge: 0,
+                variant: Variant::UPLINK,
                 hooks: &[Hook::UplinkIngress, Hook::UplinkEgress],
                 role: "uplink",
                 xdp: self.options.xdp,
@@ -298,7 +323,7 @@ impl Ports {
                 ifindex: *ifindex,
                 bridge: world
                     .links
-                    .get(&device.variant.bridge)
+                    .get(&device.bridge)
                     .map_or_else(String::new, |bridge| bridge.name.clone()),
                 role: device.role.to_owned(),
                 forward: next_hop(device.variant.return_path).to_owned(),

@@ -1,4 +1,4 @@
-//! The kernel programs: one object per bridge and way back to its clients, all on one set of pinned maps. Each loaded
+//! The kernel programs: one object per way back to clients, all on one set of pinned maps. Each loaded
 //! program is pinned by what it was made of, so that the next agent need not have it verified again.
 
 use std::{
@@ -43,14 +43,17 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf
 /// What makes two loaded objects different.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Variant {
-    /// The zone the programs work in.
+    /// The zone of the one bridge; 0: there are several, or it is none's. See [`Settings::zone`].
     pub zone: u16,
-    /// The bridge, as interface index; 0 for uplinks.
-    pub bridge: u32,
     /// How clients behind the ports are reached; `Host` for the programs of the host's sockets.
     pub return_path: NextHopKind,
     /// They are outside: held to the external traffic policy.
     pub outside: bool,
+}
+
+impl Variant {
+    /// That of uplinks.
+    pub const UPLINK: Variant = Variant { zone: 0, return_path: NextHopKind::Uplink, outside: true };
 }
 
 /// The seed as the programs have it.
@@ -114,7 +117,7 @@ impl Programs {
     pub fn prepare(&mut self) -> Result<()> {
         let dir = self.pins.maps();
         if !maps::all().all(|map| dir.join(map.name).exists()) {
-            self.loaded(Variant { zone: 0, bridge: 0, return_path: NextHopKind::Uplink, outside: true })?;
+            self.loaded(Variant::UPLINK)?;
         }
         let id = |map: &MapInfo| {
             let pinned = MapData::from_pin(dir.join(map.name)).and_then(|pinned| pinned.info());
@@ -158,7 +161,7 @@ impl Programs {
 
     /// A program of sockets by name, loaded when it is first asked for.
     pub fn socket_program(&mut self, name: &str, kind: CgroupSockAddrAttachType) -> Result<CgroupSockAddr> {
-        let variant = Variant { zone: 0, bridge: 0, return_path: NextHopKind::Host, outside: false };
+        let variant = Variant { zone: 0, return_path: NextHopKind::Host, outside: false };
         let pin = self.pin(variant, name)?;
         CgroupSockAddr::from_pin(&pin, kind).with_context(|| format!("opening {}", pin.display()))
     }
@@ -228,7 +231,6 @@ impl Programs {
         Settings {
             zone: variant.zone as u32,
             return_path: variant.return_path as u32,
-            bridge: variant.bridge,
             outside: variant.outside as u32,
             ..self.base
         }

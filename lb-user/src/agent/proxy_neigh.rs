@@ -184,6 +184,8 @@ fn describe(address: IpAddr, owner: &str, mac: [u8; 6], device: Option<&Link>, o
 
 #[cfg(test)]
 mod tests {
+    use lb_common::abi::bridge_zone;
+
     use super::*;
     use crate::{
         agent::options::Forward,
@@ -283,7 +285,7 @@ mod tests {
             ["10.96.0.10", "10.244.3.200", "10.244.1.1", "fd00:244:1::1", "10.244.1.200", "fd00:244:1::200"];
         let found = find_in(&world, &addresses);
         assert!(found.taken.is_empty());
-        let zone = u32::from(routes::zone(1));
+        let zone = u32::from(bridge_zone(1));
         let v4 = NeighKey::v4(std::net::Ipv4Addr::new(10, 244, 1, 200).into(), zone);
         let v6 =
             NeighKey::v6("fd00:244:1::200".parse::<std::net::Ipv6Addr>().expect("an address").into(), zone);

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use lb_common::abi::{Mac, NeighKey, NextHopKind, NextHopRow, ZONE_OF_CLIENT, ZONE_UPLINK};
+use lb_common::abi::{
+    Mac, NeighKey, NextHopKind, NextHopRow, ZONE_OF_CLIENT, ZONE_ROUTED, ZONE_UPLINK, bridge_zone,
+};
 
 use super::{node::NodeAddresses, options::Forward};
 use crate::{
@@ -10,15 +12,9 @@ use crate::{
     plan::Routes,
 };
 
-/// The zone of a bridge: from its interface index, so that a new agent gives the same one.
-pub fn zone(bridge: u32) -> u16 {
-    // 0 is the uplinks' zone, the largest number says "the client's".
-    (bridge % (u16::MAX as u32 - 1)) as u16 + 1
-}
-
 /// The key of an address on a bridge, in the maps that hold both families.
 pub fn key(address: IpAddr, bridge: u32) -> NeighKey {
-    key_in(address, zone(bridge))
+    key_in(address, bridge_zone(bridge))
 }
 
 /// The same, by zone.
@@ -143,7 +139,7 @@ impl Routes for View<'_> {
         let on_bridge = |kind: NextHopKind, bridge: u32, ifindex: u32, to: [u8; 6]| {
             let row =
                 NextHopRow { ifindex, bridge, mac: mac(to), host_mac: link_mac(bridge), kind: kind as u32 };
-            (row, zone(bridge))
+            (row, bridge_zone(bridge))
         };
         match self.locate(address) {
             Location::Host => {
@@ -162,7 +158,7 @@ impl Routes for View<'_> {
                 on_bridge(kind, bridge, 0, [0; 6])
             }
             Location::Remote if let Some(port) = self.routed_port(address) => {
-                (self.through(port, address), ZONE_UPLINK)
+                (self.through(port, address), ZONE_ROUTED)
             }
             Location::Remote => {
                 let Some(Outside { ifindex, neighbour }) = self.outside(address) else {

@@ -4,7 +4,9 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use tracing::{info, warn};
 
 use super::{
-    Options, SocketLb, devices,
+    Options, SocketLb,
+    bridge_ports::BridgePorts,
+    devices,
     ports::Ports,
     programs::Programs,
     publish::Publisher,
@@ -70,6 +72,7 @@ impl State {
         let attacher = Attacher::new(pins.links(), !options.clsact && has_tcx());
         let mut publisher = Publisher::new(maps, mirror, kept, &pins, seed, options.announce);
         publisher.write_kept();
+        let programs = (programs, BridgePorts::open(&pins)?);
         let mut ports = Ports::new(options.clone(), attacher, programs, publisher.node(), taken);
         ports.look(watcher.world());
         for line in bypassed(watcher.world(), ports.bridges()) {

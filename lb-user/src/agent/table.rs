@@ -21,21 +21,26 @@ impl<K: Pod + Eq + Hash, V: Pod + PartialEq> Table<K, V> {
         self.0.len()
     }
 
-    /// Makes these the rows that there are, in place; whether anything had to be written. An error is the
-    /// last one: whatever else can be written is, and the rest with the next call.
+    /// Makes these the rows that there are, in place; whether anything had to be written. Whatever can be written is
+    /// where there is an error, and the rest with the next call.
     pub fn update(
         &mut self,
         rows: &mut Rows<MapData, K, V>,
         wanted: &HashMap<K, V>,
     ) -> Result<bool, MapError> {
+        let removed = self.retain(rows, wanted);
+        let added = self.add(rows, wanted);
+        Ok(removed? | added?)
+    }
+
+    /// Removes what is none of these rows' keys.
+    pub fn retain(
+        &mut self,
+        rows: &mut Rows<MapData, K, V>,
+        wanted: &HashMap<K, V>,
+    ) -> Result<bool, MapError> {
         let unwanted: Vec<K> = self.0.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
-        let missing: Vec<(K, V)> = wanted
-            .iter()
-            .filter(|(key, row)| self.0.get(key) != Some(row))
-            .map(|(key, row)| (*key, *row))
-            .collect();
-        let changed = !(unwanted.is_empty() && missing.is_empty());
-        let mut problem = None;
+        let (changed, mut problem) = (!unwanted.is_empty(), None);
         for key in unwanted {
             match rows.remove(&key) {
                 Ok(()) | Err(MapError::KeyNotFound) => {
@@ -44,6 +49,17 @@ impl<K: Pod + Eq + Hash, V: Pod + PartialEq> Table<K, V> {
                 Err(error) => problem = Some(error),
             }
         }
+        problem.map_or(Ok(changed), Err)
+    }
+
+    /// Writes these rows, and leaves others as they are.
+    pub fn add(&mut self, rows: &mut Rows<MapData, K, V>, wanted: &HashMap<K, V>) -> Result<bool, MapError> {
+        let missing: Vec<(K, V)> = wanted
+            .iter()
+            .filter(|(key, row)| self.0.get(key) != Some(row))
+            .map(|(key, row)| (*key, *row))
+            .collect();
+        let (changed, mut problem) = (!missing.is_empty(), None);
         for (key, row) in missing {
             match rows.insert(key, row, 0) {
                 Ok(()) => {

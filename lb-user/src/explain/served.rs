@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lb_common::{
-    abi::{NextHopKind, NextHopRow, Scope, Settings, ZONE_OF_CLIENT, ZONE_UPLINK},
+    abi::{NextHopKind, NextHopRow, Scope, Settings, ZONE_OF_CLIENT, ZONE_UPLINK, bridge_zone},
     family::{Family as _, V4, V6},
 };
 
@@ -35,7 +35,7 @@ pub const CLIENT: u32 = 4;
 /// The port the other pods are behind. Nothing depends on which: a call to oneself is told by its address.
 const PODS: u32 = 5;
 /// The bridge's zone.
-const ZONE: u16 = 1;
+const ZONE: u16 = bridge_zone(BRIDGE);
 
 /// Why an address is taken for a pod's of this node.
 pub enum Pod {
@@ -144,15 +144,14 @@ impl Served {
 
     /// What is fixed where the packet of a client `from` there is first seen.
     pub fn settings(&self, at: At, from: IpAddr) -> Settings {
-        let (zone, return_path, bridge, outside) = match at {
-            At::Port | At::Host => (ZONE, NextHopKind::Peer, BRIDGE, 0),
-            At::Uplink => (ZONE_UPLINK, NextHopKind::Uplink, 0, 1),
+        let (return_path, outside) = match at {
+            At::Port | At::Host => (NextHopKind::Peer, 0),
+            At::Uplink => (NextHopKind::Uplink, 1),
         };
         let (cidrs4, cidrs6) = cidrs(&self.model.service_cidrs);
         Settings {
-            zone: zone.into(),
+            zone: ZONE.into(),
             return_path: return_path as u32,
-            bridge,
             hash_seed: short_seed(seed(&self.model)),
             outside,
             cidrs4,

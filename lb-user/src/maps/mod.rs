@@ -208,6 +208,11 @@ impl Maps {
     }
 }
 
+/// Opens the zones of the bridges' ports, pinned below `dir`.
+pub fn bridge_ports(dir: &Path) -> Result<HashMap<MapData, u32, u32>, OpenError> {
+    hash(dir, &abi::BRIDGE_PORTS)
+}
+
 /// Gives the pins in `dir` that a version before has made the names that they have now. Their maps, and whoever uses
 /// them, see nothing of it.
 ///

@@ -74,6 +74,7 @@ impl Maps {
         self.hash(of_family::<F>().fragments.name, &state.learned.fragments)?;
         self.hash(maps::PROXY_NEIGH.name, &state.shared.proxy_neigh)?;
         self.hash(maps::SOURCE_GUARD.name, &state.shared.homes)?;
+        self.hash(maps::BRIDGE_PORTS.name, &state.shared.bridge_ports)?;
         self.ranges(state)
     }
 

@@ -15,7 +15,7 @@ use crate::{
     cases,
     family::Net,
     host, random,
-    state::{At, BRIDGE, OTHER_BRIDGE, State, on, on_uplink},
+    state::{At, BRIDGE, OTHER_BRIDGE, State, among_several, on, on_uplink},
 };
 
 /// Which rows a history begins with.
@@ -113,6 +113,7 @@ fn everywhere() -> Vec<(String, Settings)> {
         ("bridge-bridge", on(BRIDGE, NextHopKind::Bridge)),
         ("bridge-stack", on(BRIDGE, NextHopKind::Stack)),
         ("other-peer", on(OTHER_BRIDGE, NextHopKind::Peer)),
+        ("several-peer", among_several(on(BRIDGE, NextHopKind::Peer))),
         ("uplink", on_uplink()),
     ]
     .map(|(name, settings)| (name.to_owned(), settings))

@@ -1,6 +1,7 @@
 //! A lab with servers and an agent, for one test.
 
 use std::{
+    collections::BTreeSet,
     env, fs,
     net::{SocketAddr, TcpStream, UdpSocket},
     path::{Path, PathBuf},
@@ -62,6 +63,17 @@ pub mod service {
     pub const SELF: u16 = 0x11;
     pub const BLUE: u16 = 0x12;
     pub const NODE: u16 = 0x1;
+}
+
+/// Where the instance's maps, programs and links are pinned.
+pub fn pinned(what: &str) -> PathBuf {
+    ["/sys/fs/bpf/lb", NAME, what].iter().collect()
+}
+
+/// The names of the pinned programs.
+pub fn programs() -> Result<BTreeSet<String>> {
+    let entries = fs::read_dir(pinned("programs"))?;
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
 /// A service's address in a family, from its last part as it is written in both.

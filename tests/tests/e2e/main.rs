@@ -3,6 +3,7 @@
 mod alone;
 mod answers;
 mod bed;
+mod bridges;
 mod crowd;
 mod dsr;
 mod flows;
@@ -41,6 +42,7 @@ fn main() {
     let all = [
         alone::ALL,
         answers::ALL,
+        bridges::ALL,
         crowd::ALL,
         dsr::ALL,
         flows::ALL,

@@ -1,7 +1,6 @@
 //! The agent goes and comes while traffic flows.
 
 use std::{
-    collections::BTreeSet,
     fs,
     io::{BufRead as _, BufReader, Write as _},
     net::TcpStream,
@@ -23,7 +22,7 @@ use xtask::lab::{Lab, request};
 
 use crate::{
     Test,
-    bed::{Bed, CONFIG, NAME, service, vip},
+    bed::{Bed, CONFIG, NAME, pinned, programs, service, vip},
 };
 
 pub const ALL: &[Test] = &[
@@ -220,10 +219,6 @@ fn other_way() -> Result<()> {
 /// An agent that finds the programs that it would load loads none, and keeps none that it does not use.
 fn taken_over() -> Result<()> {
     let mut bed = Bed::new(&[])?;
-    let programs = || -> Result<BTreeSet<String>> {
-        let entries = fs::read_dir(format!("/sys/fs/bpf/lb/{NAME}/programs"))?;
-        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-    };
     let (first, loading) = (programs()?, cpu_time(bed.agent.pid())?);
     bed.agent.signal(Signal::TERM)?;
     bed.agent.start_again()?;
@@ -242,7 +237,7 @@ fn taken_over() -> Result<()> {
 
 /// Where the instance's maps are pinned.
 fn map_pin(name: &str) -> PathBuf {
-    ["/sys/fs/bpf/lb", NAME, "maps", name].iter().collect()
+    pinned("maps").join(name)
 }
 
 /// Connections go on, and who looks while the agent of the version before runs sees its flows.

@@ -95,7 +95,7 @@ impl Lab {
         let (node, bridge) = self.nodes.home(network);
         self.on(node, &format!("link add {bridge} type bridge"))?;
         self.on(node, &format!("addr add 10.244.{network}.1/24 dev {bridge}"))?;
-        self.on(node, &format!("addr add fd00:244:{network}::1/64 dev {bridge} nodad"))?;
+        self.on(node, &format!("addr add fd00:244:{network:x}::1/64 dev {bridge} nodad"))?;
         self.on(node, &format!("link set {bridge} up"))
     }
 
@@ -122,7 +122,7 @@ impl Lab {
         self.on(name, &format!("addr add {}/64 dev eth0 nodad", pod.ipv6()))?;
         self.on(name, "link set eth0 up")?;
         self.on(name, &format!("route add default via 10.244.{network}.1"))?;
-        self.on(name, &format!("-6 route add default via fd00:244:{network}::1"))
+        self.on(name, &format!("-6 route add default via fd00:244:{network:x}::1"))
     }
 
     /// Makes a host without any wire.
