@@ -4,6 +4,7 @@ mod choice;
 mod clash;
 mod direct;
 mod dsr;
+mod flooded;
 mod foreign;
 mod forward;
 mod fragments;
@@ -15,6 +16,7 @@ mod icmp;
 mod lifecycle;
 mod malformed;
 mod neighbour;
+mod oversized;
 mod refused;
 mod snat;
 mod spoofed;
@@ -40,10 +42,12 @@ pub fn all<F: Net>() -> Vec<Case<F>> {
         fragments::cases(),
         hairpin::cases(),
         icmp::cases(),
+        oversized::cases(),
         headers::cases(),
         vlan::cases(),
         lifecycle::cases(),
         gone::cases(),
+        flooded::cases(),
         choice::cases(),
         clash::cases(),
         direct::cases(),

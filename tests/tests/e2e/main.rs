@@ -16,8 +16,10 @@ mod nodes;
 mod ports;
 mod reload;
 mod restart;
+mod same_port;
 mod seen;
 mod services;
+mod sizes;
 mod snat_ports;
 mod sockets;
 mod source_guard;
@@ -56,7 +58,9 @@ fn main() {
         reload::ALL,
         restart::ALL,
         seen::ALL,
+        same_port::ALL,
         services::ALL,
+        sizes::ALL,
         sockets::ALL,
         uninstall::ALL,
         uplinks::ALL,
