@@ -73,6 +73,12 @@ impl Packet for Frame {
         false
     }
 
+    /// What is sent on from here is compared with the MAC that its rows name.
+    #[inline(always)]
+    fn is_for_another(&self) -> bool {
+        false
+    }
+
     /// All of it is readable.
     #[inline(always)]
     fn pull(&mut self, _len: u32) {}

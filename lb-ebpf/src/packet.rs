@@ -30,6 +30,8 @@ use crate::{
 const BPF_F_IPV6: u64 = 1 << 7;
 /// `PACKET_HOST` of linux/if_packet.h.
 const PACKET_HOST: u32 = 0;
+/// `PACKET_OTHERHOST` of linux/if_packet.h.
+const PACKET_OTHERHOST: u32 = 3;
 
 /// A socket buffer, seen from its Ethernet header on.
 pub struct Skb {
@@ -94,6 +96,12 @@ impl Packet for Skb {
     fn tagged(&self) -> bool {
         // SAFETY: a field of the live context.
         unsafe { (*self.skb).vlan_present != 0 }
+    }
+
+    #[inline(always)]
+    fn is_for_another(&self) -> bool {
+        // SAFETY: a field of the live context.
+        unsafe { (*self.skb).pkt_type == PACKET_OTHERHOST }
     }
 
     #[inline(always)]

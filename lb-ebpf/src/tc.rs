@@ -26,6 +26,9 @@ pub trait At {
 /// program.
 #[inline(always)]
 pub fn program<A: At>(skb: *mut __sk_buff) -> i32 {
+    if path::is_flooded(&Skb::new(skb), A::HOOK) {
+        return TC_ACT_UNSPEC;
+    }
     let next = match packet::ethertype(skb) {
         V4::ETHERTYPE => path::run(&mut Tc::<A, V4>::new(skb)),
         V6::ETHERTYPE => path::run(&mut Tc::<A, V6>::new(skb)),

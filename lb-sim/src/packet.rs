@@ -21,6 +21,8 @@ pub struct Packet {
     pub ifindex: u32,
     /// It has a VLAN tag, which is none of its bytes.
     pub tagged: bool,
+    /// It is addressed to the MAC of another device.
+    pub for_another: bool,
     /// How many bytes of what it carries each part has into which a device is to segment it; 0: it is none of those.
     pub segment: u32,
     /// What devices take, in bytes from the network header on; `None`: there is no such device.
@@ -30,7 +32,15 @@ pub struct Packet {
 impl Packet {
     /// All of it can be read. Devices take packets of any size.
     pub fn new(bytes: Vec<u8>, ifindex: u32) -> Self {
-        Packet { readable: bytes.len(), bytes, ifindex, tagged: false, segment: 0, mtu: |_| None }
+        Packet {
+            readable: bytes.len(),
+            bytes,
+            ifindex,
+            tagged: false,
+            for_another: false,
+            segment: 0,
+            mtu: |_| None,
+        }
     }
 }
 
@@ -51,6 +61,10 @@ impl path::Packet for Packet {
 
     fn tagged(&self) -> bool {
         self.tagged
+    }
+
+    fn is_for_another(&self) -> bool {
+        self.for_another
     }
 
     fn pull(&mut self, len: u32) {

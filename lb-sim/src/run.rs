@@ -26,6 +26,9 @@ pub struct Outcome<F: Family> {
 
 /// Runs the decision core on a packet, as the program of a hook does.
 pub fn decide<F: Family>(tables: &Tables<'_, F>, hook: Hook, packet: &mut Packet) -> Verdict {
+    if path::is_flooded(packet, hook) {
+        return Verdict::Pass;
+    }
     match packet.load::<u16>(12) {
         Some(ethertype) if ethertype == F::ETHERTYPE && hook == Hook::UplinkXdp => {
             path::decide_in_place::<F, _, _>(packet, tables)

@@ -5,6 +5,7 @@ mod choice;
 mod clash;
 mod direct;
 mod dsr;
+mod flooded;
 mod foreign;
 mod forward;
 mod fragments;
@@ -16,6 +17,7 @@ mod icmp;
 mod lifecycle;
 mod malformed;
 mod neighbour;
+mod oversized;
 mod refused;
 mod snat;
 mod spoofed;
@@ -41,11 +43,13 @@ pub fn all<F: Net>() -> Vec<Case<F>> {
         fragments::cases(),
         hairpin::cases(),
         icmp::cases(),
+        oversized::cases(),
         headers::cases(),
         bridges::cases(),
         vlan::cases(),
         lifecycle::cases(),
         gone::cases(),
+        flooded::cases(),
         choice::cases(),
         clash::cases(),
         direct::cases(),

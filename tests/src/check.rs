@@ -14,7 +14,7 @@ use crate::{
     family::Net,
     host::{self, Outcome},
     kernel::{Action, Kernel, Summed},
-    state::{At, State, among_several},
+    state::{At, State, among_several, is_for_another},
 };
 
 /// The decision core on the host gives each packet what the case says.
@@ -161,6 +161,7 @@ pub fn is_sane<F: Net>(state: &State<F>, at: At, bytes: &[u8]) -> Result<()> {
     let ip = match at.hook {
         // What is left to tc is counted there.
         Hook::UplinkXdp => verdict != Verdict::Pass,
+        Hook::UplinkIngress if is_for_another(at.ifindex, bytes) => false,
         hook => is(F::ETHERTYPE) || is(ethernet::ARP) && hook.is_asked(),
     };
     let outcomes = outcome.counters.values().sum::<u64>();
@@ -186,7 +187,8 @@ pub fn agrees<F: Net>(
     bytes: &[u8],
     summed: bool,
 ) -> Result<()> {
-    if at.tagged {
+    // The kernel is given packets without metadata, and no larger than a page.
+    if at.tagged || bytes.len() > 4096 - 512 {
         return Ok(());
     }
     if bytes.len() < F::TRANSPORT {

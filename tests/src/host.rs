@@ -12,7 +12,7 @@ use lb_sim::{Packet, Tables, decide};
 use crate::{
     family::Net,
     kernel::ROWS,
-    state::{At, State, mtu},
+    state::{At, State, is_for_another, mtu},
 };
 
 /// Runs the decision core on one packet.
@@ -43,7 +43,7 @@ fn tables<'a, F: Net>(arena: &'a Bump, state: &'a State<F>, settings: Settings) 
 }
 
 fn packet(bytes: &[u8], ifindex: u32) -> Packet {
-    Packet { mtu, ..Packet::new(bytes.to_vec(), ifindex) }
+    Packet { mtu, for_another: is_for_another(ifindex, bytes), ..Packet::new(bytes.to_vec(), ifindex) }
 }
 
 /// The decision core on packets that come one after the other, over tables that they change.

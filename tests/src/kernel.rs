@@ -22,10 +22,11 @@ use maps::Maps;
 use test_run::{test_run, test_run_xdp};
 
 use crate::{
-    family::Net,
+    family::{Net, socket},
     host::Outcome,
     object::object,
-    state::{At, DEVICES, State, mtu},
+    packet::mac,
+    state::{At, BRIDGE, DEVICES, State, mtu},
 };
 
 /// Rows of each array in a run.
@@ -112,12 +113,15 @@ pub fn enter_namespace() -> Result<()> {
         "no network namespace of one's own ({}): run as root, with `cargo xtask test`",
         std::io::Error::last_os_error()
     );
+    let own = mac(socket(BRIDGE.at).ip().octets()).map(|byte| format!("{byte:02x}")).join(":");
     for index in DEVICES {
         let (name, peer) = (format!("case{index}"), format!("peer{index}"));
         let mtu = mtu(index).context("a device of the cases")?.to_string();
         let index = index.to_string();
+        let link = ["link", "add", &name, "index", &index, "mtu", &mtu, "address", &own];
         let status = Command::new("ip")
-            .args(["link", "add", &name, "index", &index, "mtu", &mtu, "type", "veth", "peer", "name", &peer])
+            .args(link)
+            .args(["type", "veth", "peer", "name", &peer])
             .status()
             .context("`ip` is missing: install iproute2")?;
         ensure!(status.success(), "`ip link add {name} index {index} type veth` failed");

@@ -228,6 +228,14 @@ impl Wire {
     pub fn piece(self, id: u16, from: usize, to: usize) -> Self {
         self.edit(Edit::Piece { id, from, to })
     }
+    /// Routers may fragment it.
+    pub fn may_be_fragmented(self) -> Self {
+        self.edit(Edit::MayBeFragmented)
+    }
+    /// So many bytes from the network header on, more than that can say: what a device is to segment.
+    pub fn big(self, len: usize) -> Self {
+        self.edit(Edit::Big(len))
+    }
     /// Inside another packet from one node to the other (`address:port`, the port does not matter).
     pub fn inside(self, source: &str, destination: &str) -> Self {
         self.edit(Edit::Inside(*socket(source).ip(), *socket(destination).ip()))

@@ -100,6 +100,13 @@ pub fn mtu(ifindex: u32) -> Option<u32> {
     DEVICES.contains(&ifindex).then_some(mtu)
 }
 
+/// Whether a packet that comes in by a device is addressed to another's MAC. All have the bridge's.
+pub fn is_for_another(ifindex: u32, packet: &[u8]) -> bool {
+    const GROUP: u8 = 1;
+    let own = mac(socket(BRIDGE.at).ip().octets());
+    DEVICES.contains(&ifindex) && packet.first_chunk().is_some_and(|to| *to != own && to[0] & GROUP == 0)
+}
+
 /// A MAC as rows hold it.
 pub fn mac_of(at: &str) -> Mac {
     bytemuck::cast(mac(socket(at).ip().octets()))

@@ -149,6 +149,12 @@ impl<F: Family> FlowRow<F> {
             == flow_bits::TUNNEL
     }
 
+    /// Whether a request row is of a client that calls its backend by that one's own address. `key`: the row's.
+    #[inline(always)]
+    pub fn is_call(&self, key: &FlowKey<F>) -> bool {
+        self.addr == key.dst && self.port == key.dst_port
+    }
+
     /// Whether the client has proved itself.
     #[inline(always)]
     pub fn is_assured(&self) -> bool {

@@ -46,11 +46,21 @@ pub struct FragmentRow {
     pub bytes: u32,
     /// How many it has; 0 before its last fragment was seen.
     pub total: u32,
-    /// IP protocol number.
+    /// IP protocol number in the lower half; with [`FragmentRow::TO_STACK`].
     pub protocol: u32,
 }
 
 impl FragmentRow {
+    /// The host's stack has got the first one, which was too big for its way. All others have to go there, too: it may put
+    /// the packet together before it fragments it anew.
+    pub const TO_STACK: u32 = 1 << 16;
+
+    /// Whether its fragments go to the host's stack.
+    #[inline(always)]
+    pub fn is_to_stack(&self) -> bool {
+        self.protocol & Self::TO_STACK != 0
+    }
+
     /// For how many ticks (about a second each) after a fragment the next one is waited for. A sender that is
     /// fast gives an identification again after seconds (RFC 4963): a row that still waits then must not name
     /// the flow of the new packet. Fragments follow each other within milliseconds.

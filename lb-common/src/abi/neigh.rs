@@ -32,8 +32,8 @@ impl NeighKey {
         NeighKey { addr, zone }
     }
 
-    /// Of an uplink itself, by interface index: who sends out of it by himself needs its MAC. Only where there are
-    /// several ([`super::Settings::several_uplinks`]).
+    /// Of an uplink itself, by interface index: who sends out of it by himself needs its MAC, and XDP, which sees what is
+    /// for other hosts, too.
     #[inline(always)]
     pub fn uplink(ifindex: u32) -> Self {
         // In every word: LLVM would write zeros side by side by a byte loop.

@@ -1,11 +1,12 @@
 //! Direct: a client that calls a backend by its own address.
 
 use super::flow_table::{find, is_over, reverse_key};
+use super::nat::dnat::translated;
 use super::step::{Next, Step};
 use super::tables::{Insert, Table, Tables, state_of};
 use super::{hook::Hook, packet::Packet, select};
 use crate::{
-    abi::{FlowRow, Stop, flow_bits},
+    abi::{FlowKey, FlowRow, Stop, flow_bits},
     family::Family,
     wire::Protocol,
 };
@@ -31,13 +32,20 @@ pub fn direct<F: Family, P: Packet, T: Tables<F>>(
             FlowRow::touch(row, tables.now());
             return Err(Stop::Direct);
         }
-        if !is_over(tables, protocol, &known) && protocol != Protocol::Sctp {
+        if !is_over(tables, protocol, &known) && protocol != Protocol::Sctp && is_at(tables, &known, key) {
             state.backend.set(known.backend);
             state.port.set(select::other_port(select::slot_hash(key, tables.settings().hash_seed), 0));
             state.attempts.set(select::TRIES as u8);
             return Ok(Step::Open.into());
         }
         tables.remove_flow(known.table(), &reply_key);
+    }
+    if state.stale.get()
+        && let Some((_, old)) = find(tables, key)
+    {
+        // The call's flow when it had another port. Its replies could make the row of its requests anew.
+        tables.remove_flow(old.table(), &reverse_key(&translated(key, &old), old.reverse_zone()));
+        tables.remove_flow(old.table(), key);
     }
     let mark = FlowRow {
         backend: state.backend.get(),
@@ -51,4 +59,14 @@ pub fn direct<F: Family, P: Packet, T: Tables<F>>(
     // Without a mark it is as it would be without us.
     let _ = tables.insert_flow(Table::Unassured, reply_key, mark, Insert::Replace);
     Err(Stop::Direct)
+}
+
+/// Whether the backend of a reply's row still is the one that is called: its row may be another's by now.
+#[inline(always)]
+fn is_at<F: Family, T: Tables<F>>(tables: &T, known: &FlowRow<F>, call: &FlowKey<F>) -> bool {
+    tables.backend(known.backend.low).is_some_and(|(word, backend)| {
+        word.0.generation == known.backend.generation
+            && backend.addr == call.dst
+            && backend.port == call.dst_port
+    })
 }

@@ -58,10 +58,15 @@ pub fn established<F: Family, P: Packet, T: Tables<F>>(
             return dsr::aim(packet, tables, hook, &parsed, (row, known));
         }
         if guides {
-            let way = translate::go(packet, tables, hook, &parsed, (row, known), Form::Plain);
-            if way.is_err() && !hook.is_egress() {
-                // [`super::reject`] may have to know it.
+            let way = translate::go(packet, tables, hook, &parsed, (row, known), Form::Plain, false);
+            if let Err(stop) = way
+                && !hook.is_egress()
+            {
+                // [`super::reject`] and [`super::oversized`] may have to know it.
                 tables.begin(&parsed, true);
+                if stop == Stop::TooBig {
+                    return Ok(Step::Oversized.into());
+                }
             }
             return way;
         }

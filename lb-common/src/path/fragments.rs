@@ -12,8 +12,7 @@ use crate::{
     family::Family,
 };
 
-/// Gives a later fragment's flow the ports of the first one, or says why it goes nowhere: the backend of its
-/// packet. The row is forgotten when all bytes have been seen: the identification may be used again.
+/// Gives a later fragment's flow the ports of the first one, or says why it goes nowhere: the row of its packet. That is forgotten when all bytes have been seen: the identification may be used again.
 #[inline(always)]
 pub fn follow<F: Family, P: Packet, T: Tables<F>>(
     packet: &P,
@@ -21,7 +20,7 @@ pub fn follow<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     flow: &mut FlowKey<F>,
     span: &TransportSpan,
-) -> Result<BackendRef, Stop> {
+) -> Result<FragmentRow, Stop> {
     let key = FragmentKey::new(flow, span.fragment.id);
     let Some(known) = tables.fragments(&key) else { return Err(lost(tables, hook, flow)) };
     let (row, now) = (known.get(), tables.now());
@@ -40,7 +39,7 @@ pub fn follow<F: Family, P: Packet, T: Tables<F>>(
         FragmentRow::update(known, now, bytes, total);
     }
     (flow.src_port, flow.dst_port, flow.protocol) = (row.src_port, row.dst_port, row.protocol as u16);
-    Ok(row.backend)
+    Ok(row)
 }
 
 /// Why a later fragment of an unknown packet goes nowhere. It is ours for certain only where all of an address is a
@@ -57,9 +56,9 @@ fn lost<F: Family, T: Tables<F>>(tables: &T, hook: Hook, flow: &FlowKey<F>) -> S
     if select::is_owned::<F, T>(tables, flow.dst) { Stop::FragmentLost } else { Stop::Fragment }
 }
 
-/// Keeps what a first fragment said, which has gone to this backend.
+/// Keeps what a first fragment said, which has gone to this backend. `to_stack`: by way of the host's stack.
 #[inline(always)]
-pub fn keep<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, backend: BackendRef) {
+pub fn keep<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, backend: BackendRef, to_stack: bool) {
     let row = FragmentRow {
         backend,
         src_port: parsed.key.src_port,
@@ -67,7 +66,7 @@ pub fn keep<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, backend: Ba
         seen: tables.now(),
         bytes: parsed.length as u32,
         total: 0,
-        protocol: parsed.key.protocol as u32,
+        protocol: parsed.key.protocol as u32 | if to_stack { FragmentRow::TO_STACK } else { 0 },
     };
     tables.keep_fragments(FragmentKey::new(&parsed.key, parsed.id), row);
 }

@@ -91,6 +91,7 @@ impl Hook {
         match step {
             Step::Established | Step::SlowParse | Step::Icmp | Step::Lookup | Step::Translate => true,
             Step::IcmpError => self != Hook::UplinkXdp,
+            Step::Oversized => !self.is_egress() && self != Hook::UplinkXdp,
             Step::ProxyNd => self.is_asked(),
             Step::Direct => self == Hook::PortIngress,
             Step::Select | Step::Open | Step::Reject => !self.is_egress(),

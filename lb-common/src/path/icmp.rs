@@ -6,8 +6,14 @@ use super::parse::{Frame, TransportSpan, readable};
 use super::step::{Egress, Next, Step};
 use super::tables::{Table, Tables, prefilter_hash};
 use super::{
-    hook::Hook, icmp_error::About, leave::is_for_one, packet::Packet, prefilter::is_unassigned, select,
-    state::Parsed, zone::zone,
+    hook::Hook,
+    icmp_error::About,
+    leave::{is_for_another, is_for_one},
+    packet::Packet,
+    prefilter::is_unassigned,
+    select,
+    state::Parsed,
+    zone::zone,
 };
 use crate::{
     abi::{Event, FlowKey, Stop},
@@ -26,6 +32,9 @@ pub fn icmp<F: Family, P: Packet, T: Tables<F>>(
     let frame = readable::<Frame<F>, P>(packet, 0)?;
     if frame.ip.protocol() != F::Header::ICMP {
         return Err(Stop::Protocol);
+    }
+    if hook == Hook::UplinkXdp && is_for_another(packet, tables) {
+        return Err(Stop::WrongHook);
     }
     let kind: [u8; 2] = bytemuck::cast(frame.ports.source);
     if F::Header::is_error(kind[0]) && hook.has(Step::IcmpError) {

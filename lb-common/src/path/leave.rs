@@ -3,7 +3,7 @@
 use super::tables::{Common, Tables};
 use super::{answer::NETWORK, egress::is_too_big, packet::Packet, state::Parsed, step::Egress};
 use crate::{
-    abi::{BackendRef, BackendRow, Mac, NextHopKind, NextHopRow, SnatRow, is_known},
+    abi::{BackendRef, BackendRow, Mac, NeighKey, NextHopKind, NextHopRow, SnatRow, is_known},
     family::{Address as _, Family},
     wire::NetworkHeader as _,
 };
@@ -69,4 +69,11 @@ fn can_hop<F: Family, P: Packet>(packet: &P) -> bool {
 pub fn is_for_one<P: Packet>(packet: &P) -> bool {
     const GROUP: u8 = 1;
     packet.load::<[u8; 2]>(0).is_some_and(|[first, _]| first & GROUP == 0)
+}
+
+/// Whether a packet's link destination is another device's, where the uplink's own MAC is known.
+#[inline(always)]
+pub fn is_for_another<P: Packet, T: Common>(packet: &P, tables: &T) -> bool {
+    let Some(own) = tables.proxy_neigh(&NeighKey::uplink(packet.ifindex())) else { return false };
+    is_for_one(packet) && packet.load::<Mac>(0) != Some(own)
 }

@@ -11,7 +11,7 @@ use super::source_guard::{is_elsewhere, is_spoofed};
 use super::state::{PacketState, Parsed};
 use super::step::{Next, Step};
 use super::tables::{Common, Insert, Table, Tables, prefilter_hash, state_of};
-use super::{hook::Hook, leave, packet::Packet, parse::readable, prefilter::is_unassigned};
+use super::{hook::Hook, leave, packet::Packet, parse::readable, prefilter::is_unassigned, select};
 use crate::{
     abi::{BackendState, BackendWord, Event, FlowRow, FlowState, NextHopKind, Stop, flow_bits},
     family::Family,
@@ -40,11 +40,15 @@ pub fn lookup<F: Family, P: Packet, T: Tables<F>>(
         {
             Ok(Step::SnatTrack.into())
         }
-        known if known == FlowLookup::Stale || tables.prefilter(prefilter_hash(key.dst, 0)) => {
+        FlowLookup::StaleCall if !select::is_frontend::<F, T>(tables, key) => {
+            state.stale.set(true);
+            Ok(Step::Direct.into())
+        }
+        known if known != FlowLookup::Miss || tables.prefilter(prefilter_hash(key.dst, 0)) => {
             if is_spoofed(packet, tables, hook, key) {
                 return Err(Stop::SpoofedSource);
             }
-            state.stale.set(known == FlowLookup::Stale);
+            state.stale.set(known != FlowLookup::Miss);
             Ok(Step::Select.into())
         }
         _ if hook == Hook::PortIngress && tables.prefilter(prefilter_hash(key.dst, key.dst_port)) => {
@@ -99,7 +103,10 @@ fn resume<F: Family, P: Packet, T: Tables<F>>(
     if lost_port {
         return Ok(FlowLookup::Stale);
     }
-    let Some(word) = flow_table::usable(tables, parsed, &known) else { return Ok(FlowLookup::Stale) };
+    let Some(word) = flow_table::usable(tables, parsed, &known) else {
+        let is_call = hook == Hook::PortIngress && known.is_call(&parsed.key);
+        return Ok(if is_call { FlowLookup::StaleCall } else { FlowLookup::Stale });
+    };
     if parsed.protocol() == Protocol::Tcp && ends(tables, word) {
         nat::end(tables, hook, parsed, (row, known));
         return Err(Stop::BackendGone);
@@ -118,8 +125,8 @@ fn resume<F: Family, P: Packet, T: Tables<F>>(
     Ok(FlowLookup::Hit)
 }
 
-/// Whether a backend's TCP flows end: it takes no new ones, and has gone or is not to keep those it has. An
-/// active one may come back: its clients wait.
+/// Whether a backend's TCP flows end: it is not to take new ones, and has gone or is not to keep those it has. One that
+/// would serve may come back: its clients wait.
 #[inline(always)]
 fn ends<T: Common>(tables: &T, word: BackendWord) -> bool {
     let gone = || {
@@ -128,9 +135,9 @@ fn ends<T: Common>(tables: &T, word: BackendWord) -> bool {
             .is_none_or(|next_hop| matches!(next_hop.kind(), NextHopKind::None | NextHopKind::Gone))
     };
     match word.state() {
-        BackendState::Active(_) => false,
+        BackendState::Active(_) | BackendState::Silent => false,
         BackendState::Reset => true,
-        BackendState::Draining | BackendState::Silent | BackendState::Removed | BackendState::Free => gone(),
+        BackendState::Draining | BackendState::Removed | BackendState::Free => gone(),
     }
 }
 
@@ -141,6 +148,8 @@ enum FlowLookup {
     Hit,
     /// A flow that is over, or whose backend serves no more.
     Stale,
+    /// Such a flow, of a client that called the backend by its own address.
+    StaleCall,
     /// Nothing.
     Miss,
 }

@@ -21,6 +21,7 @@ mod leave;
 mod lookup;
 mod nat;
 mod open;
+mod oversized;
 mod packet;
 mod parse;
 mod prefilter;
@@ -41,6 +42,7 @@ mod zone;
 
 pub use hook::Hook;
 pub use packet::{InPlace, Packet, SumKind};
+pub use prefilter::is_flooded;
 pub use proxy_neigh::answer_arp;
 pub use select::{TRIES, client_hash, scope, slot_hash};
 pub use socket::{Access, Caller, Peer, Socket, Sockets, connect, send, shown};
@@ -84,6 +86,7 @@ pub fn run<S: Steps>(steps: &mut S) -> Next {
     take::<Translate, S>(steps, &mut next);
     take::<SnatTrack, S>(steps, &mut next);
     take::<SnatReverse, S>(steps, &mut next);
+    take::<Oversized, S>(steps, &mut next);
     take::<Encap, S>(steps, &mut next);
     if let Some(why) = next.why() {
         steps.refused(why);
@@ -158,6 +161,7 @@ bodies! {
     Translate = translate::translate;
     SnatTrack = nat::snat::track;
     SnatReverse = nat::snat::reverse;
+    Oversized = oversized::oversized;
     Encap = nat::dsr::encap;
     Reject = reject::reject;
 }

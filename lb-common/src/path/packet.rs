@@ -12,6 +12,8 @@ pub trait Packet {
     fn ifindex(&self) -> u32;
     /// Whether it has a VLAN tag, which is none of its bytes.
     fn tagged(&self) -> bool;
+    /// Whether it has come in and is addressed to the MAC of another device.
+    fn is_for_another(&self) -> bool;
     /// Makes the first `len` bytes readable.
     fn pull(&mut self, len: u32);
     /// A copy of what lies at `offset`, if it is readable.

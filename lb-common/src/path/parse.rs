@@ -139,12 +139,25 @@ impl<F: Family> Parsed<F> {
 /// The headers of a whole, plain packet of a protocol with ports.
 #[inline(always)]
 pub fn frame<F: Family, P: Packet>(packet: &mut P) -> Result<Frame<F>, Stop> {
-    let frame = readable::<Frame<F>, P>(packet, 0)?;
-    frame.ip.check(packet.size() - size_of::<Ethernet>() as u32)?;
+    let mut frame = readable::<Frame<F>, P>(packet, 0)?;
+    let len = packet.size() - size_of::<Ethernet>() as u32;
+    match frame.ip.check(len) {
+        Err(Stop::Malformed) => {
+            frame.ip = in_parts::<F, P>(packet, frame.ip);
+            frame.ip.check(len)?;
+        }
+        checked => checked?,
+    }
     match Protocol::from_number(frame.ip.protocol()) {
         Some(_) => Ok(frame),
         None => Err(Stop::Protocol),
     }
+}
+
+/// The network header of a packet, as a part of it would be read where a device is to segment it.
+#[inline(always)]
+pub fn in_parts<F: Family, P: Packet>(packet: &P, ip: F::Header) -> F::Header {
+    if packet.segment() == 0 { ip } else { ip.in_parts(packet.size() - size_of::<Ethernet>() as u32) }
 }
 
 /// Loads, after pulling it in where it lies outside the packet's linear part.

@@ -1,11 +1,18 @@
 //! Prefilter: what is nobody's of ours leaves after a few reads of a bitmap.
 
-use super::hook::Hook;
 use super::tables::{Tables, prefilter_hash};
+use super::{hook::Hook, packet::Packet};
 use crate::{
     abi::{FlowKey, Stop},
     family::Family,
 };
+
+/// Whether a packet from outside is another host's: a switch that has not learned who is where sends it to all. It is
+/// neither changed nor counted. At the ports of a bridge all that goes from pod to pod is another's.
+#[inline(always)]
+pub fn is_flooded<P: Packet>(packet: &P, hook: Hook) -> bool {
+    hook == Hook::UplinkIngress && packet.is_for_another()
+}
 
 /// Why a packet is nobody's of ours, if it is not.
 #[inline(always)]

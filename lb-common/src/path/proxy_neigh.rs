@@ -7,7 +7,7 @@
 use super::answer::{Answer, NETWORK, complete, put, started, sum};
 use super::step::{Egress, Next};
 use super::tables::{Common, Tables};
-use super::{hook::Hook, packet::Packet, parse::readable, stop, zone::zone};
+use super::{hook::Hook, leave::is_for_another, packet::Packet, parse::readable, stop, zone::zone};
 use crate::{
     abi::{Event, Mac, NeighKey, Stop},
     family::{Addr6, Address as _, Family, V6},
@@ -34,7 +34,7 @@ struct SolicitationFrame {
 /// What a frame of ARP gets, and counts the outcome.
 #[inline(always)]
 pub fn answer_arp<P: Packet, T: Common>(packet: &mut P, tables: &T, hook: Hook) -> Next {
-    if packet.tagged() {
+    if packet.tagged() || hook == Hook::UplinkXdp && is_for_another(packet, tables) {
         return Next::PASS;
     }
     let answered = arp(packet, tables, hook).map(|()| back(packet, tables));

@@ -1,5 +1,5 @@
-//! Reject: what nobody takes is answered at once, in the name of who was called; what can't travel on is, in the
-//! name of this node, a router.
+//! Reject: what nobody takes is answered at once, in the name of who was called. So is a client whose packet can't
+//! travel on: what it hears of another address, filters may drop. A backend hears it from this node, a router.
 //!
 //! TCP that nobody takes gets a RST (RFC 9293, section 3.10.7.1), everything else an error of ICMP (RFC 792, RFC
 //! 4443). The packet itself becomes the answer and leaves where it came from.
@@ -8,9 +8,9 @@ use super::answer::{Answer, NETWORK, complete, put, started, sum};
 use super::parse::{Frame, Headers, readable};
 use super::state::{PacketState, Parsed};
 use super::step::{Egress, Next};
-use super::{hook::Hook, packet::Packet, tables::Tables};
+use super::{flow_table, hook::Hook, packet::Packet, tables::Tables};
 use crate::{
-    abi::Stop,
+    abi::{FlowRow, Stop},
     family::{Address, Family, V6},
     wire::{Ethernet, Icmp, NetworkHeader, Protocol, Tcp, checksum},
 };
@@ -41,7 +41,12 @@ fn answer<F: Family, P: Packet, T: Tables<F>>(
     let settings = tables.settings();
     let called = ip.destination();
     let node = F::host(settings);
-    let router = if node == F::Addr::ZERO { called } else { node };
+    // The client called a backend itself, or is one that answers.
+    let is_on_the_way = |known: FlowRow<F>| known.is_reply() || known.is_call(&parsed.key);
+    let router = match flow_table::find(tables, &parsed.key) {
+        Some((_, known)) if is_on_the_way(known) && node != F::Addr::ZERO => node,
+        _ => called,
+    };
     // XDP leaves to tc what a router says.
     match asked.why()? {
         TTL_EXCEEDED if hook != Hook::UplinkXdp => {

@@ -116,12 +116,22 @@ pub struct Choice<'a, F: Family> {
     pub row: &'a BackendRow<F>,
 }
 
+/// Whether a packet to `key`'s destination is for a service.
+#[inline(always)]
+pub fn is_frontend<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>) -> bool {
+    tables.frontend(&called(key)).is_some()
+}
+
+/// The key of the frontend at a flow's destination.
+#[inline(always)]
+fn called<F: Family>(key: &FlowKey<F>) -> FrontendKey<F> {
+    FrontendKey { addr: key.dst, port: key.dst_port, zone: ZONE_UPLINK, protocol: key.protocol as u32 }
+}
+
 /// The service that a packet to `key`'s destination is for, or what becomes of it without one.
 #[inline(always)]
 pub fn target<F: Family, T: Tables<F>>(tables: &T, key: &FlowKey<F>) -> Result<Target, Stop> {
-    let frontend =
-        FrontendKey { addr: key.dst, port: key.dst_port, zone: ZONE_UPLINK, protocol: key.protocol as u32 };
-    if let Some(row) = tables.frontend(&frontend) {
+    if let Some(row) = tables.frontend(&called(key)) {
         return Ok(Target { service: row.service, kind: FrontendKind::from_bits(row.kind) });
     }
     if is_owned::<F, T>(tables, key.dst) {

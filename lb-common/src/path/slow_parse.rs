@@ -8,7 +8,12 @@ use super::state::{FARTHEST, Parsed};
 use super::step::{Next, Step};
 use super::tables::{Table, Tables, state_of};
 use super::{
-    fragments::follow, hook::Hook, leave::is_for_one, nat::snat, packet::Packet, prefilter::outsider,
+    fragments::follow,
+    hook::Hook,
+    leave::{is_for_another, is_for_one},
+    nat::snat,
+    packet::Packet,
+    prefilter::outsider,
     zone::zone,
 };
 use crate::{
@@ -37,6 +42,7 @@ pub fn slow_parse<F: Family, P: Packet, T: Tables<F>>(
         return plain(packet, tables);
     }
     let Headers { ethernet, ip } = readable::<Headers<F>, P>(packet, 0)?;
+    let ip = parse::in_parts::<F, P>(packet, ip);
     let Layers { mut protocol, offset, payload, fragment } = ip.layers(packet.size() - NETWORK as u32)?;
     let mut span = TransportSpan { transport: NETWORK + offset as usize, payload, fragment };
     if F::Header::EXTENSIBLE {
@@ -52,11 +58,13 @@ pub fn slow_parse<F: Family, P: Packet, T: Tables<F>>(
         protocol: protocol as u16,
     };
     if span.fragment.fragment() == FragmentKind::Later {
-        let backend = follow(packet, tables, hook, &mut key, &span)?;
+        let row = follow(packet, tables, hook, &mut key, &span)?;
         let mut parsed = Parsed::with(&ethernet, key, span, TcpFlags::default());
         parsed.tagged = packet.tagged();
         tables.begin(&parsed, false);
-        state_of(tables)?.backend.set(backend);
+        let state = state_of(tables)?;
+        state.backend.set(row.backend);
+        state.to_stack.set(row.is_to_stack());
         return Ok(Step::Translate.into());
     }
     if Protocol::from_number(protocol).is_none() {
@@ -129,7 +137,7 @@ fn plain<F: Family, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T) -> Resu
     if let Some(stop) = outsider(tables, Hook::UplinkXdp, &key) {
         return Err(stop);
     }
-    if !is_for_one(packet) {
+    if !is_for_one(packet) || is_for_another(packet, tables) {
         return Err(Stop::WrongHook);
     }
     let payload = frame.ip.payload(packet.size() - NETWORK as u32);

@@ -54,6 +54,8 @@ pub struct PacketState<F: Family> {
     pub port: Cell<u32>,
     /// How often a backend has been tried for a new flow.
     pub attempts: Cell<u8>,
+    /// A later fragment of a packet whose first one has gone to the host's stack.
+    pub to_stack: Cell<bool>,
     /// The backend that a new flow is to have; of a later fragment, the one that the first went to; of a packet
     /// that is to be put into another, its own.
     pub backend: Cell<BackendRef>,
@@ -84,6 +86,7 @@ impl<F: Family> PacketState<F> {
         self.stale.set(false);
         self.keep.set(false);
         self.attempts.set(0);
+        self.to_stack.set(false);
         // SAFETY: a live field. Volatile, as what lies beside it is zero, too.
         unsafe { self.port.as_ptr().write_volatile(0) };
         self.backend.set(BackendRef::default());

@@ -62,6 +62,8 @@ pub enum Step {
     SnatTrack,
     /// Sends a reply to a port of the node's to the client that has it.
     SnatReverse,
+    /// Hands a packet that is too big for its way to the host's stack, which fragments it, if it may be fragmented.
+    Oversized,
     /// Puts a packet into another, to its backend's node.
     Encap,
 }

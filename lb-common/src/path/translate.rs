@@ -46,19 +46,20 @@ pub fn translate<F: Family, P: Packet, T: Tables<F>>(
     }
     if dsr::is_of(hook, &found.1) {
         if first {
-            fragments::keep(tables, parsed, backend);
+            fragments::keep(tables, parsed, backend, false);
         }
         return dsr::aim(packet, tables, hook, parsed, found);
     }
     let form = if hook == Hook::UplinkXdp { Form::Plain } else { Form::Any };
-    let next = go(packet, tables, hook, parsed, found, form)?;
-    if first {
-        fragments::keep(tables, parsed, backend);
+    let next = go(packet, tables, hook, parsed, found, form, later && state.to_stack.get());
+    let is_too_big = next == Err(Stop::TooBig);
+    if first && (is_too_big || next.is_ok()) {
+        fragments::keep(tables, parsed, backend, is_too_big);
     }
-    Ok(next)
+    if is_too_big { Ok(Step::Oversized.into()) } else { next }
 }
 
-/// The way of a packet whose flow's row is at hand.
+/// The way of a packet whose flow's row is at hand. `to_stack`: by way of the host's stack, whatever its size.
 #[inline(always)]
 pub fn go<F: Family, P: Packet, T: Tables<F>>(
     packet: &mut P,
@@ -67,6 +68,7 @@ pub fn go<F: Family, P: Packet, T: Tables<F>>(
     parsed: &Parsed<F>,
     found: Found<'_, F>,
     form: Form,
+    to_stack: bool,
 ) -> Result<Next, Stop> {
     let (_, known) = found;
     let (plan, port);
@@ -86,7 +88,7 @@ pub fn go<F: Family, P: Packet, T: Tables<F>>(
         port = next_hop.ifindex;
         tables.account(backend.service, packet.size());
     }
-    if !hook.is_egress() && egress::is_too_big(packet, tables, plan.way, port) {
+    if !hook.is_egress() && (to_stack || egress::is_too_big(packet, tables, plan.way, port)) {
         return Err(Stop::TooBig);
     }
     let to = nat::translated(tables, hook, &parsed.key, &known);

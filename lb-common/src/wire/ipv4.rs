@@ -6,6 +6,9 @@ use crate::{
     family::{Addr4, Address as _},
 };
 
+/// A flag beside the offset of a fragment.
+const DO_NOT_FRAGMENT: u16 = 0x4000u16.to_be();
+
 /// The header without options.
 #[repr(C)]
 #[derive(Copy, Clone, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -26,7 +29,6 @@ impl Ipv4 {
     /// A header of our own, of a packet that is `total` bytes long from it on and must not be fragmented.
     #[inline(always)]
     fn new(source: Addr4, destination: Addr4, protocol: u8, total: u16, tos: u8) -> Self {
-        const DO_NOT_FRAGMENT: u16 = 0x4000u16.to_be();
         let mut new = Ipv4 {
             version_and_length: 0x45,
             tos,
@@ -121,6 +123,20 @@ impl NetworkHeader for Ipv4 {
     }
 
     #[inline(always)]
+    fn in_parts(self, len: u32) -> Self {
+        if self.total_length == 0 && len > u16::MAX as u32 {
+            Ipv4 { total_length: u16::MAX, ..self }
+        } else {
+            self
+        }
+    }
+
+    #[inline(always)]
+    fn may_be_fragmented(&self) -> bool {
+        self.flags_and_offset & DO_NOT_FRAGMENT == 0
+    }
+
+    #[inline(always)]
     fn followed_by(self, _protocol: u8) -> Self {
         Ipv4 { version_and_length: 0x45, ..self }
     }
@@ -150,8 +166,10 @@ impl NetworkHeader for Ipv4 {
     }
 
     #[inline(always)]
-    fn payload(&self, _len: u32) -> u32 {
-        (u16::from_be(self.total_length) as u32).saturating_sub(size_of::<Self>() as u32)
+    fn payload(&self, len: u32) -> u32 {
+        // 0 belongs to a large offloaded packet.
+        let total = if self.total_length == 0 { len } else { u16::from_be(self.total_length) as u32 };
+        total.saturating_sub(size_of::<Self>() as u32)
     }
 
     #[inline(always)]

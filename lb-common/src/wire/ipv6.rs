@@ -118,6 +118,17 @@ impl NetworkHeader for Ipv6 {
         Ok(())
     }
 
+    /// A payload length of 0 is taken as it is.
+    #[inline(always)]
+    fn in_parts(self, _len: u32) -> Self {
+        self
+    }
+
+    #[inline(always)]
+    fn may_be_fragmented(&self) -> bool {
+        false
+    }
+
     #[inline(always)]
     fn followed_by(self, protocol: u8) -> Self {
         Ipv6 { next_header: protocol, ..self }

@@ -80,6 +80,11 @@ pub trait NetworkHeader: Pod {
     /// Refuses headers that contradict themselves or the packet's length, fragments, options and
     /// headers between this one and the transport header. `len`: bytes from this header to the packet's end.
     fn check(&self, len: u32) -> Result<(), Stop>;
+    /// The header of a packet that a device is to segment, as the first part of it would be read: where the packet is
+    /// longer than the length field can say, that says 0 (BIG TCP). `len`: as before.
+    fn in_parts(self, len: u32) -> Self;
+    /// Whether a router may fragment the packet.
+    fn may_be_fragmented(&self) -> bool;
     /// Whether a header that an error quotes is followed by a transport header: no other header in between,
     /// and no later fragment. What follows may be cut off.
     fn begins_transport(&self) -> bool;

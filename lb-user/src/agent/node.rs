@@ -61,10 +61,10 @@ pub fn other_node_ports(model: &Model, name: &str) -> Vec<IpAddr> {
     addresses
 }
 
-/// Backends off our bridges whose next hop does not answer.
+/// Backends that do not answer, or whose next hop does not.
 fn silent(model: &Model, view: &routes::View) -> BTreeSet<IpAddr> {
     // Most of the time all of them do.
-    if view.world.failed.iter().all(|(ifindex, _)| view.bridges.contains(ifindex)) {
+    if view.world.failed.is_empty() {
         return BTreeSet::new();
     }
     let ports = model.services.values().flat_map(|service| &service.ports);

@@ -1,6 +1,6 @@
 //! Addresses of services inside a bridge's own subnet: who looks for them there by ARP or a neighbour
 //! solicitation is told the bridge's MAC, by the programs at its ports. This says for which. With `--announce` also
-//! for load balancer and external IPs inside an uplink's subnet. And the uplinks' own MACs, where there are several.
+//! for load balancer and external IPs inside an uplink's subnet. And the uplinks' own MACs.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

@@ -158,7 +158,7 @@ impl Publisher {
             self.failed.remove(name);
         }
         self.quiet = count > LINES;
-        let node = node::facts(&self.model, routes);
+        let node = self.facts(routes);
         let moved = self.started && node != self.node;
         if !std::mem::replace(&mut self.started, true) {
             self.remove_unwanted();
@@ -246,14 +246,7 @@ impl Publisher {
     /// Follows a change of the host: its addresses, its neighbours, the ways to backends.
     pub fn follow(&mut self, routes: &routes::View) {
         self.source_guard.update(&mut self.maps, routes);
-        let node = node::facts(&self.model, routes);
-        if node != self.node {
-            self.touch(&node);
-            self.node = node;
-            self.publish_all(routes);
-            self.refuse_other_ports();
-            self.view_changed();
-        }
+        self.follow_node(routes);
         // A backend whose replies come from another zone by now is another one to the flows' rows.
         let has_moved = |address| {
             let (zone, backends) = (routes.next_hop(address).1, self.mirror.backends_at(address));
@@ -262,6 +255,38 @@ impl Publisher {
         if self.mirror.addresses().into_iter().any(has_moved) {
             self.publish_all(routes);
         }
+        self.follow_ways(routes);
+        // Who has gone is seen by the way that it had.
+        self.follow_node(routes);
+        self.answer(routes);
+        self.reclaim();
+    }
+
+    /// Follows what this node is by now.
+    fn follow_node(&mut self, routes: &routes::View) {
+        let node = self.facts(routes);
+        if node != self.node {
+            self.touch(&node);
+            self.node = node;
+            self.publish_all(routes);
+            self.refuse_other_ports();
+            self.view_changed();
+        }
+    }
+
+    /// This node now, by whose ways it is known, too, which backends have gone.
+    fn facts(&self, routes: &routes::View) -> NodeFacts {
+        let mut node = node::facts(&self.model, routes);
+        let has_gone = |address: &IpAddr| {
+            self.mirror.way_to(*address).is_some_and(|(_, row)| row.kind() == NextHopKind::Gone)
+                && self.is_kept(*address)
+        };
+        node.silent.extend(self.mirror.addresses().into_iter().filter(has_gone));
+        node
+    }
+
+    /// Follows the ways to backends.
+    fn follow_ways(&mut self, routes: &routes::View) {
         let mut followed = 0;
         for address in self.mirror.addresses() {
             let old = self.mirror.way_to(address).map(|(_, row)| (row.kind(), row.ifindex, row.bridge));
@@ -283,8 +308,6 @@ impl Publisher {
         if followed > LINES {
             info!("{} more backends are reached by other ways", followed - LINES);
         }
-        self.answer(routes);
-        self.reclaim();
     }
 
     /// Tells the host's sockets of backends that no longer serve.
@@ -298,9 +321,12 @@ impl Publisher {
     /// The neighbours that the ways to backends need.
     pub fn wanted(&self, routes: &routes::View) -> WantedNeighbours {
         // Flows of removed backends find their way without us.
-        let is_kept =
-            |at: IpAddr| self.mirror.backends_at(at).iter().any(|backend| !backend.word.state().is_removed());
-        WantedNeighbours::by(self.mirror.addresses().into_iter().map(|at| (at, is_kept(at))), routes)
+        WantedNeighbours::by(self.mirror.addresses().into_iter().map(|at| (at, self.is_kept(at))), routes)
+    }
+
+    /// Whether a backend at an address is of any service still.
+    fn is_kept(&self, address: IpAddr) -> bool {
+        self.mirror.backends_at(address).iter().any(|backend| !backend.word.state().is_removed())
     }
 
     /// A backend of that family behind an uplink, and a service that has it.

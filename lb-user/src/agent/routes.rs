@@ -101,13 +101,16 @@ impl View<'_> {
         Some(Outside { ifindex: hop.ifindex, neighbour })
     }
 
-    /// Whether an address is not on our bridges and the next hop there does not answer.
+    /// Whether nobody answers for an address: on our bridges at the address itself, elsewhere at its next hop.
     pub fn is_silent(&self, address: IpAddr) -> bool {
-        self.locate(address) == Location::Remote
-            && self.outside(address).is_some_and(|outside| {
-                let at = outside.neighbour.map(|neighbour| (outside.ifindex, neighbour));
-                at.is_some_and(|at| self.world.failed.contains(&at))
-            })
+        let at = match self.locate(address) {
+            Location::Host | Location::Port { .. } => None,
+            Location::BridgeUnknown { bridge } => Some((bridge, address)),
+            Location::Remote => self
+                .outside(address)
+                .and_then(|outside| outside.neighbour.map(|neighbour| (outside.ifindex, neighbour))),
+        };
+        at.is_some_and(|at| self.world.failed.contains(&at))
     }
 
     /// Whether the bridge would carry every packet to and from this port: nothing is passed by that

@@ -128,7 +128,7 @@ fn turned_too_big<F: Net>() -> Case<F> {
     let case = case("dsr: XDP leaves to tc what is too big with what is put around it", encapsulated());
     let case = turns(case.on(on_node::<F>()), fits.clone()).also(Counter::NewFlow);
     let case = turns(case, fits).assures().send(Hook::UplinkXdp, UPLINK, more.clone());
-    case.outside(more).returns(Counter::TooBig, Complaint::TooBig(most), NODE).accounted()
+    case.outside(more).returns(Counter::TooBig, Complaint::TooBig(most), VIP).accounted()
 }
 
 fn syn_again<F: Net>() -> Case<F> {
@@ -211,7 +211,7 @@ fn hops<F: Net>() -> Case<F> {
     let case = assured("dsr: no hops left", Udp);
     let case = passed(case, udp(FAR, VIP).hops(2));
     case.outside(udp(FAR, VIP).hops(1))
-        .returns(Counter::TtlExceeded, Complaint::TimeExceeded, NODE)
+        .returns(Counter::TtlExceeded, Complaint::TimeExceeded, VIP)
         .accounted()
 }
 
@@ -227,10 +227,10 @@ fn too_big<F: Net>() -> Case<F> {
     let case = begun("dsr: too big for the device with what is put around it", Udp);
     let case = passed(case, udp(FAR, VIP).says(&fits)).assures();
     case.outside(udp(FAR, VIP).says(&more))
-        .returns(Counter::TooBig, Complaint::TooBig(most), NODE)
+        .returns(Counter::TooBig, Complaint::TooBig(most), VIP)
         .accounted()
         .outside(tcp(FAR, VIP).says(&more))
-        .returns(Counter::TooBig, Complaint::TooBig(most), NODE)
+        .returns(Counter::TooBig, Complaint::TooBig(most), VIP)
         .also(Counter::NewFlow)
         .accounted()
 }
@@ -244,7 +244,7 @@ fn parts_too_big<F: Net>() -> Case<F> {
     begun("dsr: parts that are too big for the device", Tcp)
         .outside(said)
         .segmented(most - headers - TCP + 1)
-        .returns(Counter::TooBig, Complaint::TooBig(most), NODE)
+        .returns(Counter::TooBig, Complaint::TooBig(most), VIP)
         .also(Counter::Assured)
         .accounted()
 }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
-    let mut cases = vec![active(), unassured(), back(), reset_on_removal(), udp_moves()];
+    let mut cases = vec![active(), unassured(), back(), reset_on_removal(), udp_moves(), silent()];
     for state in [BackendState::Removed, BackendState::Draining] {
         cases.extend([left(state, NextHopKind::Gone), left(state, NextHopKind::None)]);
     }
@@ -118,5 +118,18 @@ fn udp_moves<F: Net>() -> Case<F> {
         .change(|state| replace(state, BackendState::Reset))
         .change(|state| leaves(state, NextHopKind::Gone))
         .pod(RED, udp(CLIENT, VIP))
+        .opens(Peer(GREEN.ifindex), SPARE)
+}
+
+/// The agent has found that nobody is there, and others are.
+fn silent<F: Net>() -> Case<F> {
+    assured("who has gone and would serve takes no new flows and keeps those it has", web(), Protocol::Tcp)
+        .change(|state| replace(state, BackendState::Silent))
+        .change(|state| leaves(state, NextHopKind::Gone))
+        .pod(RED, tcp(CLIENT, VIP))
+        .request(Neighbour(BRIDGE.ifindex), BACKEND)
+        .pod(RED, tcp("10.244.1.2:40001", VIP).syn())
+        .opens(Peer(GREEN.ifindex), SPARE)
+        .pod(RED, tcp(CLIENT, VIP).syn())
         .opens(Peer(GREEN.ifindex), SPARE)
 }

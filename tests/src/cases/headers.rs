@@ -1,6 +1,10 @@
 //! IPv4 options and IPv6 extension headers.
 
-use lb_common::{abi::Counter, path::Egress::Peer, wire::Protocol};
+use lb_common::{
+    abi::Counter,
+    path::Egress::{Continue, Peer},
+    wire::Protocol,
+};
 
 use crate::{
     case::{Case, case},
@@ -18,6 +22,33 @@ const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
+    [of_lengths(), vec![big()]].concat()
+}
+
+/// BIG TCP: what a device is to segment may be larger than the network header can say.
+fn big<F: Net>() -> Case<F> {
+    const PART: u32 = 1448;
+    case("large packets that a device is to segment", web())
+        .begins(tcp(CLIENT, VIP).syn())
+        .answers(tcp(BACKEND, CLIENT).syn_ack())
+        .asks(tcp(CLIENT, VIP).big(65_600))
+        .segmented(PART)
+        .assures()
+        .asks(tcp(CLIENT, VIP).big(185_000))
+        .segmented(PART)
+        .answers(tcp(BACKEND, CLIENT).big(185_000))
+        .segmented(PART)
+        // What comes by VLAN is parsed by another step.
+        .pod(RED, tcp(CLIENT, VIP).big(185_000))
+        .tagged()
+        .request(Continue, BACKEND)
+        .segmented(PART)
+        // With a header of its own length.
+        .asks(tcp(CLIENT, VIP).says(&[0x5a; 2000]))
+        .segmented(PART)
+}
+
+fn of_lengths<F: Net>() -> Vec<Case<F>> {
     let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
     if F::TRANSPORT == 34 {
         let mut cases = vec![cut("IPv4 options cut off", tcp(CLIENT, VIP).options(40))];

@@ -377,14 +377,14 @@ fn as_node(settings: Settings) -> Settings {
 }
 
 fn hops<F: Net>() -> Case<F> {
-    case("a packet at the end of its hops is returned by the node", web())
+    case("a request at the end of its hops is returned by the frontend, a reply by the node", web())
         .on(as_node(on_uplink()))
         .outside(udp(OUTSIDER, VIP).hops(1))
-        .returns(Counter::TtlExceeded, TimeExceeded, NODE)
+        .returns(Counter::TtlExceeded, TimeExceeded, VIP)
         .also(Counter::NewFlow)
         .accounted()
         .outside(tcp(OUTSIDER, VIP).hops(1))
-        .returns(Counter::TtlExceeded, TimeExceeded, NODE)
+        .returns(Counter::TtlExceeded, TimeExceeded, VIP)
         .also(Counter::NewFlow)
         .accounted()
         .on(as_node(on(BRIDGE, NextHopKind::Peer)))
@@ -413,10 +413,10 @@ fn too_big<F: Net>() -> Case<F> {
     .pod(RED, udp(CLIENT, VIP).says(&most))
     .opens(Neighbour(UPLINK), REMOTE)
     .pod(RED, udp(CLIENT, VIP).says(&more))
-    .returns(Counter::TooBig, TooBig(NARROW), NODE)
+    .returns(Counter::TooBig, TooBig(NARROW), VIP)
     .accounted()
     .pod(RED, tcp(CLIENT, VIP).says(&more))
-    .returns(Counter::TooBig, TooBig(NARROW), NODE)
+    .returns(Counter::TooBig, TooBig(NARROW), VIP)
     .also(Counter::NewFlow)
     .accounted()
 }

@@ -112,4 +112,10 @@ fn ipv4_lengths<F: Net>() -> Case<F> {
         .passes(Counter::Malformed)
         .pod(RED, tcp(CLIENT, VIP).frame_bytes(16, &[0, 0]))
         .passes(Counter::Malformed)
+        // Only what is longer than the field can say has none, and that a device is to segment.
+        .pod(RED, tcp(CLIENT, VIP).says(&[0; 2000]).frame_bytes(16, &[0, 0]))
+        .segmented(1000)
+        .passes(Counter::Malformed)
+        .pod(RED, tcp(CLIENT, VIP).big(100_000))
+        .passes(Counter::Malformed)
 }

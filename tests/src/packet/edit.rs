@@ -20,6 +20,10 @@ pub enum Edit {
     /// The fragment with these bytes of what follows the network header, of a packet with this identification.
     /// It is the last one where the packet ends.
     Piece { id: u16, from: usize, to: usize },
+    /// Routers may fragment it (IPv4; those of IPv6 never do).
+    MayBeFragmented,
+    /// So many bytes from the network header on, which is more than that can say (BIG TCP).
+    Big(usize),
     /// Inside another packet from one address to the other, of two nodes.
     Inside(Ipv4Addr, Ipv4Addr),
     /// A VLAN tag.
@@ -67,6 +71,19 @@ impl Edit {
                     insert_extension::<F>(bytes, 44, &[0, high, low, 0, 0, first, second]);
                 }
             }
+            Edit::MayBeFragmented if ipv4 => {
+                bytes[IP + 6] &= !0x40;
+                set_ip_len::<F>(bytes);
+            }
+            Edit::MayBeFragmented => {}
+            Edit::Big(len) => {
+                bytes.resize(IP + len, 0x5a);
+                let length = if ipv4 { IP + 2 } else { IP + 4 };
+                bytes[length..][..2].fill(0);
+                if ipv4 {
+                    set_ip_check(bytes);
+                }
+            }
             Edit::Inside(source, destination) => {
                 let mut outer = match (F::ip(*source), F::ip(*destination)) {
                     (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -108,17 +125,22 @@ fn insert_extension<F: Net>(bytes: &mut Vec<u8>, number: u8, rest: &[u8]) {
 /// Makes the network header agree with the packet's length and, in IPv4, with its checksum.
 fn set_ip_len<F: Net>(bytes: &mut [u8]) {
     if F::TRANSPORT == 34 {
-        let header = (bytes[14] & 0xf) as usize * 4;
         let len = (bytes.len() - 14) as u16;
         bytes[16..18].copy_from_slice(&len.to_be_bytes());
-        bytes[24..26].fill(0);
-        let words = bytes[14..14 + header].chunks(2);
-        let sum: u32 = words.map(|word| u16::from_be_bytes([word[0], word[1]]) as u32).sum();
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let check = !((sum & 0xffff) + (sum >> 16)) as u16;
-        bytes[24..26].copy_from_slice(&check.to_be_bytes());
+        set_ip_check(bytes);
     } else {
         let len = (bytes.len() - 54) as u16;
         bytes[18..20].copy_from_slice(&len.to_be_bytes());
     }
+}
+
+/// Computes the checksum of an IPv4 header.
+fn set_ip_check(bytes: &mut [u8]) {
+    let header = (bytes[14] & 0xf) as usize * 4;
+    bytes[24..26].fill(0);
+    let words = bytes[14..14 + header].chunks(2);
+    let sum: u32 = words.map(|word| u16::from_be_bytes([word[0], word[1]]) as u32).sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let check = !((sum & 0xffff) + (sum >> 16)) as u16;
+    bytes[24..26].copy_from_slice(&check.to_be_bytes());
 }

@@ -18,8 +18,10 @@ mod ports;
 mod reload;
 mod restart;
 mod routed;
+mod same_port;
 mod seen;
 mod services;
+mod sizes;
 mod snat_ports;
 mod sockets;
 mod source_guard;
@@ -59,8 +61,10 @@ fn main() {
         reload::ALL,
         restart::ALL,
         seen::ALL,
+        same_port::ALL,
         services::ALL,
         routed::ALL,
+        sizes::ALL,
         sockets::ALL,
         uninstall::ALL,
         uplinks::ALL,

@@ -2,8 +2,9 @@
 
 use std::{
     env, fs,
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -27,7 +28,10 @@ use crate::{
     flows::TAKEN,
 };
 
-pub const ALL: &[Test] = &[("three nodes with backends on all of them", all)];
+pub const ALL: &[Test] = &[
+    ("three nodes with backends on all of them", all),
+    ("three nodes behind a switch that floods", flooded),
+];
 
 pub const PODS: [&str; 6] = ["red1", "blue1", "red2", "blue2", "red3", "blue3"];
 pub const NODES: [&str; 3] = ["node1", "node2", "node3"];
@@ -258,4 +262,41 @@ fn stream(lab: &Lab) -> Result<()> {
     // Where every large packet is lost, TCP still carries a few.
     ensure!(found.iter().all(|gigabits| *gigabits > 0.05), "Gbit/s over IPv4 and IPv6: {found:?}");
     Ok(())
+}
+
+/// Each frame comes to every node, and one of them serves it.
+fn flooded() -> Result<()> {
+    let cluster = Cluster::new()?;
+    cluster.lab().on("lan", "link set lan type bridge ageing_time 0")?;
+    for to in ["198.51.100.10:80", "[2001:db8:100::10]:80"] {
+        cluster.pages("client", to, &PODS)?;
+    }
+    for (to, any) in [("198.51.100.10:9090", "0.0.0.0:0"), ("[2001:db8:100::10]:9090", "[::]:0")] {
+        let to: SocketAddr = to.parse()?;
+        let answers = cluster.lab().within("client", move || answered(to, any))?;
+        let answers = answers.with_context(|| format!("datagrams to {to}"))?;
+        ensure!(answers == FLOODED, "{FLOODED} datagrams to {to} have {answers} answers");
+    }
+    Ok(())
+}
+
+const FLOODED: usize = 50;
+
+/// How many answers so many datagrams have.
+fn answered(to: SocketAddr, any: &str) -> Result<usize> {
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(to)?;
+    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+    let mut answers = 0;
+    for _ in 0..FLOODED {
+        socket.send(b"hello")?;
+        socket.recv(&mut [0; 64])?;
+        answers += 1;
+    }
+    // What has come besides.
+    socket.set_nonblocking(true)?;
+    while socket.recv(&mut [0; 64]).is_ok() {
+        answers += 1;
+    }
+    Ok(answers)
 }

@@ -13,6 +13,8 @@ pub const ALL: &[Test] = &[
     ("a pod plugged in later", plugged_in),
     ("a pod made anew with its address", made_anew),
     ("a pod goes", goes),
+    ("a pod that is gone takes no new flows", gone),
+    ("a pod that does not answer takes no new flows", silent),
     ("a tap port", tap_port),
     ("isolated ports", isolated),
     ("two bridges", two_bridges),
@@ -127,4 +129,57 @@ fn two_bridges() -> Result<()> {
     }
     bed.answered("teal", service::WEB, &PODS, 30)?;
     only(&bed.pages("teal", vip(true, service::NODE, 443), 5)?, &["node"])
+}
+
+/// The state of a pod's backends is so, as far as the agent knows.
+fn wait_for_state(bed: &Bed, pod: Pod, state: &str) -> Result<()> {
+    bed.wait_for(&format!("{} is {state}", pod.name), || {
+        let backends = bed.json(&["get", "backends"])?;
+        let addresses = [pod.ipv4().to_string(), pod.ipv6().to_string()];
+        let of_pod = |row: &&serde_json::Value| addresses.iter().any(|address| row["address"] == **address);
+        let mut rows = backends.as_array().into_iter().flatten().filter(of_pod).peekable();
+        Ok(rows.peek().is_some() && rows.all(|row| row["state"] == state))
+    })
+}
+
+const GREEN: Pod = Pod::ALL[2];
+
+/// Nobody has told that it is: the config names it still.
+fn gone() -> Result<()> {
+    for options in [&[][..], &["--forward", "bridge"]] {
+        let bed = Bed::new(options)?;
+        bed.answered("red", service::WEB, &PODS, 30)?;
+        bed.lab().remove_pod(GREEN)?;
+        wait_for_state(&bed, GREEN, "silent")?;
+        for from in ["red", "client"] {
+            bed.answered(from, service::WEB, &["red", "blue"], 40)?;
+        }
+        bed.lab().add_pod(GREEN)?;
+        lab::serve_pod(bed.lab(), GREEN)?;
+        wait_for_state(&bed, GREEN, "ready")?;
+        bed.answered("red", service::WEB, &PODS, 30)?;
+    }
+    Ok(())
+}
+
+/// Its port is there, and nobody behind it.
+fn silent() -> Result<()> {
+    // The kernel finds out within a second or a few and not within a minute.
+    let bed = Bed::with(CONFIG, &[], |lab| {
+        for family in ["ipv4", "ipv6"] {
+            for (name, value) in [("base_reachable_time_ms", "1000"), ("delay_first_probe_time", "1")] {
+                lab.sysctl("node", &format!("net/{family}/neigh/v-net-0/{name}"), value)?;
+            }
+        }
+        Ok(())
+    })?;
+    bed.answered("red", service::WEB, &PODS, 30)?;
+    bed.lab().on("green", "link set eth0 down")?;
+    wait_for_state(&bed, GREEN, "silent")?;
+    bed.answered("red", service::WEB, &["red", "blue"], 40)?;
+    // Its addresses of IPv6 have gone with it.
+    bed.lab().on("green", "addr flush dev eth0")?;
+    bed.lab().give_addresses(GREEN)?;
+    wait_for_state(&bed, GREEN, "ready")?;
+    bed.answered("red", service::WEB, &PODS, 30)
 }

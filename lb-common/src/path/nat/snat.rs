@@ -200,7 +200,8 @@ pub fn reverse<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     _: Next,
 ) -> Result<Next, Stop> {
-    let parsed = &state_of(tables)?.parsed;
+    let state = state_of(tables)?;
+    let parsed = &state.parsed;
     let later = hook != Hook::UplinkXdp && parsed.fragment == FragmentKind::Later;
     let lost = if later { Stop::FragmentLost } else { Stop::TableFull };
     let held = tables.snat(&parsed.key).ok_or(lost)?.get();
@@ -208,11 +209,16 @@ pub fn reverse<F: Family, P: Packet, T: Tables<F>>(
         return Err(Stop::WrongHook);
     }
     let plan = egress::to_client(packet, tables, hook, parsed, &held.row)?;
+    let to_stack = hook != Hook::UplinkXdp
+        && (later && state.to_stack.get() || egress::is_too_big(packet, tables, plan.way, 0));
+    if hook != Hook::UplinkXdp && parsed.fragment == FragmentKind::First {
+        fragments::keep(tables, parsed, held.row.backend, to_stack);
+    }
+    if to_stack {
+        return Ok(Step::Oversized.into());
+    }
     let form = if hook == Hook::UplinkXdp { Form::Plain } else { Form::Any };
     rewrite::rewrite(packet, parsed, &returned(&parsed.key, &held), &plan, form)?;
-    if hook != Hook::UplinkXdp && parsed.fragment == FragmentKind::First {
-        fragments::keep(tables, parsed, held.row.backend);
-    }
     tables.count(Event::Reply.into());
     Ok(plan.way.into())
 }
