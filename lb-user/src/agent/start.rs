@@ -5,6 +5,7 @@ use tracing::{info, warn};
 
 use super::{
     Options, SocketLb, devices,
+    health_checks::HealthChecks,
     ports::Ports,
     programs::Programs,
     publish::Publisher,
@@ -87,6 +88,7 @@ impl State {
             sockets: Sockets::open(&pins)?,
             next_hops: NextHops::open(&pins)?,
             resolver: Resolver::default(),
+            health_checks: HealthChecks::default(),
             pulse,
             wanted: WantedNeighbours::default(),
             sockets_due: true,
