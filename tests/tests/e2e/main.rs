@@ -12,6 +12,7 @@ mod icmp;
 mod neighbours;
 mod node_gone;
 mod nodes;
+mod objects;
 mod ports;
 mod reload;
 mod restart;
@@ -50,6 +51,7 @@ fn main() {
         neighbours::ALL,
         node_gone::ALL,
         nodes::ALL,
+        objects::ALL,
         ports::ALL,
         reload::ALL,
         restart::ALL,
