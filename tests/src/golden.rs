@@ -103,12 +103,8 @@ impl Agent {
             let now = frontends(&self.model, name);
             let Some(service) = old.services.get(name) else { continue };
             for wanted in compile(service, &node(&old)) {
-                if !wanted.frontends.iter().any(|frontend| now.contains(&frontend.at))
-                    && let Some(id) = self.mirror.service_of(&wanted.frontends[0].at)
-                {
-                    let steps = plan::removal(&self.mirror, id);
-                    self.carry_out(&steps, text)?;
-                }
+                let steps = plan::lost(&self.mirror, &wanted, &now);
+                self.carry_out(&steps, text)?;
             }
         }
         // What a service's backends are to a node concerns all services, as in the agent.
@@ -258,7 +254,7 @@ fn node(model: &Model) -> NodeFacts {
     let own = ["10.244.1.1", "fd00:244:1::1", "192.168.1.11", "fd00:1::11"];
     let own: Vec<IpAddr> = own.iter().map(|text| text.parse().expect("an address")).collect();
     let pods = ["10.244.1.0/24", "fd00:244:1::/64"];
-    let known = model.this_node("node1");
+    let known = model.this_node("node1", &own);
     let others = model.nodes.iter().filter(|(name, _)| *name != "node1");
     let mut others: Vec<IpAddr> = others.flat_map(|(_, node)| node.addresses.clone()).collect();
     others.sort();
@@ -266,6 +262,8 @@ fn node(model: &Model) -> NodeFacts {
         name: known.name.unwrap_or_default(),
         zone: known.zone,
         node_ports: own[2..].to_vec(),
+        host_ports: own.clone(),
+        host: own[2..].to_vec(),
         own,
         pods: pods.iter().map(|text| text.parse().expect("a range")).collect(),
         other_node_ports: others,

@@ -5,6 +5,7 @@ mod devices;
 mod dsr;
 mod ephemeral;
 mod groups;
+mod health_checks;
 pub(crate) mod node;
 pub mod options;
 mod pods;

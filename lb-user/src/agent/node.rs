@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::{dsr, routes};
 use crate::{
     compile::NodeFacts,
-    model::{Model, NodePortAddress, refused::Refusal},
+    model::{Model, NodePortAddress, Service, TrafficPolicy, refused::Refusal},
     netlink::{Address, World},
 };
 
@@ -22,8 +22,8 @@ pub type NodeAddresses = (Option<Ipv4Addr>, Option<Ipv6Addr>);
 pub fn facts(model: &Model, view: &routes::View) -> NodeFacts {
     let world = view.world;
     let host = host_name();
-    let node = model.this_node(&host);
     let own = own_addresses(world);
+    let node = model.this_node(&host, &own);
     let addresses = match node.addresses.is_empty() {
         true => [view.node.0.map(IpAddr::V4), view.node.1.map(IpAddr::V6)].into_iter().flatten().collect(),
         false => node.addresses.clone(),
@@ -41,6 +41,8 @@ pub fn facts(model: &Model, view: &routes::View) -> NodeFacts {
     NodeFacts {
         zone: node.zone,
         node_ports,
+        host_ports: host_ports(&own),
+        host: primaries(&addresses),
         own,
         pods: if node.pod_cidrs.is_empty() { subnets() } else { node.pod_cidrs },
         other_node_ports: other_node_ports(model, &name),
@@ -49,6 +51,34 @@ pub fn facts(model: &Model, view: &routes::View) -> NodeFacts {
         silent: silent(model, view),
         name,
     }
+}
+
+/// What is wrong where a policy Local keeps clients to this node's backends and nobody has heard of this node.
+pub fn warning(model: &Model, view: &routes::View) -> Option<String> {
+    let name = model.this_node(&host_name(), &own_addresses(view.world)).name?;
+    if model.nodes.contains_key(&name) {
+        return None;
+    }
+    let is_local = |service: &&Arc<Service>| {
+        [service.internal_policy, service.external_policy].contains(&TrafficPolicy::Local)
+    };
+    let local =
+        model.services.values().find(|service| is_local(service) && nodes_of(service).next().is_some())?;
+    if model.services.values().any(|service| nodes_of(service).any(|node| *node == name)) {
+        return None;
+    }
+    Some(format!(
+        "service {} has a traffic policy Local, but this node is taken for \"{name}\", and no Node and no backend is of \
+         that name, nor one Node alone of an address of this host: clients that are kept to its backends get none; \
+         name it as Kubernetes does, `node: {{name: NAME}}`",
+        local.name
+    ))
+}
+
+/// The nodes that the backends of a service are said to be on.
+fn nodes_of(service: &Service) -> impl Iterator<Item = &String> {
+    let endpoints = service.ports.iter().flat_map(|port| &port.endpoints);
+    endpoints.filter_map(|endpoint| endpoint.place.as_ref()?.node.as_ref())
 }
 
 /// The addresses at which node ports of other nodes than the one of this name are called, sorted.
@@ -85,9 +115,7 @@ pub fn node_ports(model: &Model, addresses: &[IpAddr], own: &[IpAddr]) -> Vec<Ip
     for wanted in &model.node_port_addresses {
         match wanted {
             NodePortAddress::Primary => {
-                for ipv4 in [true, false] {
-                    node_ports.extend(addresses.iter().find(|address| address.is_ipv4() == ipv4));
-                }
+                node_ports.extend(primaries(addresses));
             }
             // Every address of the host that lies there, as kube-proxy's --nodeport-addresses.
             NodePortAddress::Range(range) => {
@@ -102,9 +130,21 @@ pub fn node_ports(model: &Model, addresses: &[IpAddr], own: &[IpAddr]) -> Vec<Ip
     node_ports
 }
 
+/// Those of the host's addresses that host ports are reached at. Loopback ones are its sockets' alone.
+pub fn host_ports(own: &[IpAddr]) -> Vec<IpAddr> {
+    let may = |address: &IpAddr| matches!(Refusal::of(*address), None | Some(Refusal::Loopback));
+    own.iter().copied().filter(may).collect()
+}
+
+/// The first address of each family.
+pub fn primaries(addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let first = |ipv4| addresses.iter().copied().find(|address| address.is_ipv4() == ipv4);
+    [first(true), first(false)].into_iter().flatten().collect()
+}
+
 /// The node's first address of each family, where it has one.
 pub fn primary(model: &Model, view: &routes::View) -> NodeAddresses {
-    let configured = model.this_node(&host_name()).addresses;
+    let configured = model.this_node(&host_name(), &own_addresses(view.world)).addresses;
     if configured.is_empty() { view.node } else { firsts(configured) }
 }
 

@@ -51,6 +51,15 @@ impl PortConflicts {
             (socket.protocol, socket.at.port()) == (frontend.protocol, frontend.port)
                 && (everywhere || same(ip, frontend.address))
         };
+        self.who(hears)
+    }
+
+    /// The process that listens on a port at whatever address, in words.
+    pub fn holder_of(&self, protocol: Protocol, port: u16) -> Option<String> {
+        self.who(|socket| (socket.protocol, socket.at.port()) == (protocol, port))
+    }
+
+    fn who(&self, hears: impl FnMut(&&Socket) -> bool) -> Option<String> {
         let inodes: Vec<u64> = self.sockets.iter().filter(hears).map(|socket| socket.inode).collect();
         if inodes.is_empty() {
             return None;

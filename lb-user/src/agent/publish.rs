@@ -26,7 +26,7 @@ use super::{
     wanted_neighbours::WantedNeighbours,
 };
 use crate::{
-    compile::NodeFacts,
+    compile::{NodeFacts, Shared, shared},
     files::Retried,
     maps::{Maps, Pins},
     model::{Family, Model, Service, ServiceName, diff},
@@ -53,6 +53,8 @@ pub struct Publisher {
     pub problems: Vec<String>,
     /// Why not every device has its programs, if so.
     pub device_problem: Option<String>,
+    /// Ports at which nobody is told of a service's health, and why.
+    pub health_check_problems: Vec<String>,
     maps: Maps,
     mirror: Mirror,
     proxy_neigh: ProxyNeigh,
@@ -69,6 +71,8 @@ pub struct Publisher {
     node: NodeFacts,
     /// Who listens on the host, as of this pass; looked up when first asked for.
     port_conflicts: Option<PortConflicts>,
+    /// Frontends of the host that several services ask for, and who has them.
+    shared: Shared,
     /// Services whose last change was not fully applied, and why.
     failed: BTreeMap<ServiceName, String>,
     /// No lines about single services now.
@@ -102,6 +106,7 @@ impl Publisher {
             view,
             problems: Vec::new(),
             device_problem: None,
+            health_check_problems: Vec::new(),
             proxy_neigh: ProxyNeigh::adopt(&maps),
             announce,
             source_guard: SourceGuard::adopt(&maps),
@@ -113,6 +118,7 @@ impl Publisher {
             tuning: Tuning { seed, hz: clock::hz(), tick_shift: clock::tick_shift(clock::hz()) },
             node: NodeFacts::default(),
             port_conflicts: None,
+            shared: Shared::default(),
             failed: BTreeMap::new(),
             quiet: false,
             started: false,
@@ -171,9 +177,12 @@ impl Publisher {
             }
         }
         self.touch(&node);
+        self.shared = shared(&self.model, &node);
         self.node = node;
-        for name in changed {
-            self.publish(name, routes, None);
+        // What another service gets is not theirs first.
+        for name in self.shared.losers.clone().into_iter().chain(changed) {
+            let failed = self.failed.get(&name).cloned();
+            self.publish(name, routes, failed.as_ref());
         }
         if moved {
             self.publish_all(routes);
@@ -267,6 +276,7 @@ impl Publisher {
         let node = self.facts(routes);
         if node != self.node {
             self.touch(&node);
+            self.shared = shared(&self.model, &node);
             self.node = node;
             self.publish_all(routes);
             self.refuse_other_ports();

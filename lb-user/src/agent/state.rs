@@ -8,6 +8,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     SocketLb,
+    health_checks::HealthChecks,
     ports::Ports,
     program_config::ProgramConfig,
     publish::{Publisher, Served},
@@ -43,6 +44,7 @@ pub struct State {
     pub(super) sockets: Sockets,
     pub(super) next_hops: NextHops,
     pub(super) resolver: Resolver,
+    pub(super) health_checks: HealthChecks,
     pub(super) pulse: Pulse,
     /// Found anew with each [`Self::refresh`].
     pub(super) wanted: WantedNeighbours,
@@ -66,7 +68,15 @@ impl State {
         self.next_hops.hold(self.wanted.fresh());
         self.resolver.ask(&self.wanted, &self.ports.view(self.watcher.world()), &self.next_hops);
         self.publisher.tell_sockets(&mut self.sockets);
+        self.answer_health_checks();
         attached.and(self.ports.all_there())
+    }
+
+    /// Answers at the ports that services have for it.
+    fn answer_health_checks(&mut self) {
+        let (wanted, addresses) = self.publisher.health_checks();
+        self.health_checks.follow(&wanted, addresses);
+        self.publisher.health_checks_are(self.health_checks.problems());
     }
 
     /// As [`Self::refresh`]; what goes wrong is a problem that `lb status` shows, and is tried again.
@@ -194,6 +204,9 @@ impl State {
         }
         self.resolver.ask(&self.wanted, &view, &self.next_hops);
         self.publisher.tell_sockets(&mut self.sockets);
+        if !self.publisher.health_check_problems.is_empty() {
+            self.answer_health_checks();
+        }
         self.write();
     }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use tracing::warn;
 
 use super::{
-    dsr, ephemeral::Ephemeral, ports::Ports, program_config::ProgramConfig, publish::Publisher, snat,
+    dsr, ephemeral::Ephemeral, node, ports::Ports, program_config::ProgramConfig, publish::Publisher, snat,
     wanted_neighbours::WantedNeighbours,
 };
 use crate::netlink::World;
@@ -21,6 +21,7 @@ pub fn say(
     let view = &ports.view(world);
     let mut said = snat::warnings(facts, view, Ephemeral::now().as_ref(), |family| publisher.remote(family));
     said.extend(dsr::warnings(&publisher.model, view));
+    said.extend(node::warning(&publisher.model, view));
     said.extend(wanted.warnings(view));
     said.extend(ports.warnings(world));
     for line in said.iter().filter(|line| !publisher.view.warnings.contains(line)) {

@@ -3,6 +3,7 @@
 mod dsr;
 mod maglev;
 mod rendezvous;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod usable;
@@ -16,6 +17,7 @@ use std::{
 use ipnet::IpNet;
 use lb_common::abi::{BackendState, FrontendKind, Scope};
 
+pub use self::shared::{Shared, shared};
 use crate::model::{
     Algorithm, Endpoint, Family, Forwarding, Node, OnRemoval, Protocol, Service, ServicePort, TrafficPolicy,
 };
@@ -105,8 +107,12 @@ pub struct NodeFacts {
     pub name: String,
     /// Its zone.
     pub zone: Option<String>,
-    /// The addresses that node ports and host ports are reached at.
+    /// The addresses that node ports are reached at.
     pub node_ports: Vec<IpAddr>,
+    /// The addresses that host ports are reached at: every local one that may have a frontend.
+    pub host_ports: Vec<IpAddr>,
+    /// Who the host's own processes are to source ranges and affinity: its primary address of each family.
+    pub host: Vec<IpAddr>,
     /// The host's own addresses.
     pub own: Vec<IpAddr>,
     /// Where pods of this node are.
@@ -130,15 +136,19 @@ impl NodeFacts {
 
 /// The rows of a service: one entry per port and per family that it has a cluster IP of. Node ports and
 /// host ports of another family have no entry; addresses of another family do not come here, the sources
-/// report them.
+/// report them. Nor has a port whose frontends are all other services'.
 pub fn compile(service: &Service, node: &NodeFacts) -> Vec<Wanted> {
     let mut wanted = Vec::with_capacity(service.ports.len() * service.addresses.len());
     for &cluster_ip in &service.addresses {
-        let choice = choice(service, Family::of(cluster_ip));
+        let choice = choice(service, Family::of(cluster_ip), node);
         for port in &service.ports {
+            let frontends = frontends(service, port, cluster_ip, node);
+            if frontends.is_empty() {
+                continue;
+            }
             wanted.push(Wanted {
                 port_name: port.name.clone(),
-                frontends: frontends(service, port, cluster_ip, node),
+                frontends,
                 backends: backends(service, port, Family::of(cluster_ip), node),
                 choice: choice.clone(),
             });
@@ -150,14 +160,14 @@ pub fn compile(service: &Service, node: &NodeFacts) -> Vec<Wanted> {
 /// What leads to a port in the family of `cluster_ip`, which comes first. Where one address stands for
 /// several kinds, the stricter one is taken: the load balancer's, to which source ranges apply, before an
 /// external IP.
-fn frontends(
-    service: &Service,
-    port: &ServicePort,
+fn frontends<'a>(
+    service: &'a Service,
+    port: &'a ServicePort,
     cluster_ip: IpAddr,
-    node: &NodeFacts,
+    node: &'a NodeFacts,
 ) -> Vec<WantedFrontend> {
-    let of_node = |number: Option<u16>, kind| {
-        let at_each = move |number| node.node_ports.iter().map(move |address| (*address, number, kind));
+    let of_node = |number: Option<u16>, addresses: &'a [IpAddr], kind| {
+        let at_each = move |number| addresses.iter().map(move |address| (*address, number, kind));
         number.into_iter().flat_map(at_each)
     };
     // Other nodes pass on to this one what comes to theirs, as it is.
@@ -170,8 +180,9 @@ fn frontends(
         .into_iter()
         .chain(balanced.iter().map(|address| (*address, port.port, FrontendKind::LoadBalancer)))
         .chain(service.external_ips.iter().map(|address| (*address, port.port, FrontendKind::ExternalIp)))
-        .chain(of_node(port.node_port, FrontendKind::NodePort))
-        .chain(of_node(port.host_port, FrontendKind::HostPort))
+        .filter(|(address, ..)| !port.lost.contains(address))
+        .chain(of_node(port.node_port, &node.node_ports, FrontendKind::NodePort))
+        .chain(of_node(port.host_port, &node.host_ports, FrontendKind::HostPort))
         .chain(other_node_ports);
     let mut frontends: Vec<WantedFrontend> = Vec::with_capacity(1);
     for (address, number, kind) in all.filter(|(address, ..)| address.is_ipv4() == cluster_ip.is_ipv4()) {
@@ -184,8 +195,9 @@ fn frontends(
 }
 
 /// How a backend is chosen in one family. Source ranges go where a load balancer's address is that they
-/// apply to; without one of that family every source may use it, as with kube-proxy.
-fn choice(service: &Service, family: Family) -> Choice {
+/// apply to; without one of that family every source may use it, as with kube-proxy. The load balancer's addresses
+/// are among them, and where one is the host's, so is the host: it calls that address from itself.
+fn choice(service: &Service, family: Family, node: &NodeFacts) -> Choice {
     let restricted = service.load_balancer_ips.iter().any(|&address| Family::of(address) == family);
     let mut source_ranges: Vec<IpNet> = service
         .source_ranges
@@ -193,6 +205,12 @@ fn choice(service: &Service, family: Family) -> Choice {
         .copied()
         .filter(|range| restricted && Family::of_range(range) == family)
         .collect();
+    if !source_ranges.is_empty() {
+        let balanced = service.load_balancer_ips.iter();
+        let ours = balanced.clone().any(|address| node.own.contains(address));
+        let itself = balanced.chain(node.host.iter().filter(|_| ours));
+        source_ranges.extend(itself.filter(|own| Family::of(**own) == family).copied().map(IpNet::from));
+    }
     source_ranges.sort();
     source_ranges.dedup();
     Choice {
@@ -204,6 +222,16 @@ fn choice(service: &Service, family: Family) -> Choice {
         forwarding: service.forwarding,
         source_ranges,
     }
+}
+
+/// How many ready endpoints of a service are on this node, as `healthCheckNodePort` tells. A pod that has an address of
+/// each family counts once.
+pub fn ready_here(service: &Service, node: &NodeFacts) -> usize {
+    let endpoints = service.ports.iter().flat_map(|port| &port.endpoints);
+    let here = endpoints.filter(|endpoint| endpoint.conditions.ready && usable::is_local(endpoint, node));
+    let here: BTreeSet<IpAddr> = here.map(|endpoint| endpoint.address).collect();
+    let ipv4 = here.iter().filter(|address| address.is_ipv4()).count();
+    ipv4.max(here.len() - ipv4)
 }
 
 /// The state of a backend that is no longer of its service.

@@ -4,7 +4,7 @@ use lb_common::abi::{Scope, Scopes};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Conditions, Distribution, Place, ServiceType};
+use crate::model::{Conditions, Distribution, Model, Place, ServiceName, ServiceType};
 
 /// The node `here` in zone `a`: its pods are in 10.1.0.0/16, and 192.0.2.1 is its own.
 fn here() -> NodeFacts {
@@ -13,6 +13,8 @@ fn here() -> NodeFacts {
         name: "here".into(),
         zone: Some("a".into()),
         node_ports: addresses(&["192.0.2.1", "fd00::1"]),
+        host_ports: addresses(&["127.0.0.1", "192.0.2.1", "192.0.2.2", "fd00::1"]),
+        host: addresses(&["192.0.2.1", "fd00::1"]),
         own: addresses(&["192.0.2.1", "fd00::1"]),
         pods: vec!["10.1.0.0/16".parse().expect("a range")],
         ..NodeFacts::default()
@@ -249,7 +251,7 @@ fn a_row_for_each_port_and_family_with_all_its_frontends() {
             "http: ClusterIp 10.96.0.10:80 LoadBalancer 198.51.100.10:80 ExternalIp 203.0.113.10:80 \
              NodePort 192.0.2.1:30080 -> 1",
             ": ClusterIp 10.96.0.10:443 LoadBalancer 198.51.100.10:443 ExternalIp 203.0.113.10:443 \
-             HostPort 192.0.2.1:8443 -> 0",
+             HostPort 127.0.0.1:8443 HostPort 192.0.2.1:8443 HostPort 192.0.2.2:8443 -> 0",
             "http: ClusterIp [fd00:96::10]:80 NodePort [fd00::1]:30080 -> 0",
             ": ClusterIp [fd00:96::10]:443 HostPort [fd00::1]:8443 -> 0",
         ]
@@ -260,7 +262,7 @@ fn a_row_for_each_port_and_family_with_all_its_frontends() {
     let ranges = |index: usize| -> Vec<String> {
         wanted[index].choice.source_ranges.iter().map(ToString::to_string).collect()
     };
-    assert_eq!(ranges(0), ["192.0.2.0/24", "198.51.100.0/24"]);
+    assert_eq!(ranges(0), ["192.0.2.0/24", "198.51.100.0/24", "198.51.100.10/32"]);
     // No load balancer's address of the family: nothing to restrict.
     assert!(ranges(2).is_empty());
 }
@@ -362,4 +364,115 @@ proptest! {
             prop_assert_eq!(*state == BackendState::Removed, !lives);
         }
     }
+}
+
+/// Every local address has a host port, node ports those that they are given to; what another service has is left out.
+#[test]
+fn frontends_of_the_host_and_those_of_others() {
+    let parse = |text: &str| text.parse::<IpAddr>().expect("an address");
+    let port = ServicePort {
+        port: 80,
+        host_port: Some(8080),
+        node_port: Some(30_080),
+        lost: vec![parse("203.0.113.1")],
+        ..ServicePort::default()
+    };
+    let mut service = Service {
+        addresses: vec![parse("10.96.0.10")],
+        external_ips: vec![parse("203.0.113.1"), parse("203.0.113.2")],
+        ports: vec![port],
+        ..Service::default()
+    };
+    let frontends = |service: &Service| -> Vec<String> {
+        let wanted = compile(service, &here());
+        let all = wanted.iter().flat_map(|wanted| &wanted.frontends);
+        all.map(|frontend| format!("{}:{}", frontend.at.address, frontend.at.port)).collect()
+    };
+    let of_host = ["127.0.0.1:8080", "192.0.2.1:8080", "192.0.2.2:8080"];
+    let all = [&["10.96.0.10:80", "203.0.113.2:80", "192.0.2.1:30080"][..], &of_host].concat();
+    assert_eq!(frontends(&service), all);
+    service.ports[0].lost.push(parse("10.96.0.10"));
+    assert_eq!(frontends(&service), all[1..]);
+    // Nothing is left of it.
+    service.external_ips.clear();
+    (service.ports[0].host_port, service.ports[0].node_port) = (None, None);
+    assert_eq!(compile(&service, &here()), []);
+}
+
+#[test]
+fn ready_endpoints_for_health_checks() {
+    let cases: &[(&[&str], usize)] = &[
+        (&[], 0),
+        (&["ready@here", "ready@there", "ready@here", "ending@here", "unready@here"], 2),
+        (&["ready@there", "ready@-far"], 0),
+        (&["ready@-near"], 1),
+    ];
+    for &(endpoints, expected) in cases {
+        let endpoints: Vec<Endpoint> =
+            endpoints.iter().enumerate().map(|(index, text)| endpoint(index, text)).collect();
+        let with_ipv6 = endpoints.iter().map(|endpoint| {
+            let IpAddr::V4(address) = endpoint.address else { unreachable!("all are IPv4") };
+            Endpoint { address: address.to_ipv6_mapped().into(), ..endpoint.clone() }
+        });
+        let ports = [endpoints.clone(), endpoints.clone(), with_ipv6.collect()];
+        let ports = ports.into_iter().map(|endpoints| ServicePort { endpoints, ..ServicePort::default() });
+        let service = Service { ports: ports.collect(), ..Service::default() };
+        assert_eq!(ready_here(&service, &here()), expected);
+    }
+}
+
+/// The host calls a load balancer's address that is its own from that address.
+#[test]
+fn a_load_balancers_address_may_call_itself() {
+    let ranges = |address: &str, ranges: &[&str]| {
+        let service = Service {
+            addresses: vec!["10.96.0.10".parse().expect("IPv4")],
+            load_balancer_ips: vec![address.parse().expect("an address")],
+            source_ranges: ranges.iter().map(|text| text.parse().expect("a range")).collect(),
+            ports: vec![ServicePort { port: 80, ..ServicePort::default() }],
+            ..Service::default()
+        };
+        let wanted =
+            compile(&service, &NodeFacts { own: vec!["192.0.2.2".parse().expect("IPv4")], ..here() });
+        wanted[0].choice.source_ranges.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(ranges("203.0.113.1", &["10.0.0.0/8"]), ["10.0.0.0/8", "203.0.113.1/32"]);
+    assert_eq!(ranges("192.0.2.2", &["10.0.0.0/8"]), ["10.0.0.0/8", "192.0.2.1/32", "192.0.2.2/32"]);
+    assert_eq!(ranges("192.0.2.2", &[]), [""; 0]);
+}
+
+/// Which addresses the node has is known here alone: who names one goes before who has all of them.
+#[test]
+fn frontends_of_the_host_that_several_ask_for() {
+    let port =
+        |port, node_port, host_port| ServicePort { port, node_port, host_port, ..ServicePort::default() };
+    let service = |name: &str, last: u8, balanced: &[&str], port: ServicePort| {
+        let name = ServiceName { namespace: "default".into(), name: name.into() };
+        let service = Service {
+            name: name.clone(),
+            addresses: vec![[10, 96, 0, last].into()],
+            load_balancer_ips: balanced.iter().map(|text| text.parse().expect("an address")).collect(),
+            ports: vec![port],
+            ..Service::default()
+        };
+        (name, Arc::new(service))
+    };
+    let model = Model {
+        services: BTreeMap::from([
+            service("a", 1, &[], port(1, Some(30_080), None)),
+            service("b", 2, &["192.0.2.1"], port(30_080, None, None)),
+            service("c", 3, &["192.0.2.2", "192.0.2.3"], port(80, None, None)),
+            service("d", 4, &[], port(4, None, Some(80))),
+        ]),
+        ..Model::default()
+    };
+    let shared = shared(&model, &here());
+    let mut found: Vec<String> = shared
+        .owners
+        .iter()
+        .map(|(at, owner)| format!("{}:{} {}", at.address, at.port, owner.name))
+        .collect();
+    found.sort();
+    assert_eq!(found, ["192.0.2.1:30080 b", "192.0.2.2:80 c"]);
+    assert_eq!(shared.losers.iter().map(|name| &name.name[..]).collect::<Vec<_>>(), ["a", "d"]);
 }

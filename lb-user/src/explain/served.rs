@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -21,7 +21,7 @@ use crate::{
         programs::{cidrs, short_seed},
     },
     apply::apply,
-    compile::{Frontend, NodeFacts, Wanted, compile},
+    compile::{Frontend, NodeFacts, Wanted, compile, shared},
     maps::Sizes,
     model::{Endpoint, Model, Service, ServiceName, addresses::Allocations},
     plan::{self, Ids, Mirror, Routes, Tuning},
@@ -70,13 +70,18 @@ impl Served {
     pub fn new(mut model: Model) -> Result<Served, ExplainError> {
         Allocations::default().assign(&mut model)?;
         let node = facts(&model);
-        let wanted: Vec<(ServiceName, Wanted)> = model
+        let shared = shared(&model, &node);
+        let mut wanted: Vec<(ServiceName, Wanted)> = model
             .services
             .values()
             .flat_map(|service| {
                 compile(service, &node).into_iter().map(|wanted| (service.name.clone(), wanted))
             })
             .collect();
+        wanted.retain_mut(|(name, wanted)| {
+            wanted.frontends.retain(|frontend| shared.other_owner(&frontend.at, name).is_none());
+            !wanted.frontends.is_empty()
+        });
         let routes = Host::new(&node, &wanted);
         let mut maps = Maps::default();
         let mut mirror = Mirror::new(Ids::of(Sizes { services: 1 << 20, flows: 1024 }));
@@ -92,7 +97,7 @@ impl Served {
         }
         let steps = plan::addresses(&mut mirror, &node.own, &node.other_node_ports);
         apply(&mut maps, &mut mirror, &steps)?;
-        let this = model.this_node(&node.name);
+        let this = model.this_node(&node.name, &[]);
         let (pods_known, primary) = (!this.pod_cidrs.is_empty(), this.addresses);
         Ok(Served { model, node, pods_known, primary, maps, owners, mirror })
     }
@@ -163,6 +168,9 @@ impl Served {
     }
 }
 
+/// Local addresses that no config needs to name.
+const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
 /// An agent without a `hashSeed` makes one up; 0 is as good as any.
 fn seed(model: &Model) -> u64 {
     model.hash_seed.unwrap_or(0)
@@ -171,8 +179,8 @@ fn seed(model: &Model) -> u64 {
 /// The node as far as the config tells; where pods are is anywhere if it does not say.
 fn facts(model: &Model) -> NodeFacts {
     let host = node::host_name();
-    let node = model.this_node(&host);
-    let mut own = node.addresses.clone();
+    let node = model.this_node(&host, &[]);
+    let mut own = [&node.addresses[..], &LOOPBACK].concat();
     own.sort();
     own.dedup();
     let everywhere = || vec![Ipv4Net::default().into(), Ipv6Net::default().into()];
@@ -184,6 +192,8 @@ fn facts(model: &Model) -> NodeFacts {
         name,
         zone: node.zone,
         node_ports: node::node_ports(model, &node.addresses, &own),
+        host_ports: node::host_ports(&own),
+        host: node::primaries(&node.addresses),
         pods: if node.pod_cidrs.is_empty() { everywhere() } else { node.pod_cidrs },
         own,
         ..NodeFacts::default()

@@ -72,6 +72,66 @@ fn inside_another_packet() {
     assert_eq!((pod.verdict, pod.node), (Verdict::Forward, None));
 }
 
+#[test]
+fn a_load_balancers_address_of_the_host() {
+    let config = "node: {name: node1, addresses: [192.168.1.11, 192.168.1.12], podCIDRs: [10.244.1.0/24]}\n\
+        services: [{name: web, type: LoadBalancer, address: 10.96.0.10, loadBalancerIPs: [192.168.1.12, 203.0.113.9], \
+        loadBalancerSourceRanges: [198.51.100.0/24], ports: [{port: 80, targetPort: 8080}], backends: [{address: \
+        10.244.1.2}]}, {name: other, type: LoadBalancer, address: 10.96.0.11, loadBalancerIPs: [203.0.113.10], \
+        loadBalancerSourceRanges: [198.51.100.0/24], ports: [{port: 80}]}]\n";
+    let verdict = |from: &str, to: &str| ask(config, from, to, None).verdict;
+    assert_eq!(verdict("192.168.1.12", "192.168.1.12:80/tcp"), Verdict::Forward);
+    assert_eq!(verdict("192.168.1.11", "192.168.1.12:80/tcp"), Verdict::Forward);
+    assert_eq!(verdict("192.168.1.11", "203.0.113.10:80/tcp"), Verdict::Drop);
+    for to in ["192.168.1.12:80/tcp", "203.0.113.9:80/tcp"] {
+        assert_eq!(verdict(OUTSIDE, to), Verdict::Drop);
+        assert_eq!(verdict(POD, to), Verdict::Drop);
+        assert_eq!(verdict(ALLOWED, to), Verdict::Forward);
+    }
+}
+
+#[test]
+fn host_ports_at_every_local_address() {
+    let config = "node: {name: node1, addresses: [192.168.1.11, 10.0.0.1], podCIDRs: [10.244.1.0/24]}\n\
+        services: [{name: web, address: 10.96.0.10, ports: [{port: 80, hostPort: 8080}], backends: [{address: \
+        10.244.1.2}]}]\n";
+    for (from, to) in [
+        (OUTSIDE, "192.168.1.11:8080/tcp"),
+        (OUTSIDE, "10.0.0.1:8080/tcp"),
+        (POD, "10.0.0.1:8080/tcp"),
+        ("127.0.0.1", "127.0.0.1:8080/tcp"),
+    ] {
+        let answer = ask(config, from, to, None);
+        assert_eq!((answer.verdict, answer.kind), (Verdict::Forward, Some("HostPort")), "{from} {to}");
+    }
+    assert_eq!(ask(config, "127.0.0.1", "127.0.0.1:8081/tcp", None).verdict, Verdict::Pass);
+}
+
+/// What is wrong with one object of a cluster, or with what one asks for, is nobody else's loss.
+#[test]
+fn objects_that_are_partly_wrong() {
+    let config = "node: {name: node1, addresses: [192.168.1.11], podCIDRs: [10.244.1.0/24]}\n---\n\
+        apiVersion: v1\nkind: Service\nmetadata: {name: old, creationTimestamp: '2020-01-01T00:00:00Z'}\n\
+        spec: {type: NodePort, clusterIP: 010.96.0.10, externalIPs: [10.96.0.11], ports: [{port: 80, nodePort: 3000}, \
+        {name: b, port: 81}]}\n---\n\
+        apiVersion: v1\nkind: Service\nmetadata: {name: young, creationTimestamp: '2024-01-01T00:00:00Z'}\n\
+        spec: {clusterIP: 10.96.0.11, ports: [{port: 80}, {port: 99999}]}\n---\n\
+        apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: young-1, labels: \
+        {kubernetes.io/service-name: young}}\naddressType: IPv4\nports: [{port: 8080}]\n\
+        endpoints: [{addresses: [10.244.1.3]}]\n---\n\
+        apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: old-1, labels: \
+        {kubernetes.io/service-name: old}}\naddressType: IPv4\nports: [{port: 8080}, {name: b, port: 8080}]\n\
+        endpoints: [{addresses: [10.244.1.300]}, {addresses: [10.244.1.2]}]\n";
+    for (to, expected) in [
+        ("10.96.0.11:80/tcp", "10.244.1.3:8080"),
+        ("10.96.0.11:81/tcp", "10.244.1.2:8080"),
+        ("10.96.0.10:80/tcp", "10.244.1.2:8080"),
+        ("192.168.1.11:3000/tcp", "10.244.1.2:8080"),
+    ] {
+        assert_eq!(ask(config, OUTSIDE, to, None).backend.as_deref(), Some(expected), "{to}");
+    }
+}
+
 const LOCAL: &[&str] = &["10.244.1.2:8080", "10.244.1.3:8080"];
 const ALL: &[&str] = &["10.244.1.2:8080", "10.244.1.3:8080", "10.244.2.2:8080"];
 const FAR: &[&str] = &["10.244.2.2:8080"];

@@ -5,6 +5,7 @@ mod stops;
 
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
 use lb_common::{
     abi::{Counter, FrontendKind, NextHopKind, Scope, SetRow},
     path,
@@ -210,14 +211,17 @@ fn policy(asked: &Asked, called: &Called<'_>) -> Step {
 
 /// What the source ranges say to this client, if the service has any.
 fn source_ranges(served: &Served, asked: &Asked, called: &Called<'_>, counter: Counter) -> Option<Step> {
-    let ranges: Vec<String> = called.wanted.choice.source_ranges.iter().map(ToString::to_string).collect();
-    if ranges.is_empty() || called.kind == FrontendKind::ClusterIp {
+    let ranges = called.service.source_ranges.iter();
+    let ranges: Vec<&IpNet> =
+        ranges.filter(|range| range.addr().is_ipv4() == asked.to.address.is_ipv4()).collect();
+    if called.wanted.choice.source_ranges.is_empty() || called.kind == FrontendKind::ClusterIp {
         return None;
     }
     const SHOWN: usize = 8;
     let more =
         if ranges.len() > SHOWN { format!(" and {} more", ranges.len() - SHOWN) } else { String::new() };
-    let list = ranges[..ranges.len().min(SHOWN)].join(", ");
+    let list: Vec<String> = ranges.iter().take(SHOWN).map(ToString::to_string).collect();
+    let list = list.join(", ");
     let client = match asked.at {
         At::Host => served.host_address(asked.from.ip()),
         At::Port | At::Uplink => asked.from.ip(),
@@ -226,8 +230,11 @@ fn source_ranges(served: &Served, asked: &Asked, called: &Called<'_>, counter: C
         "loadBalancerSourceRanges are for the load balancer's addresses, not for this one".to_owned()
     } else if counter == Counter::SourceRange {
         format!("loadBalancerSourceRanges {list}{more}: {client} is in none of them")
-    } else {
+    } else if ranges.iter().any(|range| range.contains(&client)) {
         format!("loadBalancerSourceRanges {list}{more}: {client} is in one of them")
+    } else {
+        "a load balancer's address of the host's own: loadBalancerSourceRanges do not keep the host from it"
+            .to_owned()
     };
     Some(step("sources", text))
 }

@@ -5,7 +5,12 @@ pub mod diff;
 mod port_range;
 pub mod refused;
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use lb_common::abi::Lifetimes;
@@ -34,11 +39,19 @@ pub struct Model {
 }
 
 impl Model {
-    /// This node: what the config says about it, then what is known of the node of that name. `host` is
-    /// the host's name, which is the node's where the config names none.
-    pub fn this_node(&self, host: &str) -> Node {
+    /// This node: what the config says about it, then what is known of the node of that name. Where the config names
+    /// none, it is the node of the `host`'s name, else the only one with an address of the host's (`own`).
+    pub fn this_node(&self, host: &str, own: &[IpAddr]) -> Node {
         let mut node = self.node.clone();
-        let name = node.name.get_or_insert_with(|| host.to_owned());
+        let name = node.name.get_or_insert_with(|| {
+            let by_address = || {
+                let has = |node: &Node| node.addresses.iter().any(|address| own.contains(address));
+                let mut nodes = self.nodes.iter().filter(|(_, node)| has(node));
+                nodes.next().filter(|_| nodes.next().is_none()).map(|(name, _)| name.clone())
+            };
+            let by_name = self.nodes.contains_key(host).then(|| host.to_owned());
+            by_name.or_else(by_address).unwrap_or_else(|| host.to_owned())
+        });
         if let Some(known) = self.nodes.get(name) {
             if node.addresses.is_empty() {
                 node.addresses.clone_from(&known.addresses);
@@ -105,7 +118,8 @@ pub struct Service {
     pub external_ips: Vec<IpAddr>,
     /// Addresses that a load balancer brings to this node; of families with a cluster IP.
     pub load_balancer_ips: Vec<IpAddr>,
-    /// Who may use the load balancer's addresses, for each family by itself; none of it: everybody.
+    /// Who may use the load balancer's addresses, for each family by itself; none of it: everybody. [`nobody`] alone:
+    /// nobody.
     pub source_ranges: Vec<IpNet>,
     /// Which backends clients of the cluster IPs get.
     pub internal_policy: TrafficPolicy,
@@ -123,6 +137,16 @@ pub struct Service {
     pub forwarding: Forwarding,
     /// The ports, in the order of the config. No two share port and protocol.
     pub ports: Vec<ServicePort>,
+    /// The port of this node at which is told by HTTP how many ready endpoints are on it (`healthCheckNodePort`).
+    pub health_check: Option<u16>,
+}
+
+/// The range of a family that has no client: the unspecified address, which is nobody's.
+pub fn nobody(family: Family) -> IpNet {
+    match family {
+        Family::V4 => IpNet::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        Family::V6 => IpNet::from(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+    }
 }
 
 /// `spec.type` of a Service that is served.
@@ -214,6 +238,8 @@ pub struct ServicePort {
     pub host_port: Option<u16>,
     /// Its transport protocol.
     pub protocol: Protocol,
+    /// Addresses of the service at which this port is another service's.
+    pub lost: Vec<IpAddr>,
     /// Endpoints of every family; those of a family without a service address are left out.
     /// Sorted by address and port, no two alike.
     pub endpoints: Vec<Endpoint>,

@@ -17,6 +17,9 @@ impl PortRange {
     /// `snatPorts` where the config says nothing: below node ports (30000) and ephemeral ones (32768).
     pub const SNAT: PortRange = PortRange { first: 10_000, last: 29_999 };
 
+    /// `nodePortRange` where the config says nothing: the default of kube-apiserver's `--service-node-port-range`.
+    pub const NODE: PortRange = PortRange { first: 30_000, last: 32_767 };
+
     /// How many ports it has.
     pub fn count(&self) -> u32 {
         u32::from(self.last) - u32::from(self.first) + 1

@@ -309,7 +309,7 @@ impl Mirror {
         let touched = std::mem::take(&mut self.touched);
         let state = |address: IpAddr| {
             let known = self.addresses.get(&address).copied().unwrap_or_default();
-            let wanted = known.frontends > 0 && !own.contains(&address);
+            let wanted = known.frontends > 0 && !own.contains(&address) && !address.is_loopback();
             let other = others.binary_search(&address).is_ok();
             let kind = if other { FrontendKind::Node } else { FrontendKind::Address };
             (address, wanted.then_some(kind), known.row)

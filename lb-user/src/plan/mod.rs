@@ -29,7 +29,7 @@ pub use ids::{Full, Ids};
 pub use mirror::{Found, FoundBackend, Mirror, Published, Used};
 
 use crate::{
-    compile::{self, Choice, Wanted, WantedFrontend},
+    compile::{self, Choice, Frontend, Wanted, WantedFrontend},
     model::{Algorithm, Forwarding, OnRemoval, TrafficPolicy},
 };
 
@@ -323,6 +323,19 @@ pub fn removal(mirror: &Mirror, id: u32) -> Vec<Step> {
     }
     steps.push(Step::RetireService { id });
     steps
+}
+
+/// The steps that take away what a service port had (`old`) of what the service has no more (all that it has is `now`):
+/// before anything is published, as it may be another service's from now on.
+pub fn lost(mirror: &Mirror, old: &Wanted, now: &HashSet<Frontend>) -> Vec<Step> {
+    let id = old.frontends.iter().find_map(|frontend| mirror.service_of(&frontend.at));
+    let Some(id) = id else { return Vec::new() };
+    if !old.frontends.iter().any(|frontend| now.contains(&frontend.at)) {
+        return removal(mirror, id);
+    }
+    let gone = old.frontends.iter().filter(|frontend| !now.contains(&frontend.at));
+    let gone = gone.filter(|frontend| mirror.has(frontend, id));
+    gone.map(|frontend| Step::DeleteFrontend { frontend: *frontend, service: id }).collect()
 }
 
 fn removed(backend: &FoundBackend, state: BackendState) -> Step {

@@ -170,6 +170,11 @@ pub(super) fn address(node: &Node<'_>, what: &str) -> Result<IpAddr, Bad> {
         };
         Bad::new(node.at, format!("\"{text}\" is not an IP address; {advice}"))
     })?;
+    admit(address, node, what)
+}
+
+/// `address`, which `node` holds, unless it is one that traffic may not be sent to. `what` names its part.
+pub(super) fn admit(address: IpAddr, node: &Node<'_>, what: &str) -> Result<IpAddr, Bad> {
     match Refusal::of(address) {
         None => Ok(address),
         Some(refusal @ Refusal::Mapped(v4)) => {

@@ -89,6 +89,14 @@ impl Report<'_> {
         self.problems.push(Problem { place, text: text.into() });
     }
 
+    /// The value, or `None` with it noted that this part of an object is left out. `what` names the part with its
+    /// article, `object` kind and name of the object.
+    pub fn part<T>(&mut self, what: &str, object: &str, result: Result<T, Bad>) -> Option<T> {
+        self.take(
+            result.map_err(|bad| Bad::new(bad.at, format!("{what} of {object} is left out: {}", bad.text))),
+        )
+    }
+
     /// The value, or `None` with a problem noted.
     pub fn take<T>(&mut self, result: Result<T, Bad>) -> Option<T> {
         result.map_err(|bad| self.say(bad.at, bad.text)).ok()

@@ -1,16 +1,11 @@
 //! Values that a Service has in our documents and in Kubernetes' objects alike.
 
-use std::ops::RangeInclusive;
-
 use super::{
     fields::{number, word},
     problem::Bad,
     yaml::Node,
 };
 use crate::model::TrafficPolicy;
-
-/// Node ports, by the default of kube-apiserver's `--service-node-port-range`.
-pub(super) const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
 
 /// Source ranges that one service can have.
 pub(super) const MAX_SOURCE_RANGES: usize = 10_000;
@@ -34,9 +29,9 @@ pub(super) fn timeout(node: Option<&Node<'_>>) -> Result<u32, Bad> {
     node.map_or(Ok(AFFINITY_TIMEOUT), |node| number(node, "a timeout in seconds", 1..=86_400))
 }
 
-/// A node port.
+/// A node port, of whatever range.
 pub(super) fn node_port(node: &Node<'_>) -> Result<u16, Bad> {
-    number(node, "a node port", NODE_PORTS)
+    number(node, "a node port", 1..=u16::MAX)
 }
 
 /// Refuses more source ranges than a service can have; `node` holds them.

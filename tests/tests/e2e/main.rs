@@ -14,6 +14,7 @@ mod icmp;
 mod neighbours;
 mod node_gone;
 mod nodes;
+mod objects;
 mod ports;
 mod reload;
 mod restart;
@@ -57,6 +58,7 @@ fn main() {
         neighbours::ALL,
         node_gone::ALL,
         nodes::ALL,
+        objects::ALL,
         ports::ALL,
         reload::ALL,
         restart::ALL,

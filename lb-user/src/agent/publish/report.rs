@@ -1,13 +1,14 @@
 //! What the command line reads of what is served.
 
-use std::{sync::Arc, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use tracing::{debug, error, info};
 
 use super::Publisher;
 use crate::{
-    compile::{Wanted, WantedFrontend, compile},
-    model::Service,
+    agent::health_checks::HealthCheck,
+    compile::{Wanted, WantedFrontend, compile, ready_here},
+    model::{NodePortAddress, Service},
     observe::{
         SILENT, kind_name, state_name,
         view::{BackendView, ServiceView},
@@ -28,6 +29,25 @@ impl Publisher {
         self.view_changed();
     }
 
+    /// What services say about their endpoints on this node, and at which addresses; none: at all.
+    pub fn health_checks(&self) -> (Vec<HealthCheck>, &[IpAddr]) {
+        let check = |service: &Arc<Service>| {
+            let (port, endpoints) = (service.health_check?, ready_here(service, &self.node));
+            Some(HealthCheck { service: service.name.clone(), port, endpoints })
+        };
+        let everywhere = self.model.node_port_addresses.contains(&NodePortAddress::Primary);
+        let addresses = if everywhere { &[] } else { &self.node.node_ports[..] };
+        (self.model.services.values().filter_map(check).collect(), addresses)
+    }
+
+    /// Notes at which ports nobody is told of a service's health.
+    pub fn health_checks_are(&mut self, problems: Vec<String>) {
+        if problems != self.health_check_problems {
+            self.health_check_problems = problems;
+            self.view_changed();
+        }
+    }
+
     /// Notes that the view must be written.
     pub fn view_changed(&mut self) {
         self.view_file.changed();
@@ -40,7 +60,8 @@ impl Publisher {
         }
         let start = Instant::now();
         let failed = self.failed.iter().map(|(name, why)| format!("service {name}: {why}"));
-        let problems = self.problems.iter().chain(&self.device_problem).cloned();
+        let problems =
+            self.problems.iter().chain(&self.device_problem).chain(&self.health_check_problems).cloned();
         self.view.problems = problems.chain(failed).chain(self.proxy_neigh.problems()).collect();
         self.view.lifetimes = self.model.lifetimes;
         self.view.snat_ports = self.model.snat_ports;

@@ -64,14 +64,11 @@ impl Publisher {
             .map(|frontend| frontend.at)
             .collect();
         for wanted in compile(old, &self.node) {
-            if wanted.frontends.iter().any(|frontend| now.contains(&frontend.at)) {
-                continue;
-            }
-            let Some(id) = self.mirror.service_of(&wanted.frontends[0].at) else { continue };
-            let steps = plan::removal(&self.mirror, id);
+            let steps = plan::lost(&self.mirror, &wanted, &now);
+            let is_removal = steps.iter().any(|step| matches!(step, Step::RetireService { .. }));
             if !self.apply(&name.to_string(), &steps) {
                 self.failed.insert(name.clone(), NOT_WRITTEN.to_owned());
-            } else if !self.quiet {
+            } else if is_removal && !self.quiet {
                 info!("service {name} {}: removed", show(&wanted.frontends[0].at));
             }
         }
@@ -79,9 +76,12 @@ impl Publisher {
 
     /// Publishes whatever of the model is not yet as this node should have it.
     pub(super) fn publish_all(&mut self, routes: &routes::View) {
-        let names: Vec<ServiceName> = self.model.services.keys().cloned().collect();
+        // What another service gets is not theirs first.
+        let losers = self.shared.losers.iter();
+        let names: Vec<ServiceName> = losers.chain(self.model.services.keys()).cloned().collect();
         for name in names {
-            self.publish(name, routes, None);
+            let failed = self.failed.get(&name).cloned();
+            self.publish(name, routes, failed.as_ref());
         }
     }
 
@@ -89,7 +89,7 @@ impl Publisher {
     pub(super) fn publish(&mut self, name: ServiceName, routes: &routes::View, failed: Option<&String>) {
         let Some(service) = self.model.services.get(&name).cloned() else { return };
         for mut wanted in compile(&service, &self.node) {
-            for why in self.refuse_taken(&mut wanted) {
+            for why in self.refuse_taken(&name, &mut wanted) {
                 if !self.quiet && failed != Some(&why) {
                     error!("service {name}: {why}");
                 }
@@ -120,12 +120,20 @@ impl Publisher {
         }
     }
 
-    /// Takes out the frontends at which a process of the host listens; why, in words.
-    fn refuse_taken(&mut self, wanted: &mut Wanted) -> Vec<String> {
+    /// Takes out the frontends of the host that another service has, or at which a process listens; why, in words.
+    fn refuse_taken(&mut self, name: &ServiceName, wanted: &mut Wanted) -> Vec<String> {
         let mut said = Vec::new();
         wanted.frontends.retain(|frontend| {
             if !self.node.own.contains(&frontend.at.address) {
                 return true;
+            }
+            if let Some(owner) = self.shared.other_owner(&frontend.at, name) {
+                said.push(format!(
+                    "{} {} not served for it: it belongs to service {owner}; give one of them another port",
+                    kind_name(frontend.kind),
+                    show(&frontend.at)
+                ));
+                return false;
             }
             let port_conflicts = self.port_conflicts.get_or_insert_with(PortConflicts::now);
             let Some(holder) = port_conflicts.holder(&frontend.at) else { return true };

@@ -10,7 +10,13 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 use lb_common::abi::{Lifetimes, MAX_CIDRS};
 
-use self::{clear::clear, fit::fit, taken::Taken, wants::wants};
+pub(super) use self::clear::FEWEST;
+use self::{
+    clear::{clear, stay_clear, without},
+    fit::fit,
+    taken::{Lost, Taken},
+    wants::wants,
+};
 use super::super::problem::{Place, Problem};
 use crate::model::{
     Endpoint, Family, Forwarding, Model, Node, NodePortAddress, PortRange, Service, ServiceName,
@@ -27,6 +33,7 @@ pub(super) struct Drafts {
     pub node_port_addresses: Vec<NodePortAddress>,
     pub lifetimes: Option<(Lifetimes, Place)>,
     pub snat_ports: Option<(Option<PortRange>, Place)>,
+    pub node_port_range: Option<(PortRange, Place)>,
     pub services: Vec<Draft>,
 }
 
@@ -73,6 +80,10 @@ pub(super) struct Draft {
     pub origin: Origin,
     /// Families the source asks for where it names no address; empty: what the backends need.
     pub families: Vec<Family>,
+    /// Some of its source ranges were left out: nobody may come in for that.
+    pub ranges_left_out: bool,
+    /// Node ports of ours that have to be in `nodePortRange`, and where they stand.
+    pub node_ports: Vec<(u16, Place)>,
     /// A first backend of each family.
     backends: BTreeMap<Family, (IpAddr, Place)>,
 }
@@ -80,7 +91,15 @@ pub(super) struct Draft {
 impl Draft {
     pub fn new(name: ServiceName, place: Place, origin: Origin) -> Self {
         let service = Service { name, ..Service::default() };
-        Draft { service, place, origin, families: vec![], backends: BTreeMap::new() }
+        Draft {
+            service,
+            place,
+            origin,
+            families: vec![],
+            ranges_left_out: false,
+            node_ports: vec![],
+            backends: BTreeMap::new(),
+        }
     }
 
     /// Notes that the service has a backend of that family.
@@ -96,9 +115,11 @@ impl Draft {
 /// The model of all drafts. Those of Kubernetes that cannot be served, or what of them cannot, are left out
 /// and go to `warnings`; what is wrong with ours goes to `errors`.
 pub(super) fn model(drafts: Drafts, errors: &mut Vec<Problem>, warnings: &mut Vec<Problem>) -> Model {
+    let own_node_ports = drafts.node_port_range.map(|(range, _)| range);
+    let node_ports = own_node_ports.unwrap_or(PortRange::NODE);
     let (snat_ports, snat_place) = match drafts.snat_ports {
         Some((range, place)) => (range, Some(place)),
-        None => (Some(PortRange::SNAT), None),
+        None => (Some(without(PortRange::SNAT, own_node_ports)), None),
     };
     let mut model = Model {
         service_cidrs: drafts.ranges,
@@ -116,33 +137,50 @@ pub(super) fn model(drafts: Drafts, errors: &mut Vec<Problem>, warnings: &mut Ve
     let mut services = drafts.services;
     services.sort_by(|a, b| a.origin.cmp(&b.origin));
     let mut taken = Taken::default();
+    let mut admitted = Vec::new();
     for mut draft in services {
-        let ours = draft.origin == Origin::Ours;
-        let problems = if ours { &mut *errors } else { &mut *warnings };
-        let checked = taken
-            .check(&draft)
-            .and_then(|()| size(&draft))
-            .and_then(|()| wants(&draft, &model.service_cidrs));
+        for (number, place) in draft.node_ports.iter().filter(|(number, _)| !node_ports.contains(*number)) {
+            let text = format!(
+                "\"{number}\" is not a node port; write a whole number from {} to {}, or set nodePortRange",
+                node_ports.first, node_ports.last
+            );
+            errors.push(Problem { place: place.clone(), text });
+        }
+        let checked =
+            taken.name(&draft).and_then(|()| size(&draft)).and_then(|()| wants(&draft, &model.service_cidrs));
         match checked {
             Ok(wants) => {
                 draft.service.wants = wants;
-                let mut lost = fit(&mut draft.service);
-                lost.extend(unknown_nodes(&draft, &model));
-                if let Some(range) = snat_ports {
-                    lost.extend(clear(&mut draft.service, range, snat_place.as_ref()));
-                }
-                problems.extend(lost.into_iter().map(|text| draft.problem(text)));
-                taken.add(&draft);
-                model.services.insert(draft.service.name.clone(), Arc::new(draft.service));
+                let mut lost = Lost::default();
+                let said = if draft.origin == Origin::Ours { &mut lost.errors } else { &mut lost.warnings };
+                said.extend(fit(&mut draft));
+                said.extend(unknown_nodes(&draft, &model));
+                taken.cluster_ips(&mut draft, &mut lost);
+                admitted.push((draft, lost));
             }
-            Err(problem) if ours => {
-                taken.add(&draft);
-                problems.push(problem);
-            }
+            Err(problem) if draft.origin == Origin::Ours => errors.push(problem),
             Err(Problem { place, text }) => {
-                problems.push(Problem { place, text: format!("left out: {text}") });
+                warnings.push(Problem { place, text: format!("left out: {text}") });
             }
         }
+    }
+    for (draft, lost) in &mut admitted {
+        taken.others(draft, lost);
+    }
+    if let Some(range) = snat_ports {
+        let used = admitted.iter().filter(|(draft, _)| draft.origin != Origin::Ours);
+        let (range, said) = stay_clear(range, snat_place.as_ref(), used.map(|(draft, _)| draft));
+        model.snat_ports = Some(range);
+        warnings.extend(said);
+        for (draft, lost) in &mut admitted {
+            let said = if draft.origin == Origin::Ours { &mut lost.errors } else { &mut lost.warnings };
+            said.extend(clear(&mut draft.service, range, snat_place.as_ref()));
+        }
+    }
+    for (draft, lost) in admitted {
+        errors.extend(lost.errors.into_iter().map(|text| draft.problem(text)));
+        warnings.extend(lost.warnings.into_iter().map(|text| draft.problem(text)));
+        model.services.insert(draft.service.name.clone(), Arc::new(draft.service));
     }
     model
 }

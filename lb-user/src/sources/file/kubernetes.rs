@@ -1,9 +1,10 @@
 //! Kubernetes' objects, as `kubectl get services,endpointslices,nodes -o yaml` prints them.
 //!
 //! `v1 Service`, `discovery.k8s.io/v1 EndpointSlice`, `v1 Node` and `v1 List` of them. Fields that are not
-//! used are not looked at. A bad object is left out and reported; it never keeps the others from being
-//! served.
+//! used are not looked at. A bad field is left out and reported, an object without its name or its addresses as a whole:
+//! it never keeps the others from being served.
 
+mod ip;
 mod node;
 mod service;
 mod slices;
@@ -55,7 +56,7 @@ impl Objects {
             }
             ("v1", "Service") => self.add_service(node, report),
             ("discovery.k8s.io/v1", "EndpointSlice") => self.add_slice(node, places, report),
-            ("v1", "Node") => self.add_node(node),
+            ("v1", "Node") => self.add_node(node, report),
             _ => {
                 not_read(node, version, kind, report);
                 Ok(())
@@ -92,8 +93,8 @@ impl Objects {
         Ok(())
     }
 
-    fn add_node(&mut self, node: &Node<'_>) -> Result<(), Bad> {
-        let (name, facts) = node::node(node)?;
+    fn add_node(&mut self, node: &Node<'_>, report: &mut Report<'_>) -> Result<(), Bad> {
+        let (name, facts) = node::node(node, report)?;
         if self.nodes.contains_key(&name) {
             return Err(Bad::new(node.at, "there is a Node of that name already; take one out"));
         }
@@ -171,6 +172,16 @@ fn label<'n, 't>(node: &'n Node<'t>, key: &str) -> Option<&'n Node<'t>> {
 /// The items of a list that may be left out. `what` is the field's name.
 fn items<'n, 't>(parent: &'n Node<'t>, what: &str) -> Result<&'n [Node<'t>], Bad> {
     Ok(parent.get(what).map(|node| list(node, what)).transpose()?.unwrap_or_default())
+}
+
+/// As [`items`], of an object; what is no list is left out and reported.
+fn items_or_none<'n, 't>(
+    parent: &'n Node<'t>,
+    what: &str,
+    object: &str,
+    report: &mut Report<'_>,
+) -> &'n [Node<'t>] {
+    report.part(what, object, items(parent, what)).unwrap_or_default()
 }
 
 /// `IPv4` or `IPv6`, in `ipFamilies` and `addressType`.

@@ -9,6 +9,7 @@
 //! hashSeed: 7f3a                     # the same on every node; else random
 //! lifetimes: {tcpEstablished: 5d, udpAnswered: 180s}  # and tcpClosing, tcpUnanswered, udpUnanswered, sctp
 //! snatPorts: 10000-29999             # or none
+//! nodePortRange: 30000-32767
 //! services:
 //!   - name: web                      # namespace: default
 //!     type: LoadBalancer             # or ClusterIP, NodePort
@@ -23,6 +24,7 @@
 //!     trafficDistribution: PreferSameZone  # or PreferSameNode, PreferClose
 //!     onRemoval: keep                # or reset
 //!     forwarding: snat               # or dsr
+//!     healthCheckNodePort: 31000     # with LoadBalancer and Local
 //!     ports: [{name: http, port: 80, targetPort: 8080, nodePort: 30080, protocol: TCP}]  # or hostPort
 //!     backends:
 //!       - {address: 10.244.1.2, port: 8080, weight: 1, node: node1, zone: a, ready: true}
@@ -32,9 +34,9 @@
 mod backends;
 mod lifetimes;
 mod node;
+mod port_ranges;
 mod ports;
 mod service;
-mod snat;
 
 use ipnet::IpNet;
 
@@ -59,9 +61,10 @@ pub(super) fn document(node: &Node<'_>, drafts: &mut Drafts, places: &mut Places
         "hashSeed",
         "lifetimes",
         "snatPorts",
+        "nodePortRange",
         "services",
     ];
-    let Some([own, nodes, cidrs, node_ports, seed, lifetimes, snat, services]) =
+    let Some([own, nodes, cidrs, node_ports, seed, lifetimes, snat, node_port_range, services]) =
         fields(node, "the config", known, report)
     else {
         return;
@@ -96,8 +99,12 @@ pub(super) fn document(node: &Node<'_>, drafts: &mut Drafts, places: &mut Places
         once(&mut drafts.lifetimes, read, node, "lifetimes", report);
     }
     if let Some(node) = snat {
-        let read = report.take(self::snat::snat_ports(node));
+        let read = report.take(self::port_ranges::snat_ports(node));
         once(&mut drafts.snat_ports, read, node, "snatPorts", report);
+    }
+    if let Some(node) = node_port_range {
+        let read = report.take(self::port_ranges::node_port_range(node));
+        once(&mut drafts.node_port_range, read, node, "nodePortRange", report);
     }
     for node in items(services, "services", report) {
         drafts.services.extend(service::service(node, places, report));

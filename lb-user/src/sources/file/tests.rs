@@ -62,7 +62,8 @@ fn show_service(service: &Service) -> Vec<String> {
         let name = if port.name.is_empty() { String::new() } else { format!("({})", port.name) };
         let node_port = port.node_port.map(|number| format!(" node:{number}")).unwrap_or_default();
         let host_port = port.host_port.map(|number| format!(" host:{number}")).unwrap_or_default();
-        let port = format!("{}/{}{name}{node_port}{host_port}", port.port, port.protocol);
+        let lost: String = port.lost.iter().map(|address| format!(" lost:{address}")).collect();
+        let port = format!("{}/{}{name}{node_port}{host_port}{lost}", port.port, port.protocol);
         format!("{} at {at} {port} -> {endpoints}", service.name).trim_end().to_owned()
     });
     lines.collect()
@@ -95,6 +96,7 @@ fn options(service: &Service) -> Vec<String> {
     if service.forwarding == Forwarding::Dsr {
         options.push("dsr".to_owned());
     }
+    options.extend(service.health_check.map(|port| format!("health:{port}")));
     options
 }
 

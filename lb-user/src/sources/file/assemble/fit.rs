@@ -2,11 +2,13 @@
 
 use std::net::IpAddr;
 
-use crate::model::{Family, Protocol, Service, ServicePort};
+use super::Draft;
+use crate::model::{Family, Protocol, Service, ServicePort, nobody};
 
 /// Takes out of `service` what cannot be served, and says what, why and what to do. What is probably not
 /// meant stays as it is and is said as well.
-pub(super) fn fit(service: &mut Service) -> Vec<String> {
+pub(super) fn fit(draft: &mut Draft) -> Vec<String> {
+    let Draft { service, ranges_left_out, .. } = draft;
     let has = [Family::V4, Family::V6].map(|family| served(service, family));
     let served = |family| if family == Family::V4 { has[0] } else { has[1] };
     for port in &mut service.ports {
@@ -16,7 +18,7 @@ pub(super) fn fit(service: &mut Service) -> Vec<String> {
     let name = service.name.to_string();
     foreign(&mut service.external_ips, "external IP", &name, served, &mut lost);
     foreign(&mut service.load_balancer_ips, "load balancer IP", &name, served, &mut lost);
-    source_ranges(service, served, &mut lost);
+    source_ranges(service, *ranges_left_out, served, &mut lost);
     service.ports.retain_mut(|port| sctp(port, &name, &mut lost));
     lost
 }
@@ -46,8 +48,14 @@ fn served(service: &Service, family: Family) -> bool {
     service.wants.contains(&family) || service.addresses.iter().any(|&address| Family::of(address) == family)
 }
 
-/// Source ranges hold for each family by itself, as with kube-proxy: none of one family means everybody.
-fn source_ranges(service: &mut Service, served: impl Fn(Family) -> bool, lost: &mut Vec<String>) {
+/// Source ranges hold for each family by itself, as with kube-proxy: none of one family means everybody, unless some
+/// are `left_out`, which may have been of that one.
+fn source_ranges(
+    service: &mut Service,
+    left_out: bool,
+    served: impl Fn(Family) -> bool,
+    lost: &mut Vec<String>,
+) {
     let Service { name, source_ranges, load_balancer_ips, .. } = service;
     for family in [Family::V4, Family::V6] {
         let range = source_ranges.iter().find(|range| Family::of_range(range) == family);
@@ -57,6 +65,13 @@ fn source_ranges(service: &mut Service, served: impl Fn(Family) -> bool, lost: &
                 "source range {range} of service {name} holds for nothing: the service has no {family} address; \
                  add one, or take the {family} ranges out"
             )),
+            (None, Some(address)) if left_out => {
+                lost.push(format!(
+                    "load balancer IP {address} of service {name} is open to nobody: of its source ranges some are \
+                     left out, and none is left for {family}; correct them"
+                ));
+                source_ranges.push(nobody(family));
+            }
             (None, Some(address)) if !source_ranges.is_empty() => lost.push(format!(
                 "load balancer IP {address} of service {name} is open to everybody: its source ranges have \
                  none of {family}; add one, if only that of all addresses"

@@ -5,13 +5,15 @@ use std::{cmp::Reverse, net::IpAddr, sync::Arc};
 use super::{
     super::{
         super::{
-            fields::{self, address, boolean, port, protocol, text},
+            fields::{self, boolean, port, protocol, text},
             problem::{Bad, Place, Report},
             yaml::Node,
         },
         places::Places,
     },
-    family, items, label, namespace, object_name, port_name,
+    family,
+    ip::address,
+    items, items_or_none, label, namespace, object_name, port_name,
 };
 use crate::model::{self, Conditions, Endpoint, Family, Protocol, ServiceName, ServicePort};
 
@@ -34,7 +36,7 @@ pub(super) struct Found {
     place: Option<Arc<model::Place>>,
 }
 
-/// Reads a slice. An endpoint that is wrong is left out and reported alone.
+/// Reads a slice. An endpoint or a port that is wrong is left out and reported alone.
 pub(super) fn slice(node: &Node<'_>, places: &mut Places, report: &mut Report<'_>) -> Result<Slice, Bad> {
     let name = object_name(node)?;
     let metadata = node.get("metadata").unwrap_or(node);
@@ -48,27 +50,33 @@ pub(super) fn slice(node: &Node<'_>, places: &mut Places, report: &mut Report<'_
             .ok_or_else(|| Bad::new(node.at, "it has no addressType; write IPv4 or IPv6"))?,
     )?;
 
+    let object = format!("EndpointSlice {name}");
     let mut ports = Vec::new();
-    for node in items(node, "ports")? {
+    for node in items_or_none(node, "ports", &object, report) {
         let Some(number) = node.get("port") else { continue };
         // Of a service port that was left out and reported there.
         let Ok(protocol) = node.get("protocol").map_or(Ok(Protocol::Tcp), protocol) else { continue };
-        ports.push((port_name(node)?, protocol, port(number)?));
+        let read = port_name(node).and_then(|name| Ok((name, protocol, port(number)?)));
+        ports.extend(report.part("a port", &object, read));
     }
     let mut endpoints = Vec::new();
-    for node in items(node, "endpoints")? {
-        match endpoint(node, family, places) {
-            Ok(endpoint) => endpoints.push(endpoint),
-            Err(bad) => {
-                report.say(bad.at, format!("an endpoint of EndpointSlice {name} is left out: {}", bad.text));
-            }
-        }
+    for node in items_or_none(node, "endpoints", &object, report) {
+        let read = endpoint(node, family, &object, places, report);
+        endpoints.extend(report.part("an endpoint", &object, read));
     }
     Ok(Slice { service, place: report.place(metadata.at), endpoints, ports })
 }
 
 /// The first address of an endpoint, as kube-proxy takes it (the others stand for the same pod).
-fn endpoint(node: &Node<'_>, family: Family, places: &mut Places) -> Result<Found, Bad> {
+///
+/// Whether it takes flows can't be guessed: one with a bad condition is none.
+fn endpoint(
+    node: &Node<'_>,
+    family: Family,
+    object: &str,
+    places: &mut Places,
+    report: &mut Report<'_>,
+) -> Result<Found, Bad> {
     let first = items(node, "addresses")?.first();
     let first = first.ok_or_else(|| Bad::new(node.at, "it has no address; add one to addresses"))?;
     let address = address(first, "a backend")?;
@@ -85,24 +93,27 @@ fn endpoint(node: &Node<'_>, family: Family, places: &mut Places) -> Result<Foun
     let serving = condition("serving").transpose()?.unwrap_or(ready);
     let terminating = condition("terminating").transpose()?.unwrap_or(false);
     let conditions = Conditions { ready, serving, terminating };
-    Ok(Found { address, conditions, place: places.share(place(node)?) })
+    Ok(Found { address, conditions, place: places.share(place(node, object, report)) })
 }
 
 /// Where an endpoint is, and for whom it is meant (KEP-2433, KEP-3015).
-fn place(endpoint: &Node<'_>) -> Result<model::Place, Bad> {
-    let told =
-        |node: Option<&Node<'_>>, what| node.map(|node| text(node, what).map(str::to_owned)).transpose();
-    let hints = |what| {
-        let hints = endpoint.get("hints").map(|hints| items(hints, what)).transpose()?.unwrap_or_default();
-        let names = hints.iter().filter_map(|hint| told(hint.get("name"), "the name of a hint").transpose());
-        names.collect::<Result<Vec<String>, Bad>>()
+fn place(endpoint: &Node<'_>, object: &str, report: &mut Report<'_>) -> model::Place {
+    let mut told = |node: Option<&Node<'_>>, what: &str| {
+        node.and_then(|node| report.part(&format!("the {what} of an endpoint"), object, text(node, what)))
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
     };
-    Ok(model::Place {
-        node: told(endpoint.get("nodeName"), "nodeName")?,
-        zone: told(endpoint.get("zone"), "zone")?,
-        for_zones: hints("forZones")?,
-        for_nodes: hints("forNodes")?,
-    })
+    let (node, zone) = (told(endpoint.get("nodeName"), "nodeName"), told(endpoint.get("zone"), "zone"));
+    let mut hints = |what| {
+        let Some(hints) = endpoint.get("hints") else { return Vec::new() };
+        let hints = items_or_none(hints, what, object, report).iter();
+        let names = hints.filter_map(|hint| hint.get("name"));
+        names
+            .filter_map(|name| report.part("a hint", object, text(name, "a name")))
+            .map(str::to_owned)
+            .collect()
+    };
+    model::Place { node, zone, for_zones: hints("forZones"), for_nodes: hints("forNodes") }
 }
 
 /// The endpoints of one port of a service. One that several slices have is taken where it is most usable, as it

@@ -122,6 +122,7 @@ pub(super) fn join(ports: Vec<Port>, backends: &[Backend], report: &mut Report<'
             node_port: port.node_port.map(|(number, _)| number),
             host_port: port.host_port.map(|(number, _)| number),
             protocol: port.protocol,
+            lost: Vec::new(),
         });
     }
     if let Some((first, second, (address, port))) = twice {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{
     super::{
         super::{
-            fields::{self, address, fields, list, name, word},
+            fields::{self, address, fields, list, name, port, word},
             problem::{Bad, Report},
             values::{AFFINITY_TIMEOUT, admit_source_ranges, keeps_clients, policy, timeout},
             yaml::{Node, Value},
@@ -19,7 +19,9 @@ use super::{
     given, items,
     ports::service_ports,
 };
-use crate::model::{Algorithm, Distribution, Forwarding, OnRemoval, Service, ServiceName, ServiceType};
+use crate::model::{
+    Algorithm, Distribution, Forwarding, OnRemoval, Service, ServiceName, ServiceType, TrafficPolicy,
+};
 
 /// Reads a service. What is wrong is noted, and there is a draft if it has a name all the same.
 pub(super) fn service(node: &Node<'_>, places: &mut Places, report: &mut Report<'_>) -> Option<Draft> {
@@ -41,6 +43,7 @@ pub(super) fn service(node: &Node<'_>, places: &mut Places, report: &mut Report<
         "trafficDistribution",
         "onRemoval",
         "forwarding",
+        "healthCheckNodePort",
     ];
     let [
         name_node,
@@ -60,6 +63,7 @@ pub(super) fn service(node: &Node<'_>, places: &mut Places, report: &mut Report<
         distribution,
         on_removal,
         forwarding,
+        health_check,
     ] = fields(node, "a service", known, report)?;
     let name = service_name(node, name_node, namespace, report);
     let kind = kind_node.map_or(Some(ServiceType::ClusterIp), |node| report.take(service_type(node)));
@@ -77,12 +81,14 @@ pub(super) fn service(node: &Node<'_>, places: &mut Places, report: &mut Report<
         forwarding: given(forwarding, service_forwarding, report),
         ..Service::default()
     };
+    service.health_check = given(health_check, |node| port(node).map(Some), report);
     service.affinity = affinity.and_then(|node| session_affinity(node, report));
     let read_ports = service_ports(node, ports, report);
     if let Some(kind) = kind {
         let ports = ports.and_then(|node| list(node, "ports").ok()).unwrap_or_default();
         node_ports_fit(kind, kind_node, ports, report);
         load_balancer_fits(kind, balanced, sources, report);
+        health_check_fits(kind, service.external_policy, health_check, report);
     }
     let backends = service_backends(backends, places, report);
     service.name = name?;
@@ -91,6 +97,11 @@ pub(super) fn service(node: &Node<'_>, places: &mut Places, report: &mut Report<
     for backend in &backends {
         draft.saw_backend(backend.address, || report.place(backend.at));
     }
+    draft.node_ports = read_ports
+        .iter()
+        .filter_map(|port| port.node_port)
+        .map(|(number, at)| (number, report.place(at)))
+        .collect();
     service.ports = join(read_ports, &backends, report);
     draft.service = service;
     Some(draft)
@@ -230,6 +241,22 @@ fn node_ports_fit(
             report.say(node.at, text);
         }
         _ => {}
+    }
+}
+
+/// Notes a health check that no load balancer needs: without policy Local every node will do.
+fn health_check_fits(
+    kind: ServiceType,
+    policy: TrafficPolicy,
+    health_check: Option<&Node<'_>>,
+    report: &mut Report<'_>,
+) {
+    if let Some(node) = health_check
+        && (kind != ServiceType::LoadBalancer || policy != TrafficPolicy::Local)
+    {
+        let text = "healthCheckNodePort tells which nodes have backends; add `type: LoadBalancer` and \
+                    `externalTrafficPolicy: Local` to the service";
+        report.say(node.at, text);
     }
 }
 

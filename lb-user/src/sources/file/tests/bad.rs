@@ -26,14 +26,14 @@ fn fields_and_shapes() {
         (
             "web",
             &[
-                "c.yaml:1:1: the config is a mapping; write it with the fields node, nodes, serviceCIDRs, nodePortAddresses, hashSeed, lifetimes, snatPorts, services",
+                "c.yaml:1:1: the config is a mapping; write it with the fields node, nodes, serviceCIDRs, nodePortAddresses, hashSeed, lifetimes, snatPorts, nodePortRange, services",
             ],
         ),
         ("service: []", &["c.yaml:1:1: unknown field \"service\" in the config; did you mean \"services\"?"]),
         (
             "proxy: []",
             &[
-                "c.yaml:1:1: unknown field \"proxy\" in the config; the fields are node, nodes, serviceCIDRs, nodePortAddresses, hashSeed, lifetimes, snatPorts, services",
+                "c.yaml:1:1: unknown field \"proxy\" in the config; the fields are node, nodes, serviceCIDRs, nodePortAddresses, hashSeed, lifetimes, snatPorts, nodePortRange, services",
             ],
         ),
         (
@@ -43,7 +43,7 @@ fn fields_and_shapes() {
         (
             "services: [web]",
             &[
-                "c.yaml:1:12: a service is a mapping; write it with the fields name, namespace, address, addresses, ports, backends, type, externalIPs, loadBalancerIPs, loadBalancerSourceRanges, externalTrafficPolicy, internalTrafficPolicy, sessionAffinity, algorithm, trafficDistribution, onRemoval, forwarding",
+                "c.yaml:1:12: a service is a mapping; write it with the fields name, namespace, address, addresses, ports, backends, type, externalIPs, loadBalancerIPs, loadBalancerSourceRanges, externalTrafficPolicy, internalTrafficPolicy, sessionAffinity, algorithm, trafficDistribution, onRemoval, forwarding, healthCheckNodePort",
             ],
         ),
         (
@@ -313,16 +313,25 @@ fn services_against_each_other_over_files() {
     let error = parse_texts(&[texts[0], ("b.yaml", second)]).expect_err("clashes");
     assert_eq!(
         error.to_string(),
-        "b.yaml:3:10: 10.0.0.1 port 80/TCP of default/c belongs to service default/a at a.yaml:2:10 already; \
-         give one of them another address or port\n\
-         b.yaml:4:10: there is a service default/a at a.yaml:2:10 already; rename one"
+        "b.yaml:4:10: there is a service default/a at a.yaml:2:10 already; rename one\n\
+         b.yaml:3:10: 10.0.0.1 port 80/TCP of default/c belongs to service default/a at a.yaml:2:10 already; \
+         give one of them another address or port"
     );
 }
 
 #[test]
 fn bad_objects_of_kubernetes_are_left_out() {
     let loaded = parse_texts(&[("k.yaml", &testdata("kubernetes/bad.yaml"))]).expect("the good ones");
-    assert_eq!(show(&loaded.model), ["default/good at 10.96.0.1 80/TCP(web) -> 10.244.1.2:8080"]);
+    assert_eq!(
+        show(&loaded.model),
+        [
+            "default/good at 10.96.0.1 80/TCP(web) -> 10.244.1.2:8080",
+            "default/outside at 10.96.0.4 LoadBalancer balanced:198.51.100.1 from:192.0.2.0/24 affinity:10800s 80/TCP \
+             node:30080 ->",
+            "default/younger at 10.96.0.1 443/TCP ->",
+            "default/younger at 10.96.0.1 80/TCP lost:10.96.0.1 ->",
+        ]
+    );
     let problems: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
     let expected = "\
 k.yaml:9:39: port 5060 of Service default/good is left out: \"ICMP\" is not a protocol; write TCP, UDP or SCTP
@@ -337,12 +346,12 @@ k.yaml:55:11: EndpointSlice default/stray is left out: it belongs to no service;
 k.yaml:61:14: EndpointSlice default/names is left out: \"FQDN\" is not a family of addresses; write IPv4 or IPv6
 k.yaml:63:1: left out: Deployment of apps/v1 is not read here; what is read is v1 Service, discovery.k8s.io/v1 EndpointSlice, v1 Node and v1 List
 k.yaml:67:1: left out: this Service has no apiVersion; what is read is v1 Service, discovery.k8s.io/v1 EndpointSlice, v1 Node and v1 List
-k.yaml:73:34: Node node1 is left out: 10.244.2.1/24 has bits set behind its prefix; write 10.244.2.0/24
+k.yaml:73:34: a podCIDR of Node node1 is left out: \"10.244.2.1/33\" is not a range of addresses; write one like 198.51.100.0/24
 k.yaml:82:17: an external IP of Service default/outside is left out: 127.0.0.1 cannot be an external IP: it is a loopback address, the host's own (CVE-2020-8558); use an address of your own network
-k.yaml:84:54: Service default/outside is left out: \"0\" is not a timeout in seconds; write a whole number from 1 to 86400
-k.yaml:25:18: left out: 10.96.0.1 port 80/TCP of default/younger belongs to service default/good at k.yaml:4:18 already; give one of them another address or port
+k.yaml:84:54: timeoutSeconds of Service default/outside is left out: \"0\" is not a timeout in seconds; write a whole number from 1 to 86400
 k.yaml:30:18: left out: there is a service default/good at k.yaml:4:18 already; rename one
-k.yaml:45:18: left out: service default/no-address has no address and there is no range to give it one from; add an address, or `serviceCIDRs: [10.96.0.0/12]`";
+k.yaml:45:18: left out: service default/no-address has no address and there is no range to give it one from; add an address, or `serviceCIDRs: [10.96.0.0/12]`
+k.yaml:25:18: 10.96.0.1 port 80/TCP of default/younger is not served for it: it is the cluster IP of service default/good at k.yaml:4:18; give one of them another address or port";
     assert_eq!(problems.join("\n"), expected);
 }
 
@@ -384,11 +393,14 @@ spec: {clusterIP: 10.0.0.1, ports: [{port: 80}]}
 ";
     let ours = "services: [{name: mine, address: 10.0.0.1, ports: [{port: 80}]}]";
     let loaded = parse_texts(&[("a.yaml", kubernetes), ("b.yaml", ours)]).expect("ours");
-    assert_eq!(show(&loaded.model), ["default/mine at 10.0.0.1 80/TCP ->"]);
+    assert_eq!(
+        show(&loaded.model),
+        ["default/mine at 10.0.0.1 80/TCP ->", "default/web at 10.0.0.1 80/TCP lost:10.0.0.1 ->"]
+    );
     assert_eq!(
         loaded.problems[0].to_string(),
-        "a.yaml:3:18: left out: 10.0.0.1 port 80/TCP of default/web belongs to service \
-         default/mine at b.yaml:1:19 already; give one of them another address or port"
+        "a.yaml:3:18: 10.0.0.1 port 80/TCP of default/web is not served for it: it is the cluster IP of service \
+         default/mine at b.yaml:1:19; give one of them another address or port"
     );
 }
 

@@ -323,12 +323,14 @@ fn bad_ports_of_the_node() {
     let one = "backends: [{address: 10.1.0.1}]";
     let cases = [
         (
-            "type: NodePort\nports: [{port: 80, nodePort: 29999}]".to_owned(),
-            "c.yaml:5:32: \"29999\" is not a node port; write a whole number from 30000 to 32767",
+            "type: NodePort\nports: [{port: 80, nodePort: 8080}]".to_owned(),
+            "c.yaml:5:32: \"8080\" is not a node port; write a whole number from 30000 to 32767, or set \
+             nodePortRange",
         ),
         (
             "type: NodePort\nports: [{port: 80, nodePort: 32768}]".to_owned(),
-            "c.yaml:5:32: \"32768\" is not a node port; write a whole number from 30000 to 32767",
+            "c.yaml:5:32: \"32768\" is not a node port; write a whole number from 30000 to 32767, or set \
+             nodePortRange",
         ),
         (
             "ports: [{port: 80, nodePort: 30080}]".to_owned(),
@@ -412,14 +414,54 @@ services:
              c.yaml:2:10 already; give one of them another port"
         )
     };
-    let expected = [
-        clash(3, "192.0.2.1", "b"),
-        clash(4, "192.0.2.1", "c"),
-        clash(5, "10.0.0.1", "d"),
-        node(6, "e"),
-        node(7, "f"),
-    ];
+    let cluster_ip = |service: &str| {
+        format!(
+            "c.yaml:{}:10: 192.0.2.1 port 80/TCP of default/{service} belongs to service default/c at c.yaml:4:10 \
+             already; give one of them another address or port",
+            if service == "a" { 2 } else { 3 }
+        )
+    };
+    let expected = [cluster_ip("a"), cluster_ip("b"), clash(5, "10.0.0.1", "d"), node(6, "e"), node(7, "f")];
     refuse(text, &expected.each_ref().map(String::as_str));
+}
+
+#[test]
+fn a_range_of_node_ports() {
+    let services =
+        "services: [{name: a, address: 10.0.0.1, type: NodePort, ports: [{port: 80, nodePort: 8080}]}]\n";
+    // Also where it stands in another document.
+    let text = format!("{services}---\nnodePortRange: 8000-9000\n");
+    let loaded = parse_texts(&[("c.yaml", &text)]).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(show(&loaded.model), ["default/a at 10.0.0.1 NodePort 80/TCP node:8080 ->"]);
+    for (range, expected) in [
+        (
+            "9000-9100",
+            "c.yaml:1:86: \"8080\" is not a node port; write a whole number from 9000 to 9100, or set nodePortRange",
+        ),
+        ("0-9000", "c.yaml:3:16: 0-9000 has port 0, which is none; begin at 1 or above"),
+        ("9000-8000", "c.yaml:3:16: 9000-8000 has no port; write the smaller number first"),
+        ("8080", "c.yaml:3:16: \"8080\" is not a range of ports; write one like 30000-32767"),
+    ] {
+        let loaded = parse_texts(&[("c.yaml", &format!("{services}---\nnodePortRange: {range}\n"))]);
+        let error = loaded.expect_err("a bad range").to_string();
+        assert_eq!(error.lines().next(), Some(expected), "{range}");
+    }
+}
+
+#[test]
+fn health_checks() {
+    let base = "address: 10.0.0.1\nports: [{port: 80}]\nhealthCheckNodePort: 31000";
+    let text = service(&format!("{base}\ntype: LoadBalancer\nexternalTrafficPolicy: Local"));
+    let loaded = parse_texts(&[("c.yaml", &text)]).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(
+        show(&loaded.model),
+        ["default/web at 10.0.0.1 LoadBalancer external-Local health:31000 80/TCP ->"]
+    );
+    refuse(
+        &service(&format!("{base}\ntype: LoadBalancer")),
+        &["c.yaml:5:24: healthCheckNodePort tells which nodes have backends; add `type: LoadBalancer` and \
+           `externalTrafficPolicy: Local` to the service"],
+    );
 }
 
 #[test]
