@@ -162,8 +162,8 @@ fn hosts_are_refused_before_anything_is_set_up() -> Result<()> {
         (
             "run --config c.yaml",
             2,
-            "error: the following required arguments were not provided:\n  <--bridge <BRIDGE>|--uplink <DEVICE>>\n\n\
-             Usage: lb run --config <FILE> --instance <INSTANCE> <--bridge <BRIDGE>|--uplink <DEVICE>>\n\n\
+            "error: the following required arguments were not provided:\n  <--bridge <BRIDGE>|--port <PATTERN>|--uplink <DEVICE>>\n\n\
+             Usage: lb run --config <FILE> --instance <INSTANCE> <--bridge <BRIDGE>|--port <PATTERN>|--uplink <DEVICE>>\n\n\
              For more information, try '--help'.\n",
         ),
         (

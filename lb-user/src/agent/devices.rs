@@ -58,9 +58,9 @@ pub fn find(world: &World, Options { bridges, ports, uplinks, .. }: &Options) ->
                      --uplink {name} out"
                 ));
             }
-            Some(Link { mac: [0, 0, 0, 0, 0, 0], .. }) => found.missing.push(format!(
-                "{name} has no MAC addresses (a tunnel or WireGuard device, by `ip link`), and lb reads Ethernet frames \
-                 alone; name the device that carries its packets"
+            Some(Link { headerless: true, .. }) => found.missing.push(format!(
+                "{name} has no Ethernet header (a tunnel, PPP or WireGuard device, by `ip link`), and lb reads Ethernet \
+                 frames alone; name the device that carries its packets"
             )),
             Some(Link { ifindex, .. }) => found.uplinks.push(*ifindex),
         }

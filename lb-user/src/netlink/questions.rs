@@ -8,7 +8,8 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
     link::{
         AfSpecBridge, BridgePortState, BridgeVlanInfoFlags, InfoBridge, InfoBridgePort, InfoData, InfoKind,
-        InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, LinkXdp,
+        InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+        LinkXdp,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia},
@@ -83,6 +84,8 @@ pub(super) fn route(address: IpAddr) -> RouteNetlinkMessage {
 /// A link, as data.
 pub(super) fn link(message: &LinkMessage) -> Link {
     let mut link = Link { ifindex: message.header.index, forwarding: true, ..Link::default() };
+    let framed = [LinkLayerType::Ether, LinkLayerType::Loopback];
+    link.headerless = !framed.contains(&message.header.link_layer_type);
     link.up = message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
     let mut other_netns = None;
     let mut kind = None;

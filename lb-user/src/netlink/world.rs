@@ -92,6 +92,8 @@ pub struct Link {
     pub name: String,
     /// MAC address.
     pub mac: [u8; 6],
+    /// Its packets have no Ethernet header: a tunnel, PPP, WireGuard.
+    pub headerless: bool,
     /// It is up and has a carrier.
     pub up: bool,
     /// Bytes of network header and payload that a packet may have.

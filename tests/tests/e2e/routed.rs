@@ -162,6 +162,7 @@ fn beside() -> Result<()> {
 fn patterns() -> Result<()> {
     let mut bed = Bed::new(&[])?;
     bed.agent.end()?;
+    bed.lab().on("node", "tuntap add dev tun0 mode tun")?;
     for (devices, says) in [
         (&["--port", "*"][..], "--port *: lo is the host's own; give a pattern without it"),
         (&["--port", "l?"], "--port l?: lo is the host's own"),
@@ -169,6 +170,7 @@ fn patterns() -> Result<()> {
         (&["--port", "veth-red"], "--port veth-red: veth-red is a port of v-net-0"),
         (&["--bridge", "v-net-0", "--port", "v-*"], "v-net-0 is named with --bridge, too"),
         (&["--bridge", "v-net-0", "--uplink", "veth-red"], "leave --uplink veth-red out"),
+        (&["--uplink", "tun0"], "tun0 has no Ethernet header"),
     ] {
         let other = Agent::start_at(bed.lab(), "node", devices, &binary()?, bed.config(), NAME, &[]);
         let (mut other, said) = (other?, says);
