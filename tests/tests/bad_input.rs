@@ -169,7 +169,7 @@ fn hosts_are_refused_before_anything_is_set_up() -> Result<()> {
         (
             "run --bridge br0 --bridge br0 --config c.yaml",
             1,
-            "error: a bridge is named twice with --bridge (or two of them share a zone)\n",
+            "error: the bridge br0 is named twice with --bridge\n",
         ),
         (
             "get services",

@@ -27,8 +27,11 @@ pub struct Devices {
 pub fn find(world: &World, Options { bridges, ports, uplinks, .. }: &Options) -> Devices {
     let mut found = Devices::default();
     let link = |name: &String| world.links.values().find(|link| link.name == *name);
-    for name in bridges {
+    for (index, name) in bridges.iter().enumerate() {
         match link(name) {
+            _ if bridges[..index].contains(name) => {
+                found.missing.push(format!("the bridge {name} is named twice with --bridge"));
+            }
             None => found.missing.push(format!(
                 "no such bridge: {name} ({}); make it first, or name another with --bridge",
                 here(world)
@@ -41,7 +44,8 @@ pub fn find(world: &World, Options { bridges, ports, uplinks, .. }: &Options) ->
                 if found.bridges.iter().any(|other| bridge_zone(*other) == bridge_zone(*ifindex)) =>
             {
                 found.missing.push(format!(
-                    "the bridge {name} is named twice with --bridge, or shares the zone of another: make it anew"
+                    "the bridge {name} shares the zone of another one, by its interface index: make it anew, and it \
+                     gets another index"
                 ));
             }
             Some(Link { ifindex, .. }) => found.bridges.push(*ifindex),
