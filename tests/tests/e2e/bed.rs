@@ -174,6 +174,22 @@ impl Bed {
         self.agent.json(arguments)
     }
 
+    /// Waits until every backend takes flows and it is known where it is.
+    pub fn wait_settled(&self) -> Result<()> {
+        let ports = self.json(&["get", "ports"])?;
+        let over_stack = ports.as_array().into_iter().flatten().any(|port| port["forward"] == "stack");
+        self.wait_for("backends are reached", || {
+            let backends = self.json(&["get", "backends"])?;
+            let rows = backends.as_array().context("no list")?;
+            let settled = |row: &Value| match (row["state"].as_str(), row["reachedBy"].as_str()) {
+                (Some("removed"), _) => true,
+                (_, Some("neighbour")) => over_stack,
+                (state, by) => state == Some("ready") && !matches!(by, None | Some("nothing" | "gone")),
+            };
+            Ok(!rows.is_empty() && rows.iter().all(settled))
+        })
+    }
+
     /// How packets travel on from a port.
     pub fn forward_of(&self, port: &str) -> Result<String> {
         let ports = self.json(&["get", "ports"])?;

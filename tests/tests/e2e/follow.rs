@@ -44,11 +44,7 @@ fn served(bed: &Bed) -> Result<()> {
     for pod in Pod::ALL {
         forget(bed.lab(), pod.name)?;
     }
-    bed.wait_for("backends are reached", || {
-        let backends = bed.json(&["get", "backends"])?;
-        let rows = backends.as_array().context("no list")?;
-        Ok(!rows.is_empty() && rows.iter().all(|row| row["reachedBy"] != "nothing" && row["state"] != "gone"))
-    })?;
+    bed.wait_settled()?;
     for from in ["red", "client"] {
         bed.wait_for(&format!("{from} is answered"), || {
             Ok([false, true].iter().all(|ipv6| bed.pages(from, vip(*ipv6, service::BLUE, 80), 1).is_ok()))

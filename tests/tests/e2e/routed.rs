@@ -78,15 +78,7 @@ const PUBLIC: &str = r#"
 "#;
 
 fn served(bed: &Bed) -> Result<()> {
-    let over_stack = bed.json(&["status"])?["forward"] == "stack";
-    bed.wait_for("backends are reached", || {
-        let backends = bed.json(&["get", "backends"])?;
-        let rows = backends.as_array().context("no list")?;
-        Ok(rows.iter().all(|row| match row["reachedBy"].as_str() {
-            Some("neighbour") => over_stack,
-            by => !matches!(by, None | Some("nothing" | "gone")),
-        }))
-    })?;
+    bed.wait_settled()?;
     for pod in Pod::ALL {
         bed.answered(pod.name, service::WEB, &["red", "blue", "green"], 30)?;
         bed.answered(pod.name, service::SELF, &["red"], 3)?;
