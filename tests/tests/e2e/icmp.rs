@@ -85,7 +85,7 @@ fn refused() -> Result<()> {
 }
 
 /// A datagram that is refused.
-fn call(to: SocketAddr) -> Result<()> {
+pub fn call(to: SocketAddr) -> Result<()> {
     let socket = connected(to)?;
     let start = Instant::now();
     socket.send(b"hello")?;

@@ -12,6 +12,7 @@ mod forward;
 mod fragments;
 mod icmp;
 mod neighbours;
+mod networks;
 mod node_gone;
 mod nodes;
 mod objects;
@@ -19,6 +20,7 @@ mod ports;
 mod reload;
 mod restart;
 mod routed;
+mod routed_pods;
 mod same_port;
 mod seen;
 mod services;
@@ -56,6 +58,7 @@ fn main() {
         source_guard::ALL,
         snat_ports::ALL,
         neighbours::ALL,
+        networks::ALL,
         node_gone::ALL,
         nodes::ALL,
         objects::ALL,

@@ -12,6 +12,7 @@ use xtask::{
 use crate::{
     Test,
     bed::{Bed, CONFIG, NAME, only, service},
+    routed_pods::{Gateway, route_to},
 };
 
 pub const ALL: &[Test] = &[
@@ -24,48 +25,6 @@ pub const ALL: &[Test] = &[
 ];
 
 const DEVICES: [&str; 4] = ["--port", "veth-*", "--uplink", "eth0"];
-
-/// Who routed pods send to.
-#[derive(Clone, Copy)]
-enum Gateway {
-    /// 169.254.1.1, which proxy ARP answers for, and the port's link-local address: as Calico has it.
-    Fixed,
-    /// The bridge's address of the lab, which each port has: as `ptp` and kindnet have it.
-    Own,
-}
-
-/// Takes a pod off the bridge and routes to it. There is always a proxied neighbour to be asked for, as pods have no
-/// subnet.
-fn route_to(lab: &Lab, pod: Pod, gateway: Gateway) -> Result<()> {
-    let port = format!("veth-{}", pod.name);
-    let (v4, v6) = (pod.ipv4(), pod.ipv6());
-    lab.on("node", &format!("link set {port} nomaster"))?;
-    lab.on("node", &format!("link set {port} up"))?;
-    lab.on(pod.name, "addr flush dev eth0 scope global")?;
-    lab.on(pod.name, &format!("addr add {v4}/32 dev eth0"))?;
-    lab.on(pod.name, &format!("addr add {v6}/128 dev eth0 nodad"))?;
-    let via = match gateway {
-        Gateway::Fixed => {
-            lab.sysctl("node", &format!("net/ipv4/conf/{port}/proxy_arp"), "1")?;
-            lab.sysctl("node", &format!("net/ipv4/neigh/{port}/proxy_delay"), "0")?;
-            lab.on("node", &format!("addr add fe80::1/64 dev {port} nodad"))?;
-            ["169.254.1.1", "fe80::1"]
-        }
-        Gateway::Own => {
-            lab.on("node", &format!("addr add 10.244.1.1/32 dev {port}"))?;
-            lab.on("node", &format!("addr add fd00:244:1::1/128 dev {port} nodad"))?;
-            ["10.244.1.1", "fd00:244:1::1"]
-        }
-    };
-    lab.on("node", &format!("route add {v4} dev {port}"))?;
-    lab.on("node", &format!("-6 route add {v6} dev {port}"))?;
-    lab.on(pod.name, &format!("route replace {} dev eth0 scope link", via[0]))?;
-    lab.on(pod.name, &format!("route replace default via {} dev eth0 src {v4}", via[0]))?;
-    if via[1] != "fe80::1" {
-        lab.on(pod.name, &format!("-6 route replace {} dev eth0", via[1]))?;
-    }
-    lab.on(pod.name, &format!("-6 route replace default via {} dev eth0", via[1]))
-}
 
 /// Node ports and, on the node itself, a process.
 const PUBLIC: &str = r#"

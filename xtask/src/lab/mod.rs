@@ -41,7 +41,7 @@ use clap::{Args, Subcommand};
 
 pub use hosts::Lab;
 pub use netns::{enter, within};
-pub use server::{serve, serve_pod};
+pub use server::{serve, serve_at, serve_pod};
 pub use topology::{Nodes, Pod};
 
 use crate::setup;

@@ -25,15 +25,21 @@ pub fn serve(lab: &Lab) -> Result<()> {
         serve_pod(lab, *pod)?;
     }
     for node in lab.nodes().names() {
-        lab.within(node, || page(node, NODE_PAGE))?.with_context(|| format!("serving on {node}"))?;
+        lab.within(node, || page(node, everywhere(NODE_PAGE)))?
+            .with_context(|| format!("serving on {node}"))?;
     }
     Ok(())
 }
 
 /// Starts the servers of one pod.
 pub fn serve_pod(lab: &Lab, pod: Pod) -> Result<()> {
-    let started = lab.within(pod.name, move || page(pod.name, PAGE).and_then(|()| echo(pod.name, ECHO)))?;
-    started.with_context(|| format!("serving in {}", pod.name))
+    serve_at(lab, pod.name, everywhere(PAGE), everywhere(ECHO))
+}
+
+/// Starts a page and an echo of a host, there.
+pub fn serve_at(lab: &Lab, host: &'static str, at: SocketAddr, echo_at: SocketAddr) -> Result<()> {
+    let started = lab.within(host, move || page(host, at).and_then(|()| echo(host, echo_at)))?;
+    started.with_context(|| format!("serving in {host}"))
 }
 
 fn everywhere(port: u16) -> SocketAddr {
@@ -41,8 +47,8 @@ fn everywhere(port: u16) -> SocketAddr {
 }
 
 /// Answers every request with the host's name and the address the request came from.
-fn page(name: &'static str, port: u16) -> io::Result<()> {
-    let listener = TcpListener::bind(everywhere(port))?;
+fn page(name: &'static str, at: SocketAddr) -> io::Result<()> {
+    let listener = TcpListener::bind(at)?;
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             thread::spawn(move || answer(stream, name));
@@ -79,8 +85,8 @@ fn answer(stream: TcpStream, name: &str) -> io::Result<()> {
 }
 
 /// Sends every datagram back with the host's name in front.
-fn echo(name: &'static str, port: u16) -> io::Result<()> {
-    let socket = UdpSocket::bind(everywhere(port))?;
+fn echo(name: &'static str, at: SocketAddr) -> io::Result<()> {
+    let socket = UdpSocket::bind(at)?;
     // Room for a second's worth on a host whose processors are busy.
     set_socket_recv_buffer_size_force(&socket, 1 << 20)?;
     thread::spawn(move || {
