@@ -86,7 +86,7 @@ pub const REFUSED: [Refused; 2] = [
         name: "L3 uplink",
         made_by: "tuntap add tun0 mode tun",
         devices: &["--bridge", "v-net-0", "--uplink", "tun0"],
-        says: "tun0 has no MAC addresses",
+        says: "tun0 has no Ethernet header",
         why: "no MACs",
     },
 ];
