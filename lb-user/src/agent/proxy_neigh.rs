@@ -111,16 +111,16 @@ impl ProxyNeigh {
             self.claims.insert(claim, line);
         }
         self.groups.update(&heard);
-        let new = self.new(&announced);
+        let untold = self.untold(&announced);
         self.write(maps, &answered);
-        let unheard = self.announce(announced, new, view);
+        let unheard = self.announce(announced, untold, view);
         let changed = self.claims != before || self.unheard != unheard;
         self.unheard = unheard;
         changed
     }
 
     /// Those of which the neighbours are to be told.
-    fn new(&self, announced: &Announced) -> Vec<IpAddr> {
+    fn untold(&self, announced: &Announced) -> Vec<IpAddr> {
         let is_known = |address: &IpAddr, at: &At| match &self.told {
             Some(told) => told.get(address).is_some_and(|told| told.is_same(at)),
             None => self.table.get(&routes::key_in(*address, ZONE_UPLINK)) == Some(&row(at.mac)),
@@ -130,14 +130,14 @@ impl ProxyNeigh {
     }
 
     /// Tells the neighbours, once what they will ask is answered; what is in the way.
-    fn announce(&mut self, announced: Announced, new: Vec<IpAddr>, view: &View) -> Vec<String> {
+    fn announce(&mut self, announced: Announced, untold: Vec<IpAddr>, view: &View) -> Vec<String> {
         if self.failed {
             return std::mem::take(&mut self.unheard);
         }
         let device = |device: &u32| view.world.links.get(device).map_or("", |link| &link.name);
         let failed = self.heard.failed.iter();
         let mut unheard: Vec<String> = failed.map(|(at, why)| unheard(device(at), why)).collect();
-        if let Err(error) = self.announcer.follow(&announced, new) {
+        if let Err(error) = self.announcer.follow(&announced, untold) {
             unheard.push(unheard_of(&error));
         } else {
             self.told = Some(announced);
