@@ -66,14 +66,25 @@ pub fn one_row(bytes: u32) -> io::Result<OwnedFd> {
 pub fn target(link: BorrowedFd<'_>) -> io::Result<u64> {
     /// `BPF_LINK_TYPE_CGROUP`.
     const CGROUP: u32 = 3;
-    // bpf_link_info: type, number, program and padding, then what depends on the type: for links of tcx and XDP the
-    // device, for those of cgroups its number.
-    let mut info = [0u64; 8];
-    let (bytes, address) = (size_of_val(&info) as u32, info.as_mut_ptr() as u64);
-    bpf(OBJ_GET_INFO_BY_FD, &[pair(link.as_raw_fd() as u32, bytes), address])?;
+    let info = link_info(link)?;
     let [kind, _]: [u32; 2] = bytemuck::cast(info[0]);
     let [device, _]: [u32; 2] = bytemuck::cast(info[2]);
     Ok(if kind == CGROUP { info[2] } else { device.into() })
+}
+
+/// The number of a link's program.
+pub fn program(link: BorrowedFd<'_>) -> io::Result<u32> {
+    let [program, _]: [u32; 2] = bytemuck::cast(link_info(link)?[1]);
+    Ok(program)
+}
+
+/// `struct bpf_link_info`: type, number, program and padding, then what depends on the type: for links of tcx and XDP
+/// the device, for those of cgroups its number.
+fn link_info(link: BorrowedFd<'_>) -> io::Result<[u64; 8]> {
+    let mut info = [0u64; 8];
+    let (bytes, address) = (size_of_val(&info) as u32, info.as_mut_ptr() as u64);
+    bpf(OBJ_GET_INFO_BY_FD, &[pair(link.as_raw_fd() as u32, bytes), address])?;
+    Ok(info)
 }
 
 /// Replaces the program of a link of any kind.

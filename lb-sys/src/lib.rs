@@ -6,6 +6,7 @@ mod diag;
 mod mapped;
 pub mod netlink;
 mod netns;
+pub mod packet;
 mod rcu;
 pub mod xdp;
 

@@ -53,7 +53,7 @@ fn join(socket: &mut Option<OwnedFd>, device: u32, group: &Ipv6Addr) -> io::Resu
 }
 
 /// The group in which an address is asked for.
-fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
+pub fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     let [.., high, low] = address.segments();
     Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | high & 0xff, low)
 }

@@ -1,5 +1,6 @@
 //! The agent: sources -> model -> compile -> plan -> apply, kept going by what changes.
 
+mod announcer;
 mod bridge_ports;
 mod devices;
 mod dsr;

@@ -138,7 +138,7 @@ impl Ports {
 
     /// What our options wait for or cost on this host, a sentence each.
     pub fn warnings(&self, world: &World) -> Vec<String> {
-        let of_xdp = self.options.xdp.map(|_| xdp_probe::warnings(world, &self.devices.uplinks));
+        let of_xdp = self.options.xdp.map(|mode| xdp_probe::warnings(world, &self.devices.uplinks, mode));
         self.devices.waiting.iter().cloned().chain(of_xdp.into_iter().flatten()).collect()
     }
 

@@ -224,7 +224,7 @@ impl Publisher {
     /// Tries again what failed.
     pub fn retry(&mut self, routes: &routes::View) {
         self.write_kept();
-        if self.proxy_neigh.failed() {
+        if self.proxy_neigh.is_due() {
             self.answer(routes);
         }
         if self.source_guard.failed() {

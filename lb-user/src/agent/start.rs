@@ -20,7 +20,7 @@ use super::{
     xdp_probe,
 };
 use crate::{
-    attach::{Attacher, xdp::XdpReservation},
+    attach::{Attacher, others, xdp::XdpReservation},
     maps::{self, Lock, Maps, Pins, Sizes},
     netlink::{Watcher, bypassed},
     plan,
@@ -45,6 +45,10 @@ impl State {
         let found = devices::find_all(watcher.world(), &options)?;
         let pins = Pins::new(&options.instance);
         pins.check()?;
+        let devices = [&found.bridges, &found.ports, &found.uplinks].into_iter().flatten();
+        for link in devices.filter_map(|device| watcher.world().links.get(device)) {
+            others::check(&pins, link)?;
+        }
         let taken = match options.xdp {
             // One that runs has them, and is spoken of below.
             Some(mode) if !pins.is_locked().context("looking for another agent")? => {

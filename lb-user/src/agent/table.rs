@@ -21,6 +21,11 @@ impl<K: Pod + Eq + Hash, V: Pod + PartialEq> Table<K, V> {
         self.0.len()
     }
 
+    /// A row.
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.0.get(key)
+    }
+
     /// Makes these the rows that there are, in place; whether anything had to be written. Whatever can be written is
     /// where there is an error, and the rest with the next call.
     pub fn update(

@@ -26,18 +26,27 @@ pub fn take(world: &World, uplinks: &[u32], mode: Mode, links: &Path) -> Result<
     Ok(taken)
 }
 
-/// What XDP costs at the uplinks, a sentence each.
-pub fn warnings(world: &World, uplinks: &[u32]) -> Vec<String> {
-    let links = uplinks.iter().filter_map(|uplink| world.links.get(uplink));
-    let enslaved = links.filter_map(|link| Some((&link.name, bridge_of(world, link)?)));
-    enslaved
-        .map(|(name, bridge)| {
-            format!(
-                "{name} is a port of the bridge {bridge}: with XDP also the packets that are only bridged lose what \
-                 the driver does for large ones (LRO, often GRO in hardware)"
-            )
-        })
-        .collect()
+/// What XDP costs at the uplinks, and what it needs where that can't be seen, a sentence each.
+pub fn warnings(world: &World, uplinks: &[u32], mode: Mode) -> Vec<String> {
+    let links = || uplinks.iter().filter_map(|uplink| world.links.get(uplink));
+    let enslaved = links().filter_map(|link| Some((&link.name, bridge_of(world, link)?)));
+    let enslaved = enslaved.map(|(name, bridge)| {
+        format!(
+            "{name} is a port of the bridge {bridge}: with XDP also the packets that are only bridged lose what \
+             the driver does for large ones (LRO, often GRO in hardware)"
+        )
+    });
+    // The other end takes frames that XDP sends back only if it has a program itself (on kernel 6.18 GRO is not enough),
+    // and hands over frames without checksums while it leaves these to a NIC.
+    let is_native_veth = |link: &&Link| mode == Mode::Native && matches!(link.kind, LinkKind::Veth { .. });
+    let veths = links().filter(is_native_veth).map(|Link { name, .. }| {
+        format!(
+            "{name} is a veth, and XDP serves there only if its other end, PEER, has a program of XDP, too, be it one \
+             that passes everything (`ip link set dev PEER xdp obj FILE`), and no checksum offload (`ethtool -K PEER tx \
+             off`): that is not looked at; where all calls time out, set both there, or leave --xdp out"
+        )
+    });
+    enslaved.chain(veths).collect()
 }
 
 /// The bridge that a device is a port of.
@@ -154,9 +163,15 @@ mod tests {
                 Ok(()),
             ]
         );
-        assert!(warnings(&world, &[5]).is_empty());
-        let warned = warnings(&world, &[2, 5]);
+        assert!(warnings(&world, &[5], Mode::Native).is_empty());
+        let warned = warnings(&world, &[2, 5], Mode::Native);
         assert!(warned.len() == 1 && warned[0].starts_with("eth0 is a port of the bridge br0"), "{warned:?}");
+        let warned = warnings(&world, &[3, 5], Mode::Native);
+        assert!(
+            warned.iter().any(|line| line.starts_with("pod is a veth, and XDP serves there only if")),
+            "{warned:?}"
+        );
+        assert!(!warnings(&world, &[3], Mode::Generic).iter().any(|line| line.contains("veth")));
     }
 
     #[test]

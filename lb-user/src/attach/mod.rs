@@ -8,6 +8,7 @@
 pub mod cgroup;
 mod found;
 mod left;
+pub mod others;
 mod qdisc;
 pub mod xdp;
 

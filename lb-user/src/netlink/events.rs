@@ -10,6 +10,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use lb_sys::packet::{filter, step};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use rustix::{
@@ -209,26 +210,26 @@ fn only(socket: &OwnedFd, forwarding: bool) -> io::Result<()> {
     /// Where the family is: at the beginning of what follows `struct nlmsghdr`.
     const FAMILY: u32 = 16;
     let take = |yes: bool| if yes { u32::MAX } else { 0 };
-    let step = |code: u32, jt, k| libc::sock_filter { code: code as u16, jt, jf: 0, k };
     let mut steps = [
         step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, FAMILY),
         step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, libc::AF_BRIDGE as u32),
         step(libc::BPF_RET | libc::BPF_K, 0, take(!forwarding)),
         step(libc::BPF_RET | libc::BPF_K, 0, take(forwarding)),
     ];
-    let filter = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
-    set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter)
+    filter(socket.as_fd(), &mut steps)
 }
 
 fn join(socket: &OwnedFd, group: u32) -> io::Result<()> {
-    set(socket, libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, &group)
-}
-
-fn set<T>(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
-    let size = size_of::<T>() as libc::socklen_t;
-    // SAFETY: the kernel reads as many bytes as the value has; what it points to lives until it returns.
+    let size = size_of_val(&group) as libc::socklen_t;
+    // SAFETY: the kernel reads an integer of that size.
     let done = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), level, option, std::ptr::from_ref(value).cast(), size)
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_NETLINK,
+            libc::NETLINK_ADD_MEMBERSHIP,
+            (&raw const group).cast(),
+            size,
+        )
     };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -1,6 +1,7 @@
 //! End to end: the agent on real bridges, real sockets through the VIPs. Each test has a lab of its own.
 
 mod alone;
+mod announce;
 mod answers;
 mod bed;
 mod bridges;
@@ -46,6 +47,7 @@ fn main() {
     arguments.test_threads = Some(1);
     let all = [
         alone::ALL,
+        announce::ALL,
         answers::ALL,
         bridges::ALL,
         crowd::ALL,

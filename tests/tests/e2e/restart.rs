@@ -14,11 +14,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use lb_common::{abi::maps, family::V4};
-use lb_tests::node::cpu_time;
+use lb_tests::node::{binary, cpu_time};
 use rustix::process::Signal;
-use xtask::lab::{Lab, request};
+use xtask::{
+    lab::{Lab, request},
+    run::Agent,
+};
 
 use crate::{
     Test,
@@ -29,6 +32,7 @@ pub const ALL: &[Test] = &[
     ("killed under load, and another takes over", || killed_under_load(&[])),
     ("killed under load, by clsact filters", || killed_under_load(&["--clsact"])),
     ("a second agent is turned away", second),
+    ("another instance at the same devices is turned away", other_instance),
     ("what changed while no agent ran", changed_meanwhile),
     ("another way of forwarding after a restart", other_way),
     ("programs that are there are taken over", taken_over),
@@ -156,6 +160,30 @@ fn killed_under_load(options: &[&str]) -> Result<()> {
     bed.configure(&CONFIG.replace("10.96.0.12", "10.96.0.18"), "10.96.0.18:80")?;
     let moved = "10.96.0.18:80".parse()?;
     bed.pages("green", moved, 5).map(drop)
+}
+
+/// Whether its agent runs or not: what is attached is in the way.
+fn other_instance() -> Result<()> {
+    let mut bed = Bed::new(&[])?;
+    let name = format!("{NAME}-other");
+    let pins = std::path::Path::new("/sys/fs/bpf/lb").join(&name);
+    for (signal, agent) in
+        [(None, "whose agent runs: end it, then run"), (Some(Signal::TERM), "whose agent has ended: run")]
+    {
+        if let Some(signal) = signal {
+            bed.agent.signal(signal)?;
+        }
+        let mut other = Agent::start(bed.lab(), &binary()?, bed.config(), &name, &[])?;
+        let Err(refused) = other.wait_ready() else { bail!("the device has two instances") };
+        let expected = format!(
+            "v-net-0 has programs of the instance {NAME} already, {agent} `lb uninstall --instance {NAME}`"
+        );
+        ensure!(refused.to_string().contains(&expected), "{refused}");
+        ensure!(!pins.exists(), "something of it is left");
+        bed.answered("red", service::BLUE, &["blue"], 3)?;
+    }
+    bed.agent.end()?;
+    Agent::start(bed.lab(), &binary()?, bed.config(), &name, &[])?.wait_ready()
 }
 
 fn second() -> Result<()> {

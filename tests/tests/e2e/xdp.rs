@@ -82,6 +82,9 @@ fn comes_and_goes() -> Result<()> {
         cluster.agents[0].start_with(options)?;
         let found = shown(&lab, "node1")?.map(|(mode, _)| mode);
         ensure!(found.as_deref() == mode, "{options:?}: {found:?}");
+        let warnings = cluster.agents[0].json(&["status"])?["warnings"].to_string();
+        let warned = warnings.contains("eth0 is a veth, and XDP serves there only if its other end");
+        ensure!(warned == (mode == Some("xdp")), "{options:?}: {warnings}");
         requests(&cluster, 11).with_context(|| format!("{options:?}"))?;
     }
     cluster.agents[0].end()?;
