@@ -289,7 +289,7 @@ impl<F: Net> State<F> {
 
     /// With a pod that is known at its port.
     pub fn home(mut self, pod: Port) -> Self {
-        let row = SourceGuardRow { ifindex: pod.ifindex, mac: mac_of(pod.at), reserved: 0 };
+        let row = SourceGuardRow { ifindex: pod.ifindex, mac: mac_of(pod.at), zone: 0 };
         self.shared.homes.insert(address_key::<F>(pod.at, pod.bridge), row);
         self
     }
