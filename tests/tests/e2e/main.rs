@@ -11,10 +11,12 @@ mod follow;
 mod forward;
 mod fragments;
 mod icmp;
+mod lan;
 mod neighbours;
 mod node_gone;
 mod nodes;
 mod objects;
+mod one_pod;
 mod ports;
 mod reload;
 mod restart;
@@ -55,10 +57,12 @@ fn main() {
         fragments::ALL,
         source_guard::ALL,
         snat_ports::ALL,
+        lan::ALL,
         neighbours::ALL,
         node_gone::ALL,
         nodes::ALL,
         objects::ALL,
+        one_pod::ALL,
         ports::ALL,
         reload::ALL,
         restart::ALL,
