@@ -114,11 +114,6 @@ impl Ports {
         self.node
     }
 
-    /// Interface indexes of the bridges.
-    pub fn bridges(&self) -> &[u32] {
-        &self.devices.bridges
-    }
-
     /// The world through our options.
     pub fn view<'a>(&'a self, world: &'a World) -> routes::View<'a> {
         let Devices { bridges, ports, uplinks, .. } = &self.devices;

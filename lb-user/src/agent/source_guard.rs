@@ -175,20 +175,16 @@ mod tests {
             let kind = LinkKind::Veth { other_netns: netns };
             world.links.insert(ifindex, Link { ifindex, master: Some(master), kind, ..Link::default() });
         }
-        let view = View {
-            bridges: &[1, 7],
-            ports: &[],
-            uplinks: &[],
-            forward: Forward::Auto,
-            node: (None, None),
-            world: &world,
-        };
+        fn find_on_both(world: &World) -> HashMap<NeighKey, SourceGuardRow> {
+            let (bridges, forward, node) = (&[1, 7], Forward::Auto, (None, None));
+            find(&View { world, bridges, ports: &[], uplinks: &[], forward, node })
+        }
         let other = |source_guard: &HashMap<NeighKey, SourceGuardRow>, address, port| {
             let row = source_guard.get(&routes::key_by(ip(address), other_port(port)));
             row.map(|row| (row.ifindex, row.zone))
         };
         let at_red = Some((2, bridge_zone(1)));
-        let rows = find(&view);
+        let rows = find_on_both(&world);
         for (address, port, expected) in [
             ("10.244.1.2", 6, at_red),
             ("fd00:244:1::2", 6, at_red),
@@ -204,7 +200,7 @@ mod tests {
         }
         // A backend's port is remembered, too.
         world.forgotten.fdb.insert((1, RED));
-        let rows = find(&View { world: &world, ..view });
+        let rows = find_on_both(&world);
         assert_eq!(other(&rows, "10.244.1.2", 6), at_red);
         assert!(!rows.contains_key(&routes::key(ip("10.244.1.2"), 1)));
     }

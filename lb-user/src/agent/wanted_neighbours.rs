@@ -245,7 +245,7 @@ mod tests {
     use super::*;
     use crate::{
         agent::{options::Forward, routes},
-        netlink::{Address, Hop, Link, Neighbour as Known, Via, World},
+        netlink::{Address, Hop, Link, LinkKind, Neighbour as Known, Via, World},
         plan::Routes as _,
     };
 
@@ -343,6 +343,25 @@ mod tests {
                  there; give `lb run` also `--uplink if2`",
             ]
         );
+    }
+
+    #[test]
+    fn backends_in_the_lan_of_a_bridge() {
+        let mut world = world();
+        let backend = ip("10.244.1.7");
+        world.neighbours.insert((1, backend), Known { mac: ROUTER, permanent: false });
+        world.fdb.insert((1, ROUTER), 6);
+        for (kind, said) in [(LinkKind::Physical, true), (LinkKind::Tap, false)] {
+            world.links.insert(
+                6,
+                Link { ifindex: 6, name: "nic".to_owned(), master: Some(1), kind, ..Link::default() },
+            );
+            let warnings = WantedNeighbours::by([(backend, true)], &view(&world)).warnings(&view(&world));
+            let found = warnings
+                .iter()
+                .any(|line| line.starts_with("backend 10.244.1.7 is in the network behind nic"));
+            assert_eq!(found, said, "{warnings:?}");
+        }
     }
 
     #[test]

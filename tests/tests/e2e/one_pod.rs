@@ -34,6 +34,11 @@ fn plug_in(lab: &Lab, bridge: &str, addresses: [&str; 2]) -> Result<()> {
     lab.on("red", "link set eth1 up")
 }
 
+/// By TCP: an echo's source is the address that red's own route has.
+fn pages(bed: &Bed, from: &str, service: u16, by: &str) -> Result<()> {
+    [false, true].into_iter().try_for_each(|ipv6| only(&bed.pages(from, vip(ipv6, service, 80), 5)?, &[by]))
+}
+
 fn two_ports(options: &[&str]) -> Result<()> {
     let bed = Bed::with(&(CONFIG.to_owned() + SECOND), options, |lab| {
         plug_in(lab, "v-net-0", ["10.244.1.22/32", "fd00:244:1::22/128"])?;
@@ -42,14 +47,14 @@ fn two_ports(options: &[&str]) -> Result<()> {
         lab.on("red", "-6 route add fd00:96::12 via fd00:244:1::1 dev eth0 src fd00:244:1::22")
     })?;
     for from in ["blue", "green", "client"] {
-        bed.answered(from, 0x30, &["red"], 5).context("a backend's second address")?;
+        pages(&bed, from, 0x30, "red").context("a backend's second address")?;
         bed.answered(from, service::SELF, &["red"], 5)?;
     }
     bed.answered("red", service::BLUE, &["blue"], 5).context("a client's second address")?;
     // In the name of another pod nobody is heard.
     bed.lab().on("red", "addr add 10.244.1.4/32 dev eth1")?;
     bed.lab().on("red", "route replace 10.96.0.12 via 10.244.1.1 dev eth0 src 10.244.1.4")?;
-    bed.answered("blue", 0x30, &["red"], 1)?;
+    pages(&bed, "blue", 0x30, "red")?;
     anyhow::ensure!(bed.pages("red", vip(false, service::BLUE, 80), 1).is_err(), "served in green's name");
     Ok(())
 }
@@ -65,7 +70,7 @@ fn two_bridges(options: &[&str]) -> Result<()> {
         plug_in(lab, "v-net-1", ["10.244.2.99/24", "fd00:244:2::99/64"])
     })?;
     for from in [GUEST.name, "blue", "client"] {
-        bed.answered(from, service::SELF, &["red"], 5).with_context(|| format!("from {from}"))?;
+        pages(&bed, from, service::SELF, "red").with_context(|| format!("from {from}"))?;
         only(&bed.pages(from, vip(false, service::WEB, 80), 40)?, &["red", "blue", "green"])?;
     }
     Ok(())
