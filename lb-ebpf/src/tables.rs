@@ -124,6 +124,16 @@ impl<F: FamilyMaps> Tables<F> for Maps {
     }
 
     #[inline(always)]
+    fn set_zone(&self, zone: u16, assured: bool) {
+        if let Some(scratch) = F::scratch().get_ptr_mut(0) {
+            // SAFETY: as above; whoever has borrowed it asks for it anew.
+            let state = unsafe { &mut (*scratch).state };
+            state.parsed.key.zone = zone;
+            state.assured.set(assured);
+        }
+    }
+
+    #[inline(always)]
     fn state(&self) -> Option<&PacketState<F>> {
         // SAFETY: as in `note`, where all of it was written; nobody else writes it.
         F::scratch().get_ptr(0).map(|scratch| unsafe { &(*scratch).state })

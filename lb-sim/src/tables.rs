@@ -215,6 +215,15 @@ impl<F: Family> path::Tables<F> for Tables<'_, F> {
         }
     }
 
+    fn set_zone(&self, zone: u16, assured: bool) {
+        let Some(known) = self.state.get() else { return };
+        let mut parsed = known.parsed;
+        parsed.key.zone = zone;
+        let state = self.arena.alloc(PacketState::default());
+        state.begin(&parsed, assured);
+        self.state.set(Some(state));
+    }
+
     fn state(&self) -> Option<&PacketState<F>> {
         self.state.get()
     }

@@ -4,7 +4,7 @@ use lb_common::{
     abi::{
         BackendRow, BackendState, BackendWord, FlowKey, FrontendKey, FrontendKind, FrontendRow, Mac,
         NeighKey, NextHopKind, NextHopRow, ProxyNeighRow, RangeKey, Scopes, ServiceRow, SetRow, Settings,
-        SlotRow, SourceGuardRow, bridge_zone,
+        SlotRow, SourceGuardRow, bridge_zone, other_port,
     },
     family::Address as _,
     path::{Hook, prefilter_hash},
@@ -289,8 +289,16 @@ impl<F: Net> State<F> {
 
     /// With a pod that is known at its port.
     pub fn home(mut self, pod: Port) -> Self {
-        let row = SourceGuardRow { ifindex: pod.ifindex, mac: mac_of(pod.at), reserved: 0 };
+        let row = SourceGuardRow { ifindex: pod.ifindex, mac: mac_of(pod.at), zone: 0 };
         self.shared.homes.insert(address_key::<F>(pod.at, pod.bridge), row);
+        self
+    }
+
+    /// With a pod that has another port besides the one that it is known at.
+    pub fn other_port(mut self, pod: Port, ifindex: u32) -> Self {
+        let row = SourceGuardRow { ifindex: pod.ifindex, mac: mac_of(pod.at), zone: pod.bridge.zone };
+        let key = F::neigh_key(F::addr(*socket(pod.at).ip()), other_port(ifindex));
+        self.shared.homes.insert(key, row);
         self
     }
 

@@ -4,8 +4,13 @@
 
 use super::tables::{Tables, prefilter_hash};
 use super::{
-    hook::Hook, packet::Packet, parse::TransportSpan, prefilter::is_unassigned, select,
-    source_guard::is_spoofed, state::Parsed,
+    hook::Hook,
+    packet::Packet,
+    parse::TransportSpan,
+    prefilter::is_unassigned,
+    select,
+    source_guard::{is_spoofed, other_zone},
+    state::Parsed,
 };
 use crate::{
     abi::{BackendRef, FlowKey, FragmentKey, FragmentRow, Stop},
@@ -21,7 +26,13 @@ pub fn follow<F: Family, P: Packet, T: Tables<F>>(
     flow: &mut FlowKey<F>,
     span: &TransportSpan,
 ) -> Result<FragmentRow, Stop> {
-    let key = FragmentKey::new(flow, span.fragment.id);
+    let mut key = FragmentKey::new(flow, span.fragment.id);
+    if let Some(zone) = other_zone(packet, tables, hook, flow)
+        && tables.fragments(&key).is_none()
+    {
+        flow.zone = zone;
+        key = FragmentKey::new(flow, span.fragment.id);
+    }
     let Some(known) = tables.fragments(&key) else { return Err(lost(tables, hook, flow)) };
     let (row, now) = (known.get(), tables.now());
     if row.expired(now) {

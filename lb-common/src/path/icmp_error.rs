@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::answer::{Answer, NETWORK, sum};
 use super::nat::{self, Nat, snat};
-use super::source_guard::{answers_for_another, is_elsewhere};
+use super::source_guard::{answers_for_another, find_zone, is_another_pod};
 use super::step::{Next, Step};
 use super::tables::{Tables, state_of};
 use super::{egress, flow_table, hook::Hook, packet::Packet, parse::readable, state::Parsed, stop};
@@ -64,6 +64,7 @@ pub fn icmp_error<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     _: Next,
 ) -> Result<Next, Stop> {
+    find_zone(packet, tables, hook, state_of(tables)?);
     let left = translate(packet, tables, hook, &state_of(tables)?.parsed);
     // No error is ever answered by one (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
     Ok(stop::conclude(left, tables, hook).unanswered())
@@ -93,7 +94,7 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
         if known.is_direct() || known.expired(parsed.protocol(), tables.now(), &tables.settings().lifetimes) {
             return Err(Stop::Protocol);
         }
-        if of_end && at_port && answers_for_another(packet, tables, &known) {
+        if of_end && at_port && answers_for_another(packet, tables, key.src, &known) {
             return Err(Stop::SpoofedSource);
         }
         egress::to_client(packet, tables, hook, parsed, &known)?
@@ -104,7 +105,7 @@ fn translate<F: Family, P: Packet, T: Tables<F>>(
         if flow_table::usable(tables, parsed, &known).is_none() {
             return Err(Stop::Protocol);
         }
-        if of_end && is_elsewhere(packet, hook, &known) {
+        if of_end && at_port && is_another_pod::<F, P, T>(packet, tables, key.src, known.ifindex) {
             return Err(Stop::SpoofedSource);
         }
         if Nat::of(hook, &known) == Nat::Dsr {

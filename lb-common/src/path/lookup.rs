@@ -7,7 +7,7 @@ use super::nat::{
     dnat::{self, translated},
     dsr, snat,
 };
-use super::source_guard::{is_elsewhere, is_spoofed};
+use super::source_guard::{find_zone, is_elsewhere, is_spoofed};
 use super::state::{PacketState, Parsed};
 use super::step::{Next, Step};
 use super::tables::{Common, Insert, Table, Tables, prefilter_hash, state_of};
@@ -26,6 +26,7 @@ pub fn lookup<F: Family, P: Packet, T: Tables<F>>(
     hook: Hook,
     asked: Next,
 ) -> Result<Next, Stop> {
+    find_zone(packet, tables, hook, state_of(tables)?);
     let state = state_of(tables)?;
     if hook == Hook::UplinkIngress {
         state.decapsulated.set(asked.is_decapped());

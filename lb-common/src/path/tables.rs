@@ -47,6 +47,8 @@ pub trait Tables<F: Family>: Common {
     /// Begins the [`PacketState`] of a packet: one function after the other deals with it. `assured`: there is a row of
     /// its flow among the assured ones.
     fn begin(&self, parsed: &Parsed<F>, assured: bool);
+    /// The packet's flow is of this zone instead; the [`PacketState`] is to be asked for anew. `assured`: as above.
+    fn set_zone(&self, zone: u16, assured: bool);
     /// What was kept of the packet.
     fn state(&self) -> Option<&PacketState<F>>;
     /// The row of a flow's direction. It may be recycled while it is held: in place, only times and

@@ -73,7 +73,7 @@ pub fn go<F: Family, P: Packet, T: Tables<F>>(
     let (_, known) = found;
     let (plan, port);
     if known.is_reply() {
-        if hook == Hook::PortIngress && answers_for_another(packet, tables, &known) {
+        if hook == Hook::PortIngress && answers_for_another(packet, tables, parsed.key.src, &known) {
             return Err(Stop::SpoofedSource);
         }
         (plan, port) = (egress::to_client(packet, tables, hook, parsed, &known)?, known.ifindex);

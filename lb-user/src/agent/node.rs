@@ -168,16 +168,18 @@ fn own_addresses(world: &World) -> Vec<IpAddr> {
 }
 
 /// What the node is known by where the config does not say it: what it was known by `before` while it is there, else
-/// the first address of its uplinks, or of devices that are no bridge of ours, in the order in which the kernel lists
-/// them. One that is no subnet's, as services' addresses are often added, comes after the others.
+/// the first address of its uplinks, of our bridges that have a NIC as port, or of devices that are no bridge of ours, in
+/// the order in which the kernel lists them. One that is no subnet's, as services' addresses are often added, comes after the others.
 pub fn addresses(world: &World, bridges: &[u32], uplinks: &[u32], before: NodeAddresses) -> NodeAddresses {
     let rank = |known: &Address| {
-        let at_uplink = uplinks.contains(&known.ifindex);
-        (!at_uplink, known.net.prefix_len() == known.net.max_prefix_len())
+        let at = [uplinks.contains(&known.ifindex), bridges.contains(&known.ifindex)];
+        let at = at.iter().position(|at| *at).unwrap_or(at.len());
+        (at, known.net.prefix_len() == known.net.max_prefix_len())
     };
     let outside = |known: &&Address| {
         let addr = known.net.addr();
-        !bridges.contains(&known.ifindex) && !addr.is_loopback() && !is_link_local(addr)
+        let is_inside = bridges.contains(&known.ifindex) && !world.has_nic(known.ifindex);
+        !is_inside && !addr.is_loopback() && !is_link_local(addr)
     };
     let find = |ipv4: bool, before: Option<IpAddr>| {
         let mut all: Vec<&Address> = world
@@ -208,6 +210,7 @@ fn is_link_local(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::{Link, LinkKind};
 
     const BRIDGE: u32 = 1;
     const UPLINK: u32 = 2;
@@ -239,6 +242,30 @@ mod tests {
         ]);
         let found = known_by(&world, (None, None));
         assert_eq!(found, (Some([192, 168, 1, 11].into()), Some("fd00:3::1".parse().expect("an address"))));
+    }
+
+    #[test]
+    fn a_bridges_own_where_it_has_a_nic() {
+        let bridge_and_other = [(OTHER, "172.16.0.1/24", true), (BRIDGE, "192.168.1.11/24", true)];
+        let (inside, outside) = (Some([172, 16, 0, 1].into()), Some([192, 168, 1, 11].into()));
+        let other = |kind: &str| LinkKind::Other(kind.to_owned());
+        for (kind, expected) in [
+            (LinkKind::Physical, outside),
+            (other("bond"), outside),
+            (other("vxlan"), inside),
+            (other("dummy"), inside),
+            (LinkKind::Tap, inside),
+            (LinkKind::Veth { other_netns: Some(1) }, inside),
+        ] {
+            let mut world = world(bridge_and_other);
+            let port = Link { ifindex: 9, master: Some(BRIDGE), kind, ..Link::default() };
+            world.links.insert(9, port.clone());
+            assert_eq!(known_by(&world, (None, None)).0, expected, "{port:?}");
+            let net = "198.51.100.1/24".parse().expect("a subnet");
+            world.addresses.push(Address { ifindex: UPLINK, net, preferred: true });
+            let at_uplink = Some([198, 51, 100, 1].into());
+            assert_eq!(known_by(&world, (None, None)).0, at_uplink, "an uplink's comes first");
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::{
         self, Attacher,
         xdp::{self, Mode, Refused, XdpReservation},
     },
-    netlink::{Role, Wants, World},
+    netlink::{Role, Wants, World, bypassed, unseen},
     observe::{
         backends::next_hop,
         view::{PortView, View},
@@ -114,11 +114,6 @@ impl Ports {
         self.node
     }
 
-    /// Interface indexes of the bridges.
-    pub fn bridges(&self) -> &[u32] {
-        &self.devices.bridges
-    }
-
     /// The world through our options.
     pub fn view<'a>(&'a self, world: &'a World) -> routes::View<'a> {
         let Devices { bridges, ports, uplinks, .. } = &self.devices;
@@ -140,6 +135,19 @@ impl Ports {
     pub fn warnings(&self, world: &World) -> Vec<String> {
         let of_xdp = self.options.xdp.map(|mode| xdp_probe::warnings(world, &self.devices.uplinks, mode));
         self.devices.waiting.iter().cloned().chain(of_xdp.into_iter().flatten()).collect()
+    }
+
+    /// What service traffic passes by on this host, a sentence each.
+    pub fn bypassed(&self, world: &World) -> Vec<String> {
+        let bridges = &self.devices.bridges;
+        let view = self.view(world);
+        let mut all = bridges.iter().flat_map(|bridge| world.ports(*bridge));
+        let bridged = all.find(|port| view.port_kind(port) == NextHopKind::Bridge);
+        match self.options.forward {
+            Forward::Stack if self.devices.uplinks.is_empty() => Vec::new(),
+            Forward::Stack => unseen("service traffic from outside"),
+            _ => bypassed(world, bridges, bridged),
+        }
     }
 
     /// Writes what does not change into the view.

@@ -19,7 +19,11 @@ pub fn key(address: IpAddr, bridge: u32) -> NeighKey {
 
 /// The same, by zone.
 pub fn key_in(address: IpAddr, zone: u16) -> NeighKey {
-    let zone = u32::from(zone);
+    key_by(address, zone.into())
+}
+
+/// The same, by what stands in place of a zone.
+pub fn key_by(address: IpAddr, zone: u32) -> NeighKey {
     match address {
         IpAddr::V4(address) => NeighKey::v4(address.into(), zone),
         IpAddr::V6(address) => NeighKey::v6(address.into(), zone),

@@ -1,16 +1,19 @@
 //! SourceGuard: at which port of a bridge each neighbour's address is, so that the programs let nobody else call
-//! in its name. See [`SourceGuardRow`] for which addresses have a row.
+//! in its name, and which other ports its pod has. See [`SourceGuardRow`] for which addresses have a row.
 
 use std::collections::HashMap;
 
-use lb_common::abi::{NeighKey, SourceGuardRow};
+use lb_common::abi::{NeighKey, SourceGuardRow, bridge_zone, other_port};
 use tracing::{debug, error};
 
 use super::{
     routes::{self, View},
     table::Table,
 };
-use crate::maps::Maps;
+use crate::{
+    maps::Maps,
+    netlink::{Link, LinkKind},
+};
 
 /// See the module.
 pub struct SourceGuard {
@@ -47,24 +50,53 @@ impl SourceGuard {
     }
 }
 
-/// What is only remembered does not count: whoever has the address now must not be taken for a stranger.
 fn find(view: &View) -> HashMap<NeighKey, SourceGuardRow> {
     let world = view.world;
+    let pods = pods(view);
     let mut source_guard = HashMap::new();
     for ((bridge, address), neighbour) in &world.neighbours {
         let at = (*bridge, neighbour.mac);
-        if !view.bridges.contains(bridge)
-            || world.forgotten.neighbours.contains(&(*bridge, *address))
-            || world.forgotten.fdb.contains(&at)
-        {
-            continue;
-        }
         let port = world.fdb.get(&at).and_then(|port| world.links.get(port));
-        let Some(port) = port.filter(|port| port.master == Some(*bridge)) else { continue };
-        let row = SourceGuardRow { ifindex: port.ifindex, mac: routes::mac(neighbour.mac), reserved: 0 };
-        source_guard.insert(routes::key(*address, *bridge), row);
+        let Some(port) = port.filter(|port| view.bridges.contains(bridge) && port.master == Some(*bridge))
+        else {
+            continue;
+        };
+        let mut row = SourceGuardRow { ifindex: port.ifindex, mac: routes::mac(neighbour.mac), zone: 0 };
+        // What is only remembered does not count: whoever has the address now must not be taken for a stranger.
+        if !world.forgotten.neighbours.contains(&(*bridge, *address)) && !world.forgotten.fdb.contains(&at) {
+            source_guard.insert(routes::key(*address, *bridge), row);
+        }
+        row.zone = bridge_zone(*bridge);
+        let ports = netns(port).and_then(|pod| pods.get(&pod)).into_iter().flatten();
+        for other in ports.filter(|other| **other != port.ifindex) {
+            let key = routes::key_by(*address, other_port(*other));
+            // The same address at two ports of a pod with three: the same one each time.
+            let known = source_guard.entry(key).or_insert(row);
+            if row.ifindex < known.ifindex {
+                *known = row;
+            }
+        }
     }
     source_guard
+}
+
+/// The ports of our bridges by the network namespace that they lead to: those of one are one pod's.
+fn pods(view: &View) -> HashMap<i32, Vec<u32>> {
+    let mut pods: HashMap<i32, Vec<u32>> = HashMap::new();
+    for port in view.bridges.iter().flat_map(|bridge| view.world.ports(*bridge)) {
+        if let Some(pod) = netns(port) {
+            pods.entry(pod).or_default().push(port.ifindex);
+        }
+    }
+    pods
+}
+
+/// The network namespace that a port leads to, if it is another one.
+fn netns(port: &Link) -> Option<i32> {
+    match port.kind {
+        LinkKind::Veth { other_netns } => other_netns,
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -118,7 +150,7 @@ mod tests {
 
     fn source_guard<const N: usize>(rows: [(&str, u32, [u8; 6]); N]) -> HashMap<NeighKey, SourceGuardRow> {
         let row = |(address, ifindex, mac)| {
-            (routes::key(ip(address), 1), SourceGuardRow { ifindex, mac: routes::mac(mac), reserved: 0 })
+            (routes::key(ip(address), 1), SourceGuardRow { ifindex, mac: routes::mac(mac), zone: 0 })
         };
         rows.map(row).into()
     }
@@ -127,6 +159,50 @@ mod tests {
     fn neighbours_behind_ports_of_our_bridges() {
         let all = [("10.244.1.2", 2, RED), ("fd00:244:1::2", 2, RED), ("10.244.1.3", 3, BLUE)];
         assert_eq!(find_in(&world()), source_guard(all));
+    }
+
+    #[test]
+    fn ports_of_one_network_namespace_are_one_pods() {
+        let mut world = world();
+        for (ifindex, master, netns) in [
+            (2, 1, Some(7)),
+            (3, 1, Some(8)),
+            (6, 1, Some(7)),
+            (5, 4, Some(7)),
+            (8, 7, Some(7)),
+            (9, 1, None),
+        ] {
+            let kind = LinkKind::Veth { other_netns: netns };
+            world.links.insert(ifindex, Link { ifindex, master: Some(master), kind, ..Link::default() });
+        }
+        fn find_on_both(world: &World) -> HashMap<NeighKey, SourceGuardRow> {
+            let (bridges, forward, node) = (&[1, 7], Forward::Auto, (None, None));
+            find(&View { world, bridges, ports: &[], uplinks: &[], forward, node })
+        }
+        let other = |source_guard: &HashMap<NeighKey, SourceGuardRow>, address, port| {
+            let row = source_guard.get(&routes::key_by(ip(address), other_port(port)));
+            row.map(|row| (row.ifindex, row.zone))
+        };
+        let at_red = Some((2, bridge_zone(1)));
+        let rows = find_on_both(&world);
+        for (address, port, expected) in [
+            ("10.244.1.2", 6, at_red),
+            ("fd00:244:1::2", 6, at_red),
+            // On another bridge of ours, on one that is not, its own port, another pod's and the host's.
+            ("10.244.1.2", 8, at_red),
+            ("10.244.1.2", 5, None),
+            ("10.244.1.2", 2, None),
+            ("10.244.1.2", 3, None),
+            ("10.244.1.2", 9, None),
+            ("10.244.1.3", 2, None),
+        ] {
+            assert_eq!(other(&rows, address, port), expected, "{address} at {port}");
+        }
+        // A backend's port is remembered, too.
+        world.forgotten.fdb.insert((1, RED));
+        let rows = find_on_both(&world);
+        assert_eq!(other(&rows, "10.244.1.2", 6), at_red);
+        assert!(!rows.contains_key(&routes::key(ip("10.244.1.2"), 1)));
     }
 
     #[test]

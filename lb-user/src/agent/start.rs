@@ -22,7 +22,7 @@ use super::{
 use crate::{
     attach::{Attacher, others, xdp::XdpReservation},
     maps::{self, Lock, Maps, Pins, Sizes},
-    netlink::{Watcher, bypassed},
+    netlink::Watcher,
     plan,
     sources::file::Loaded,
     system::{has_tcx, missing_capabilities},
@@ -80,7 +80,7 @@ impl State {
         let programs = (programs, BridgePorts::open(&pins)?);
         let mut ports = Ports::new(options.clone(), attacher, programs, publisher.node(), taken);
         ports.look(watcher.world());
-        for line in bypassed(watcher.world(), ports.bridges()) {
+        for line in ports.bypassed(watcher.world()) {
             warn!("{line}");
             publisher.view.bypassed.push(line);
         }

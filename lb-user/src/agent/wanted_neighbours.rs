@@ -19,7 +19,7 @@ use super::routes::View;
 use crate::{
     files::{self, Sync},
     maps::Pins,
-    netlink::{Location, neighbour},
+    netlink::{Link, Location, neighbour},
 };
 
 /// A device by its interface index, and an address there.
@@ -36,7 +36,9 @@ pub struct WantedNeighbours {
     pub next_hops: BTreeMap<Neighbour, Behind>,
     /// Devices that such backends are reached by and that are no uplinks.
     strangers: BTreeMap<u32, Behind>,
-    /// Such backends where there is no uplink at all, by the device that the host's route leads to, if there is one.
+    /// Backends behind a NIC that is a port of a bridge of ours.
+    in_lan: BTreeMap<u32, Behind>,
+    /// Backends that are not on our bridges where there is no uplink at all, by the device that the host's route leads to, if there is one.
     unreached: BTreeMap<Option<u32>, Behind>,
 }
 
@@ -60,6 +62,13 @@ impl WantedNeighbours {
             let location = view.locate(address);
             if let Location::BridgeUnknown { bridge } = location {
                 wanted.unresolved.push((bridge, address));
+            }
+            if let Location::Port { port, .. } = location
+                && is_kept
+                && view.world.links.get(&port).is_some_and(Link::is_nic)
+            {
+                let one = Behind { first: address, count: 1 };
+                wanted.in_lan.entry(port).and_modify(count(address)).or_insert(one);
             }
             match location {
                 Location::BridgeUnknown { bridge } | Location::Port { bridge, .. } if is_kept => {
@@ -132,7 +141,13 @@ impl WantedNeighbours {
             ),
             None => format!("{behind} on no bridge here, and the host has no route there; add one"),
         });
-        strangers.chain(unreached).chain(silent).collect()
+        let in_lan = self.in_lan.iter().map(|(port, behind)| {
+            let nic = name(port);
+            format!(
+                "{behind} in the network behind {nic}, a port of a bridge: called through a service from that network it                  answers the client itself, who does not know it; pods and this host are served; give the host's                  addresses to {nic} instead of the bridge and name it with --uplink, or call from elsewhere"
+            )
+        });
+        strangers.chain(unreached).chain(silent).chain(in_lan).collect()
     }
 }
 
@@ -230,7 +245,7 @@ mod tests {
     use super::*;
     use crate::{
         agent::{options::Forward, routes},
-        netlink::{Address, Hop, Link, Neighbour as Known, Via, World},
+        netlink::{Address, Hop, Link, LinkKind, Neighbour as Known, Via, World},
         plan::Routes as _,
     };
 
@@ -328,6 +343,25 @@ mod tests {
                  there; give `lb run` also `--uplink if2`",
             ]
         );
+    }
+
+    #[test]
+    fn backends_in_the_lan_of_a_bridge() {
+        let mut world = world();
+        let backend = ip("10.244.1.7");
+        world.neighbours.insert((1, backend), Known { mac: ROUTER, permanent: false });
+        world.fdb.insert((1, ROUTER), 6);
+        for (kind, said) in [(LinkKind::Physical, true), (LinkKind::Tap, false)] {
+            world.links.insert(
+                6,
+                Link { ifindex: 6, name: "nic".to_owned(), master: Some(1), kind, ..Link::default() },
+            );
+            let warnings = WantedNeighbours::by([(backend, true)], &view(&world)).warnings(&view(&world));
+            let found = warnings
+                .iter()
+                .any(|line| line.starts_with("backend 10.244.1.7 is in the network behind nic"));
+            assert_eq!(found, said, "{warnings:?}");
+        }
     }
 
     #[test]

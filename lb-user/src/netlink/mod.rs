@@ -12,7 +12,7 @@ mod reader;
 mod watch;
 mod world;
 
-pub use bypass::bypassed;
+pub use bypass::{bypassed, unseen};
 pub use known::Wants;
 pub use watch::Watcher;
 pub use world::{

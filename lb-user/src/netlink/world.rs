@@ -169,6 +169,17 @@ pub enum Location {
     Remote,
 }
 
+impl Link {
+    /// Whether it is hardware, or made of it: no tunnel, and no dummy that only keeps a bridge up.
+    pub fn is_nic(&self) -> bool {
+        match &self.kind {
+            LinkKind::Physical => true,
+            LinkKind::Other(kind) => matches!(kind.as_str(), "bond" | "team" | "vlan"),
+            LinkKind::Veth { .. } | LinkKind::Tap | LinkKind::Bridge => false,
+        }
+    }
+}
+
 impl World {
     /// The ports of a bridge.
     pub fn ports(&self, bridge: u32) -> impl Iterator<Item = &Link> {
@@ -184,6 +195,11 @@ impl World {
             LinkKind::Other(kind) if kind == "netkit" => Role::Pod,
             LinkKind::Other(_) => Role::Uplink,
         }
+    }
+
+    /// Whether a NIC is a port of a bridge, or what stands for one: then the bridge's addresses are the host's outside.
+    pub fn has_nic(&self, bridge: u32) -> bool {
+        self.ports(bridge).any(Link::is_nic)
     }
 
     /// Where an address is, seen from `bridges`.

@@ -10,12 +10,12 @@ use crate::{
     case::{Case, case},
     family::Net,
     packet::{tcp, udp, who_has},
-    state::{BLUE, BRIDGE, OTHER_BRIDGE, RED, State, among_several, on},
+    state::{BLUE, BRIDGE, ORANGE, OTHER_BRIDGE, RED, State, among_several, on},
     world::{BACKEND, CLIENT, VIP, web},
 };
 
 pub fn cases<F: Net>() -> Vec<Case<F>> {
-    vec![moves(), has_no_row()]
+    vec![moves(), has_no_row(), answers_by_another_bridge()]
 }
 
 /// Whichever bridge's zone the constant would be: it is none.
@@ -64,4 +64,24 @@ fn has_no_row<F: Net>() -> Case<F> {
     // Others are served, and they reach it.
     .pod(BLUE, udp(BACKEND, CLIENT))
     .reply(Peer(RED.ifindex), VIP, CLIENT)
+}
+
+/// Blue is on both: it has orange's port, too.
+fn answers_by_another_bridge<F: Net>() -> Case<F> {
+    several("several bridges: a pod on two answers by either", web().other_port(BLUE, ORANGE.ifindex))
+        .begins(tcp(CLIENT, VIP).syn())
+        .pod(ORANGE, tcp(BACKEND, CLIENT).syn_ack())
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .asks(tcp(CLIENT, VIP))
+        .assures()
+        .pod(ORANGE, tcp(BACKEND, CLIENT))
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .answers(tcp(BACKEND, CLIENT))
+        // Of no flow.
+        .pod(ORANGE, tcp(BACKEND, "10.244.1.7:40000"))
+        .passes(Counter::NoFrontend)
+        // Another pod has that address there.
+        .change(|state| state.shared.homes.clear())
+        .pod(ORANGE, tcp(BACKEND, CLIENT))
+        .passes(Counter::NoFrontend)
 }

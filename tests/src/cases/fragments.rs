@@ -13,7 +13,7 @@ use crate::{
     case::{Case, case},
     family::Net,
     packet::{Wire, of, tcp, udp},
-    state::{BLUE, BRIDGE, GREEN, RED, State, host_process},
+    state::{BLUE, BRIDGE, GREEN, ORANGE, RED, State, among_several, host_process, on},
     world::{BACKEND, CLIENT, OTHER_VIP, SPARE, VIP, web, web_by},
 };
 
@@ -27,6 +27,7 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
         unfinished_and_again(),
         too_late(),
         replies(),
+        replies_by_another_bridge(),
         hairpin(),
         at_egress(),
         from_outside(),
@@ -155,6 +156,17 @@ fn replies<F: Net>() -> Case<F> {
         .answers(piece(&answer, 7, FIRST))
         .answers(piece(&answer, 7, SECOND))
         .answers(piece(&answer, 7, LAST))
+}
+
+/// Blue is on both bridges: it has orange's port, too.
+fn replies_by_another_bridge<F: Net>() -> Case<F> {
+    let answer = udp(BACKEND, CLIENT).says(&[0x77; 3000]);
+    let case = case("replies in fragments by another bridge", owned().other_port(BLUE, ORANGE.ifindex))
+        .on(among_several(on(BRIDGE, NextHopKind::Peer)))
+        .begins(udp(CLIENT, VIP));
+    [FIRST, SECOND, LAST].into_iter().fold(case, |case, which| {
+        case.pod(ORANGE, piece(&answer, 7, which)).reply(Peer(RED.ifindex), VIP, CLIENT)
+    })
 }
 
 fn hairpin<F: Net>() -> Case<F> {

@@ -28,6 +28,8 @@ pub fn cases<F: Net>() -> Vec<Case<F>> {
         client_moves(),
         client_of_a_recreated_pod(),
         vip_as_source(),
+        answers_by_its_other_port(),
+        calls_by_its_other_port(),
     ]
 }
 
@@ -132,4 +134,42 @@ fn vip_as_source<F: Net>() -> Case<F> {
         .pod(RED, udp(VIP, "10.244.1.4:5353"))
         .passes(Counter::NotOurs)
         .begins(udp(VIP, VIP))
+}
+
+/// Blue has green's port, too.
+fn answers_by_its_other_port<F: Net>() -> Case<F> {
+    case("other port: a backend answers by any port of its pod", web().other_port(BLUE, GREEN.ifindex))
+        .begins(tcp(CLIENT, VIP).syn())
+        .pod(GREEN, tcp(BACKEND, CLIENT).syn_ack())
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .asks(tcp(CLIENT, VIP))
+        .assures()
+        .pod(GREEN, tcp(BACKEND, CLIENT))
+        .reply(Peer(RED.ifindex), VIP, CLIENT)
+        .pod(RED, tcp(BACKEND, CLIENT))
+        .drops(Counter::SpoofedSource)
+        // It is at a third one now.
+        .change(|state| {
+            let row = state.shared.next_hops.get_mut(&1).expect("the case's way");
+            row.ifindex = RED.ifindex;
+        })
+        .pod(GREEN, tcp(BACKEND, CLIENT))
+        .drops(Counter::SpoofedSource)
+}
+
+/// Red has green's port, too.
+fn calls_by_its_other_port<F: Net>() -> Case<F> {
+    case("other port: a client calls by any port of its pod", web().home(RED).other_port(RED, GREEN.ifindex))
+        .pod(GREEN, udp(CLIENT, VIP))
+        .opens(Peer(BLUE.ifindex), BACKEND)
+        .pod(BLUE, udp(BACKEND, CLIENT))
+        .reply(Peer(GREEN.ifindex), VIP, CLIENT)
+        .pod(RED, udp(CLIENT, VIP))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .also(Counter::Moved)
+        .pod(GREEN, udp(CLIENT, VIP))
+        .request(Peer(BLUE.ifindex), BACKEND)
+        .also(Counter::Moved)
+        .pod(BLUE, udp(CLIENT, VIP))
+        .drops(Counter::SpoofedSource)
 }

@@ -12,11 +12,13 @@ mod follow;
 mod forward;
 mod fragments;
 mod icmp;
+mod lan;
 mod neighbours;
 mod networks;
 mod node_gone;
 mod nodes;
 mod objects;
+mod one_pod;
 mod ports;
 mod reload;
 mod restart;
@@ -59,11 +61,13 @@ fn main() {
         fragments::ALL,
         source_guard::ALL,
         snat_ports::ALL,
+        lan::ALL,
         neighbours::ALL,
         networks::ALL,
         node_gone::ALL,
         nodes::ALL,
         objects::ALL,
+        one_pod::ALL,
         ports::ALL,
         reload::ALL,
         restart::ALL,
