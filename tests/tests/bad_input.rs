@@ -1,9 +1,16 @@
 //! Bad input: what the real binary says to it, word for word, and that nothing changes.
 
-use std::{path::Path, process::Output};
+use std::{
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    process::Output,
+};
 
 use anyhow::{Context, Result, ensure};
+use lb_sys::bpf;
 use lb_tests::node::{Node, binary};
+use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
+use xtask::lab::within;
 
 const GOOD: &str = "\
 services:
@@ -256,16 +263,33 @@ fn xdp_is_refused_before_anything_is_set_up() -> Result<()> {
     ensure!(shows_xdp(&node)?, "no XDP");
     for option in ["--xdp", "--xdp=generic"] {
         let output = node.lb(&format!("run --uplink nic {option} --config c.yaml --instance bad-input"))?;
+        let said = format!(
+            "error: nic has programs of the instance {OTHER} already, whose agent runs: end it, then run `lb uninstall \
+             --instance {OTHER}`, or name another device; a device is one instance's\n"
+        );
+        refused(&output, 1, &said)?;
+    }
+    drop(agent);
+    ensure!(!shows_xdp(&node)?, "a program is left");
+
+    // One that is no instance's.
+    let foreign = within("lbb-xdp", || -> Result<OwnedFd> {
+        let any = socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
+        let program = bpf::pass_xdp()?;
+        Ok(bpf::link_xdp(program.as_fd(), name_to_index(&any, "nic")?, 0)?)
+    })??;
+    for option in ["--xdp", "--xdp=generic"] {
+        let output = node.lb(&format!("run --uplink nic {option} --config c.yaml --instance bad-input"))?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let id: String =
             said.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
         let why = format!(
-            "nic has the XDP program {id} (uplink_xdp) already, which is left alone: detach it (`ip link set dev nic \
+            "nic has the XDP program {id} (lb_pass) already, which is left alone: detach it (`ip link set dev nic \
              xdp off` for one without a link), or leave --xdp out"
         );
         refused(&output, 1, &format!("error: --xdp: {why}\n"))?;
     }
-    drop(agent);
+    drop(foreign);
     ensure!(!shows_xdp(&node)?, "a program is left");
     let output = node.lb("run --bridge br0 --xdp --config c.yaml --instance bad-input")?;
     let usage = "error: the following required arguments were not provided:\n  --uplink <DEVICE>\n";

@@ -33,7 +33,8 @@ pub fn test(options: &Options) -> Result<()> {
     if options.long {
         tests.args(["test", "--package", "lb-tests", "--test", "e2e"]);
     } else {
-        tests.args(["test", "--workspace", "--exclude", "lb-ebpf"]);
+        // All that fails is shown at once.
+        tests.args(["test", "--workspace", "--exclude", "lb-ebpf", "--no-fail-fast"]);
     }
     tests.args(&options.filter);
     if options.long {
