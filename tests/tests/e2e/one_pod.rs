@@ -6,6 +6,8 @@ use xtask::lab::{self, Lab, Pod};
 use crate::{
     Test,
     bed::{Bed, CONFIG, only, service, vip},
+    neighbours::mac,
+    source_guard::{port, wait_home},
 };
 
 pub const ALL: &[Test] = &[
@@ -51,8 +53,12 @@ fn two_ports(options: &[&str]) -> Result<()> {
         bed.answered(from, service::SELF, &["red"], 5)?;
     }
     bed.answered("red", service::BLUE, &["blue"], 5).context("a client's second address")?;
-    // In the name of another pod nobody is heard.
-    bed.lab().on("red", "addr add 10.244.1.4/32 dev eth1")?;
+    // In the name of another pod nobody is heard, once it is known where that is. What red would say by ARP meanwhile,
+    // that it has green's address, the kernel would believe.
+    let bridge = mac(bed.lab(), "node", "v-net-0")?;
+    bed.lab().on("red", &format!("neigh replace 10.244.1.1 lladdr {bridge} dev eth0 nud permanent"))?;
+    wait_home(&bed, "10.244.1.4", Some(port(&bed, "veth-green")?))?;
+    bed.lab().on("red", "addr add 10.244.1.4/32 dev lo")?;
     bed.lab().on("red", "route replace 10.96.0.12 via 10.244.1.1 dev eth0 src 10.244.1.4")?;
     pages(&bed, "blue", 0x30, "red")?;
     anyhow::ensure!(bed.pages("red", vip(false, service::BLUE, 80), 1).is_err(), "served in green's name");

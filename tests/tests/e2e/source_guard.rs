@@ -35,14 +35,14 @@ fn home(address: &str) -> Result<Option<u32>> {
     Ok(rows.iter().find(|(key, _)| key.addr == addr).map(|(_, row)| row.ifindex))
 }
 
-fn port(bed: &Bed, name: &str) -> Result<u32> {
+pub fn port(bed: &Bed, name: &str) -> Result<u32> {
     let ports = bed.json(&["get", "ports"])?;
     let port = ports.as_array().into_iter().flatten().find(|row| row["name"] == name);
     let ifindex = port.and_then(|port| port["ifindex"].as_u64());
     Ok(ifindex.with_context(|| format!("no port {name} in {ports}"))?.try_into()?)
 }
 
-fn wait_home(bed: &Bed, address: &str, expected: Option<u32>) -> Result<()> {
+pub fn wait_home(bed: &Bed, address: &str, expected: Option<u32>) -> Result<()> {
     bed.wait_for(&format!("{address} is at home at {expected:?}"), || Ok(home(address)? == expected))
 }
 
