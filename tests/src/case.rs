@@ -53,7 +53,8 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
-    /// A packet as it goes on: what comes from outside or is sent there makes a hop, and the kernel writes the link header
+    /// A packet as it goes on: what comes from outside or is sent there makes a hop, and the kernel writes the link
+    /// header
     /// of what it finds the next hop for.
     fn carried(&self, way: Egress, packet: Wire, to: &str) -> Wire {
         let stack = self.at.settings.return_path == NextHopKind::Stack as u32;

@@ -5,7 +5,8 @@
 //! system call around it is not in it, as it partly is in the `duration` that the call reports, whose
 //! figures are the same once the empty program's are subtracted but scatter more. Caches are as they are
 //! after a system call, not as in a burst of packets. Before each block of calls comes a block of the empty
-//! program on the same packets; the median of those is subtracted. After every block the program's counters must say that each packet got
+//! program on the same packets; the median of those is subtracted. After every block the program's counters must say
+//! that each packet got
 //! what it was meant to get.
 
 mod program;

@@ -107,7 +107,8 @@ pub mod flow_bits {
     pub const RETURN_MASK: u32 = 0x7;
     /// Of a request row, which has no way back: on the backend's side the client is the node.
     pub const SNAT: u32 = 1 << RETURN_SHIFT;
-    /// Of a request row, too: it goes to the backend's node inside another packet. It has no reverse row, as replies never
+    /// Of a request row, too: it goes to the backend's node inside another packet. It has no reverse row, as replies
+    /// never
     /// come here.
     pub const TUNNEL: u32 = 2 << RETURN_SHIFT;
     /// Shift of the reverse row's zone.

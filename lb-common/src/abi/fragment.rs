@@ -51,7 +51,8 @@ pub struct FragmentRow {
 }
 
 impl FragmentRow {
-    /// The host's stack has got the first one, which was too big for its way. All others have to go there, too: it may put
+    /// The host's stack has got the first one, which was too big for its way. All others have to go there, too: it
+    /// may put
     /// the packet together before it fragments it anew.
     pub const TO_STACK: u32 = 1 << 16;
 

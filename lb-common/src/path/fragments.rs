@@ -17,7 +17,8 @@ use crate::{
     family::Family,
 };
 
-/// Gives a later fragment's flow the ports of the first one, or says why it goes nowhere: the row of its packet. That is forgotten when all bytes have been seen: the identification may be used again.
+/// Gives a later fragment's flow the ports of the first one, or says why it goes nowhere: the row of its packet. That
+/// is forgotten when all bytes have been seen: the identification may be used again.
 #[inline(always)]
 pub fn follow<F: Family, P: Packet, T: Tables<F>>(
     packet: &P,

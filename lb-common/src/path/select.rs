@@ -163,7 +163,8 @@ pub fn scope(kind: FrontendKind, set: &SetRow, outside: bool) -> Scope {
     if local { Scope::Local } else { Scope::Cluster }
 }
 
-/// What a target offers to a client, or why not: [`Stop::NotOurs`] where only its packets tell. Affinity never overrules that a backend takes no new flows.
+/// What a target offers to a client, or why not: [`Stop::NotOurs`] where only its packets tell. Affinity never
+/// overrules that a backend takes no new flows.
 #[inline(always)]
 pub fn offer<F: Family, T: Tables<F>>(
     tables: &T,

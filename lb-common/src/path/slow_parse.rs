@@ -1,4 +1,5 @@
-//! Slow parse: fragments, IPv4 options, IPv6 extension headers, VLAN tags. Only parsing differs, what is noted of them goes
+//! Slow parse: fragments, IPv4 options, IPv6 extension headers, VLAN tags. Only parsing differs, what is noted of
+//! them goes
 //! the way of all packets.
 
 use core::hint::black_box;

@@ -1,4 +1,5 @@
-//! Clients on the host, and pods where that is asked for: a socket's destination is translated once, when it connects, or with each
+//! Clients on the host, and pods where that is asked for: a socket's destination is translated once, when it
+//! connects, or with each
 //! datagram where it is not connected. No packet pays; what the application is shown stays the frontend.
 
 use super::tables::{Tables, prefilter_hash};

@@ -71,7 +71,8 @@ pub trait Tables<F: Family>: Common {
     fn snat(&self, key: &FlowKey<F>) -> Option<&Cell<SnatRow<F>>>;
     /// Lends a port, if it is not.
     fn insert_snat(&self, key: &FlowKey<F>, row: &SnatRow<F>) -> Result<(), InsertError>;
-    /// Moves one of [`PORT_CURSOR_COUNT`](crate::abi::maps::PORT_CURSOR_COUNT) counts on by so many steps, in one step for who asks at once; where it was.
+    /// Moves one of [`PORT_CURSOR_COUNT`](crate::abi::maps::PORT_CURSOR_COUNT) counts on by so many steps, in one
+    /// step for who asks at once; where it was.
     fn advance_cursor(&self, count: u32, steps: u32) -> u32;
     /// A port is allocated no longer.
     fn remove_snat(&self, key: &FlowKey<F>);

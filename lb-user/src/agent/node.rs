@@ -169,7 +169,8 @@ fn own_addresses(world: &World) -> Vec<IpAddr> {
 
 /// What the node is known by where the config does not say it: what it was known by `before` while it is there, else
 /// the first address of its uplinks, of our bridges that have a NIC as port, or of devices that are no bridge of ours, in
-/// the order in which the kernel lists them. One that is no subnet's, as services' addresses are often added, comes after the others.
+/// the order in which the kernel lists them. One that is no subnet's, as services' addresses are often added, comes
+/// after the others.
 pub fn addresses(world: &World, bridges: &[u32], uplinks: &[u32], before: NodeAddresses) -> NodeAddresses {
     let rank = |known: &Address| {
         let at = [uplinks.contains(&known.ifindex), bridges.contains(&known.ifindex)];

@@ -86,7 +86,8 @@ impl ProxyNeigh {
     }
 
     /// Answers for those of the `addresses` that lie in a bridge's subnet, for those `announced` that lie in an
-    /// uplink's, and for no others. `owner`: whose an address is. Whether there is something new to say about what is wrong.
+    /// uplink's, and for no others. `owner`: whose an address is. Whether there is something new to say about what is
+    /// wrong.
     pub fn update(
         &mut self,
         maps: &mut Maps,

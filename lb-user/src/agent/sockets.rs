@@ -1,4 +1,5 @@
-//! Clients on the host, and pods with `--socket-lb all`: the programs of sockets, and sockets whose backend no longer serves.
+//! Clients on the host, and pods with `--socket-lb all`: the programs of sockets, and sockets whose backend no longer
+//! serves.
 
 use std::{io, path::PathBuf};
 

@@ -38,7 +38,8 @@ pub struct WantedNeighbours {
     strangers: BTreeMap<u32, Behind>,
     /// Backends behind a NIC that is a port of a bridge of ours.
     in_lan: BTreeMap<u32, Behind>,
-    /// Backends that are not on our bridges where there is no uplink at all, by the device that the host's route leads to, if there is one.
+    /// Backends that are not on our bridges where there is no uplink at all, by the device that the host's route
+    /// leads to, if there is one.
     unreached: BTreeMap<Option<u32>, Behind>,
 }
 

@@ -1,4 +1,5 @@
-//! A bridge that has the host's address and leads to its LAN. That port is a veth here, which is taken for a pod's, so the
+//! A bridge that has the host's address and leads to its LAN. That port is a veth here, which is taken for a pod's,
+//! so the
 //! config says what the node is known by.
 
 use anyhow::Result;

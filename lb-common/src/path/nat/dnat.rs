@@ -54,7 +54,8 @@ pub fn reply<F: Family, T: Tables<F>>(tables: &T, parsed: &Parsed<F>, found: Fou
     keep(tables, parsed, found, bits, || request_row(parsed, &known), |_| {});
 }
 
-/// Keeps both rows of a flow: times once a tick, bits when they change, and a lost reverse row made again; one that is there
+/// Keeps both rows of a flow: times once a tick, bits when they change, and a lost reverse row made again; one that
+/// is there
 /// is given to `guide`.
 #[inline(always)]
 fn keep<F: Family, T: Tables<F>>(
